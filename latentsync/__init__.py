@@ -1,0 +1,1 @@
+"""LatentSync Studio: from raw talking-head videos to lip-synced ones."""

@@ -1,0 +1,349 @@
+"""The whole configuration: one frozen model for every step, published values as defaults, unknown keys refused.
+
+A forgotten key therefore means the published LatentSync 1.5 recipe, never a toy. `config/config.yaml` sets every demo value.
+No torch here: the Snakefile reads this module each time it is parsed.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+# Bumped by hand when a step would give other results from the same input; an edit that changes no result costs nobody a week.
+VERSIONS = {
+    "make_talkers": 1,
+    "probe": 1,
+    "resample": 1,
+    "detect_scenes": 1,
+    "segment": 1,
+    "align_faces": 1,
+    "score_sync": 1,
+    "score_quality": 1,
+    "select_clips": 1,
+    "export_clips": 1,
+    "train_vae": 1,
+    "extract_features": 1,
+    "train_syncnet": 1,
+    "train_unet_stage1": 1,
+    "train_unet_stage2": 1,
+    "generate": 1,
+    "enhance": 1,
+    "evaluate": 1,
+    "report": 1,
+}
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen section; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MakeTalkers(Section):
+    """Synthetic talking heads with known truth; only used while input_dir is null."""
+
+    seed: int = Field(1, description="everything about the talkers follows from it")
+    identities: int = Field(10, ge=8, description="faces that differ in shape and colour")
+    good: Positive = Field(44, description="good videos")
+    faults_each: Positive = Field(3, description="videos for each planted fault")
+    duration_s: float = Field(4.4, ge=2, le=60, description="length of an ordinary video, seconds")
+    height_px: int = Field(320, ge=160, le=2160, description="height of the pictures, pixels")
+
+
+class Probe(Section):
+    """Find broken files, read what the container says. Nothing is ever deleted."""
+
+
+class Resample(Section):
+    """16 kHz mono sound and the table from 25 fps ticks to source frames."""
+
+
+class DetectScenes(Section):
+    """PySceneDetect's adaptive detector."""
+
+    threshold: float = Field(2.0, gt=0, description="adaptive_threshold of AdaptiveDetector")
+    min_scene_ticks: Positive = Field(15, description="shortest scene, in 25 fps ticks")
+
+
+class Segment(Section):
+    """Cut scenes into pieces; a piece never crosses a cut."""
+
+    length_s: float = Field(5.0, gt=0, description="a scene is cut into pieces of this length; the rest joins the last piece, which is thus shorter than twice this")
+
+
+class AlignFaces(Section):
+    """Track faces and write the aligned crop videos."""
+
+    backend: Literal["mediapipe", "face_alignment"] = Field("face_alignment", description="detector and landmarks")
+    resolution: Literal[64, 128, 256, 512] = Field(256, description="side of the crop, pixels")
+    crf: int = Field(13, ge=0, le=51, description="x264 quality of the crop video")
+    max_faces: Positive = Field(2, description="faces followed per frame")
+    max_gap_ticks: int = Field(5, ge=0, description="longest run of ticks without the face that is interpolated; a longer one ends the clip")
+
+
+class ScoreSync(Section):
+    """How far the sound is off, and how sure that is."""
+
+    backend: Literal["syncnet_v2", "envelope"] = Field("syncnet_v2", description="published scorer, or correlation of mouth opening with the sound's envelope")
+    max_shift_frames: Positive = Field(15, description="shifts tried on each side")
+    weights: str | None = Field(None, description="file of syncnet_v2 weights; null: from the registry's folder")
+
+
+class ScoreQuality(Section):
+    """Picture quality of the crop."""
+
+    backend: Literal["hyperiqa", "piqe"] = Field("hyperiqa", description="pyiqa metric; piqe needs no weights")
+    frames: Positive = Field(3, description="frames scored, spread over the clip")
+
+
+class SelectClips(Section):
+    """The only place with thresholds. null switches a threshold off."""
+
+    min_s: float | None = Field(5.0, ge=0, description="shortest clip, seconds")
+    min_face_px: float | None = Field(256, ge=0, description="face width in source pixels")
+    min_sync_confidence: float | None = Field(3.0, description="on the scale of the score_sync backend")
+    min_offset_confidence: float = Field(3.0, description="below it no offset is applied, on the same scale")
+    max_offset_frames: int | None = Field(6, ge=0, description="largest |offset|, frames at 25 fps")
+    min_quality: float | None = Field(40.0, description="on the scale of the score_quality backend, higher is better")
+    val_share: Share = Field(0.1, description="share of groups for validation, at least one group")
+    test_share: Share = Field(0.1, description="share of groups for test, at least one group")
+    max_pairs: Positive = Field(20, description="test sources that are generated")
+    speakers: str | None = Field(None, description="CSV with columns path, speaker; null: groups by source")
+
+
+class ExportClips(Section):
+    """Ordinary mp4 clips (crop and shifted sound) for use elsewhere; on request only."""
+
+    audio_bitrate: Positive = Field(128_000, description="AAC bits per second")
+
+
+class Training(Section):
+    """What every training step shares."""
+
+    seed: int = Field(1247, description="base of all randomness")
+    steps: Positive = Field(1_000_000, description="optimiser steps")
+    batch_size: Positive = Field(1, description="items per step and process")
+    learning_rate: float = Field(1e-5, gt=0, description="AdamW, constant after warm-up")
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="null: no EMA, as published")
+    mixed_precision: Literal["no", "fp16", "bf16"] = Field("fp16", description="accelerate's mixed_precision; no on CPU")
+    gradient_checkpointing: bool = Field(True, description="trade compute for memory")
+    log_every: Positive = Field(10, description="steps between rows of the loss curve")
+    save_every: Positive = Field(10_000, description="steps between resumable states")
+    torch_threads: Positive = Field(2, description="CPU threads; part of the fingerprint since it changes sums")
+
+
+class TrainVae(Training):
+    """A small AutoencoderKL; only in the graph while vae is `embedded`."""
+
+    block_out_channels: tuple[Positive, ...] = Field((16, 32, 48, 64), description="one per level; each level but the last halves the picture")
+    latent_channels: Positive = Field(4, description="channels of the latent")
+    kl_weight: float = Field(1e-4, ge=0, description="weight of the KL term")
+
+
+class ExtractFeatures(Section):
+    """Whisper features and VAE moments, computed once."""
+
+    audio_encoder: Literal["whisper", "embedded"] = Field("whisper", description="Whisper tiny, or a tiny seeded untrained one")
+    whisper_weights: str | None = Field(None, description="tiny.pt or a Hugging Face folder; null: from the registry's folder")
+    width: Positive = Field(384, description="width of the embedded encoder; Whisper tiny has 384")
+    layers: Positive = Field(4, description="blocks of the embedded encoder; Whisper tiny has 4")
+    vae: Literal["published", "embedded"] = Field("published", description="sd-vae-ft-mse, or the one of train_vae")
+    vae_weights: str | None = Field(None, description="folder of sd-vae-ft-mse; null: from the registry's folder")
+    batch_size: Positive = Field(16, description="frames per VAE call")
+    torch_threads: Positive = Field(2, description="CPU threads")
+
+
+class SyncNetEncoder(Section):
+    """One encoder of StableSyncNet."""
+
+    in_channels: Positive
+    block_out_channels: tuple[Positive, ...]
+    downsample_factors: tuple[int | tuple[int, int], ...]
+    attn_blocks: tuple[bool, ...]
+    dropout: float = 0.0
+
+
+class TrainSyncnet(Training):
+    """StableSyncNet, published configuration 16_pixel_attn."""
+
+    frames: Positive = Field(16, description="frames per window at 25 fps")
+    resolution: Positive = Field(256, description="side of the face fed to it, pixels")
+    min_negative_frames: Positive = Field(1, description="a negative window starts at least this far away; published: 1")
+    max_negative_frames: Positive | None = Field(None, description="and at most this far; null: anywhere in the clip, as published")
+    visual: SyncNetEncoder = Field(
+        SyncNetEncoder(
+            in_channels=48,
+            block_out_channels=(64, 128, 256, 256, 512, 1024, 2048, 2048),
+            downsample_factors=((1, 2), 2, 2, 2, 2, 2, 2, 2),
+            attn_blocks=(False, False, False, False, True, True, False, False),
+        ),
+        description="picture encoder, lower half of the face, frames stacked on channels",
+    )
+    audio: SyncNetEncoder = Field(
+        SyncNetEncoder(
+            in_channels=1,
+            block_out_channels=(32, 64, 128, 256, 512, 1024, 2048),
+            downsample_factors=((2, 1), 2, 2, 1, 2, 2, (2, 3)),
+            attn_blocks=(False, False, False, True, True, False, False),
+        ),
+        description="mel encoder, 1 x 80 x 52",
+    )
+
+
+class UNetShape(Section):
+    """The 3-D U-Net; defaults are LatentSync's."""
+
+    block_out_channels: tuple[Positive, ...] = (320, 640, 1280, 1280)
+    layers_per_block: Positive = 2
+    attention_heads: Positive = 8
+    norm_groups: Positive = 32
+    motion_max_frames: Positive = 24
+
+
+class TrainUnet(Training):
+    """Common to both stages."""
+
+    frames: Positive = Field(16, description="frames per window at 25 fps")
+    condition_dropout: Share = Field(0.0, description="share of items trained with the null audio; published: none")
+
+
+class TrainUnetStage1(TrainUnet):
+    """Noise prediction alone, every weight, no motion modules."""
+
+    unet: UNetShape = UNetShape()
+    init: str | None = Field(None, description="SD 1.5 U-Net or LatentSync checkpoint; null: from scratch")
+
+
+class LossWeights(Section):
+    """Weights of the stage-2 losses; 0 switches a loss off."""
+
+    recon: float = Field(1.0, ge=0)
+    sync: float = Field(0.05, ge=0)
+    lpips: float = Field(0.1, ge=0)
+    trepa: float = Field(10.0, ge=0)
+
+
+class TrainUnetStage2(TrainUnet):
+    """All four losses on the decoded one-step x0; attention and motion layers train."""
+
+    losses: LossWeights = LossWeights()
+    motion: Literal["all", "decoder"] = Field("all", description="where motion modules stand; decoder: stage2_efficient")
+    trainable: tuple[str, ...] = Field(("motion_modules.", "attentions."), description="weights whose name contains one of these train")
+    teachers: Literal["published", "embedded"] = Field("published", description="VGG16 and VideoMAEv2-g, or small seeded untrained nets of the same code")
+    max_timestep: int = Field(999, ge=0, le=999, description="decoded losses act on items with t up to this; published: all")
+
+
+class Generate(Section):
+    """Lip-sync a video."""
+
+    steps: Positive = Field(20, description="DDIM steps")
+    guidance: float = Field(1.5, ge=1, description="classifier-free guidance; 1 switches it off")
+    seed: int = Field(1247, description="noise")
+    length: Literal["audio", "video"] = Field("audio", description="audio: loop or cut the picture; video: pad or cut the sound")
+    crf: int = Field(13, ge=0, le=51, description="x264 quality of the result")
+    torch_threads: Positive = Field(2, description="CPU threads")
+
+
+class Enhance(Section):
+    """Face enhancement of generated videos, off by default."""
+
+    method: Literal["gfpgan", "codeformer", "gpen"] | None = Field(None, description="null: off")
+    strength: Share = Field(0.8, description="0: untouched, 1: fully enhanced")
+    weights: str | None = Field(None, description="file of the restorer; null: from the registry's folder")
+
+
+class Evaluate(Section):
+    """Scores of what was generated, with controls."""
+
+    syncnet_pairs: Positive = Field(600, description="balanced pairs for the SyncNet accuracy")
+    bootstrap: Positive = Field(1000, description="resamples behind an interval")
+    seed: int = Field(0, description="pairs and resamples")
+    torch_threads: Positive = Field(2, description="CPU threads")
+
+
+class Report(Section):
+    """The page."""
+
+    players: int = Field(4, ge=0, description="rows of side-by-side players")
+
+
+class Config(Section):
+    """Everything one run is told."""
+
+    run: str = Field("demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="folder below results/")
+    input_dir: str | None = Field(None, description="folder of raw videos; null: synthetic talkers")
+    shards: int = Field(2, ge=1, le=99_999, description="jobs per step; fixed for the life of a run")
+    make_talkers: MakeTalkers = MakeTalkers()
+    probe: Probe = Probe()
+    resample: Resample = Resample()
+    detect_scenes: DetectScenes = DetectScenes()
+    segment: Segment = Segment()
+    align_faces: AlignFaces = AlignFaces()
+    score_sync: ScoreSync = ScoreSync()
+    score_quality: ScoreQuality = ScoreQuality()
+    select_clips: SelectClips = SelectClips()
+    export_clips: ExportClips = ExportClips()
+    train_vae: TrainVae = TrainVae()
+    extract_features: ExtractFeatures = ExtractFeatures()
+    train_syncnet: TrainSyncnet = TrainSyncnet()
+    train_unet_stage1: TrainUnetStage1 = TrainUnetStage1()
+    train_unet_stage2: TrainUnetStage2 = TrainUnetStage2()
+    generate: Generate = Generate()
+    enhance: Enhance = Enhance()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        negatives = self.train_syncnet
+        if negatives.max_negative_frames is not None and negatives.max_negative_frames < negatives.min_negative_frames:
+            raise ValueError(
+                f"train_syncnet.max_negative_frames is {negatives.max_negative_frames}, below min_negative_frames "
+                f"({negatives.min_negative_frames}); raise the one or lower the other."
+            )
+        return self
+
+
+SECTIONS = {name: field.annotation for name, field in Config.model_fields.items() if name in VERSIONS}
+
+
+def validate(values: dict[str, Any]) -> Config:
+    """The configuration from a plain mapping.
+
+    Raises:
+        ValueError: one sentence per fault, each naming the key, the value and what is allowed.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(" ".join(_sentence(fault) for fault in error.errors())) from None
+
+
+def _sentence(fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        section = SECTIONS.get(fault["loc"][0]) if len(fault["loc"]) > 1 else Config
+        known = ", ".join(section.model_fields) if section else "see config/README.md"
+        return f"Unknown configuration key {key}; known here: {known}."
+    if fault["type"] == "value_error":
+        return str(fault["ctx"]["error"])
+    return f"Configuration key {key} is {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}."
+
+
+def load(path: Path, **overrides: Any) -> Config:
+    """Read a YAML file; overrides replace top-level keys."""
+    with open(path, encoding="utf-8") as file:
+        return validate((yaml.safe_load(file) or {}) | overrides)
+
+
+def section_json(cfg: Config, step: str) -> str:
+    """A step's section as canonical JSON, as it stands on the step's command line."""
+    return json.dumps(getattr(cfg, step).model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,206 @@
+"""Ledgers: one JSON row for every source, segment and clip, from the first step to the last.
+
+A ledger is a file `results/<run>/<step>/<shard>.jsonl`, one JSON object a line, sorted by id, written to a temporary
+name and renamed. A row is never dropped: what fails keeps its row with a status and a reason from the closed list below.
+A journal beside the ledgers remembers every finished row, so that no fault makes a step repeat finished work.
+
+Rows are plain dicts. Every row has `id`, `kind` (source, segment or clip), `source_id`, `path` (of the source, relative
+to the input folder), `status` (ok, rejected or error), `reason` (None or a key of REASONS) and `detail` (a sentence).
+A column that names a file ends in `_file` and holds a POSIX path relative to the run folder `results/<run>`.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+Row = dict[str, Any]
+
+# The closed list: key -> what it means, in words for the report.
+REASONS = {
+    "unreadable": "the file cannot be decoded as a video, or is cut off",
+    "no_audio": "there is no sound, so nothing can be said about sync",
+    "no_face": "no face was found in the segment",
+    "too_short": "the clip is shorter than select_clips.min_s",
+    "small_face": "the face is smaller than select_clips.min_face_px",
+    "low_sync": "picture and sound do not move together (select_clips.min_sync_confidence)",
+    "large_offset": "the sound is further off than select_clips.max_offset_frames",
+    "low_quality": "the picture is worse than select_clips.min_quality",
+    "duplicate": "the same file stands in the input folder a second time",
+}
+ERRORS = {"unreadable"}  # reasons that are faults of the file rather than a judgement
+
+
+class Rejection(ValueError):
+    """Raised by a step's work on one row: the row stays in the ledger with this reason."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        assert reason in REASONS, reason
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+def rejected(row: Row, reason: str, detail: str = "") -> Row:
+    """The row with its verdict: status `error` for broken files, else `rejected`."""
+    assert reason in REASONS, reason
+    return row | {"status": "error" if reason in ERRORS else "rejected", "reason": reason, "detail": detail}
+
+
+def source_id(path: str) -> str:
+    """First 16 hex digits of sha256 of the NFC-normalised POSIX path relative to the input folder."""
+    return hashlib.sha256(unicodedata.normalize("NFC", path).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def segment_id(source: str, start_tick: int, end_tick: int) -> str:
+    """`<source_id>-<start tick>-<end tick>`, zero-padded so that ids sort in time; the range is half-open, 25 ticks a second."""
+    return f"{source}-{start_tick:06d}-{end_tick:06d}"
+
+
+def clip_id(source: str, start_tick: int, end_tick: int, track: int) -> str:
+    """`<source_id>-<start tick>-<end tick>-t<track>`."""
+    return f"{segment_id(source, start_tick, end_tick)}-t{track}"
+
+
+def shard_of(source: str, shards: int) -> str:
+    """The shard (five digits) of a source: a stable hash, so that adding a source moves no other."""
+    return f"{int(source[:8], 16) % shards:05d}"
+
+
+def run_dir(declared: Path) -> Path:
+    """The folder `results/<run>` to which a declared file `results/<run>/<step>/<name>` belongs."""
+    return Path(declared).parent.parent
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; rename it to `path` when the block ends well, delete it otherwise.
+
+    The suffix is kept because media libraries choose the format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text so that a reader sees either the old file or the whole new one."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON, keys in the order given; NaN is refused (JSON has none)."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def dumps(row: Any) -> str:
+    """One canonical line: sorted keys, no spaces, no NaN."""
+    return json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def read_ledger(path: Path) -> list[Row]:
+    """All rows of a ledger; an unreadable line is an error that names file and line."""
+    rows = []
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path} line {number} is not JSON ({error}); delete the file and run again.") from error
+    return rows
+
+
+def read_ledgers(paths: Iterable[Path]) -> list[Row]:
+    """The rows of several ledgers, sorted by id."""
+    return sorted((row for path in paths for row in read_ledger(path)), key=lambda row: row["id"])
+
+
+def write_ledger(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows sorted by id, one canonical JSON object a line."""
+    write_text(path, "".join(dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["id"])))
+
+
+class Journal:
+    """Append-only memory of finished rows, `results/<run>/<step>/journal/<shard>.jsonl`, locked for the life of the job.
+
+    Opening waits for another holder: after kill -9 of Snakemake its child may live on, and two writers would mix lines.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+
+    def __enter__(self) -> "Journal":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = open(self.path, "a+b")
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+        self.file.seek(0)
+        data = self.file.read()
+        whole = data.rfind(b"\n") + 1  # a torn last line is what a kill left of a write: drop it
+        self.file.truncate(whole)
+        entries = (json.loads(line) for line in data[:whole].splitlines())
+        self.rows = {entry["key"]: entry["rows"] for entry in entries}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def append(self, key: str, rows: list[Row]) -> None:
+        """Remember the rows that one input row became; flushed, so that kill -9 of this process loses nothing."""
+        self.rows[key] = rows
+        self.file.write((dumps({"key": key, "rows": rows}) + "\n").encode())
+        self.file.flush()
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex digits over canonical JSON: equal parts, equal fingerprint."""
+    return hashlib.sha256(dumps(parts).encode()).hexdigest()[:16]
+
+
+def run_shard(ledger: Path, rows: Iterable[Row], cfg: BaseModel, version: int, work: Callable[[Row], list[Row]]) -> None:
+    """Apply `work` to each row that is still ok, remember each result at once, and write the ledger.
+
+    `work(row)` returns the rows that this one becomes (one, or several where a segment holds several faces), or raises
+    Rejection. Rows already rejected pass through. A finished row is taken from the journal when the input row, the
+    config section and the step version are the same and the files it names still exist.
+    """
+    root = run_dir(ledger)
+    section = cfg.model_dump(mode="json")
+    costs = root / "costs" / ledger.parent.name / ledger.name
+    costs.parent.mkdir(parents=True, exist_ok=True)
+    result: list[Row] = []
+    with Journal(ledger.parent / "journal" / ledger.name) as journal, open(costs, "a") as cost_file:
+        for row in rows:
+            if row["status"] != "ok":
+                result.append(row)
+                continue
+            key = fingerprint(row, section, version)
+            done = journal.rows.get(key)
+            if done is None or not all(_files_exist(root, item) for item in done):
+                wall, cpu = time.perf_counter(), time.process_time()
+                try:
+                    done = work(row)
+                except Rejection as verdict:
+                    done = [rejected(row, verdict.reason, verdict.detail)]
+                journal.append(key, done)
+                spent = {"id": row["id"], "wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+                cost_file.write(dumps({name: round(v, 4) if name != "id" else v for name, v in spent.items()}) + "\n")
+                cost_file.flush()
+            result.extend(done)
+    write_ledger(ledger, result)
+
+
+def _files_exist(root: Path, row: Row) -> bool:
+    return all((root / value).exists() for name, value in row.items() if name.endswith("_file") and value)

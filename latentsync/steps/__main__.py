@@ -1,0 +1,40 @@
+"""Run one step, as the rules do: `python -m latentsync.steps <step> --config JSON --input NAME PATH... --output NAME PATH`.
+
+A line from a log can be pasted into a shell. User errors end with one sentence and exit status 1.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from latentsync.config import SECTIONS
+
+MODULES = {"train_unet_stage1": "train_unet", "train_unet_stage2": "train_unet"}  # two rules, one module
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, call the step's `run(cfg, inputs, outputs, sources)`, and turn a ValueError into a sentence."""
+    parser = argparse.ArgumentParser(prog="python -m latentsync.steps", description=__doc__)
+    parser.add_argument("step", choices=SECTIONS)
+    parser.add_argument("--config", required=True, help="the step's section as JSON; {} means the published values")
+    parser.add_argument("--input", nargs="+", action="append", default=[], metavar=("NAME", "PATH"), help="named inputs")
+    parser.add_argument("--output", nargs=2, action="append", default=[], metavar=("NAME", "PATH"), help="a named output")
+    parser.add_argument("--sources", type=Path, help="folder of the raw videos; only ever read")
+    parser.add_argument("--version", type=int, help="version of the step, for the record of the workflow")
+    args = parser.parse_args(argv)
+    module = importlib.import_module(f"latentsync.steps.{MODULES.get(args.step, args.step)}")
+    cfg = SECTIONS[args.step].model_validate(json.loads(args.config))
+    inputs = {name: [Path(path) for path in paths] for name, *paths in args.input}
+    outputs = {name: Path(path) for name, path in args.output}
+    try:
+        module.run(cfg, inputs, outputs, args.sources)
+    except ValueError as error:
+        print(f"{args.step}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

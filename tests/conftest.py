@@ -1,0 +1,37 @@
+"""Fixtures for every test: folders of parity data and of real clips, and a GPU that may be forced."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def _folder(variable: str, default: str, required: str, what: str) -> Path:
+    folder = Path(os.environ.get(variable, ROOT.parent / "shared" / default))
+    if not folder.is_dir():
+        message = f"{what} not found at {folder}; set {variable}"
+        pytest.fail(message) if os.environ.get(required) == "1" else pytest.skip(message)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """`golden("mask")` is the folder of that parity data; skipped where absent unless REQUIRE_GOLDEN=1."""
+    return lambda name: _folder("LATENTSYNC_GOLDEN", "golden", "REQUIRE_GOLDEN", "golden data") / name
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    """The folder of real clips; skipped where absent unless REQUIRE_CLIPS=1."""
+    return _folder("LATENTSYNC_CLIPS", "clips", "REQUIRE_CLIPS", "real clips")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip GPU tests without a GPU, unless FAIL_WITHOUT_CUDA=1 wants that to be a failure."""
+    if item.get_closest_marker("needs_cuda"):
+        import torch
+
+        if not torch.cuda.is_available() and os.environ.get("FAIL_WITHOUT_CUDA") != "1":
+            pytest.skip("no GPU here; FAIL_WITHOUT_CUDA=1 turns this into a failure")
