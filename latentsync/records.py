@@ -119,7 +119,9 @@ def read_ledger(path: Path) -> list[Row]:
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path} line {number} is not JSON ({error}); delete the file and run again.") from error
+                raise ValueError(
+                    f"{path} line {number} is not JSON ({error}); delete the file and run again."
+                ) from error
     return rows
 
 
@@ -169,7 +171,9 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(dumps(parts).encode()).hexdigest()[:16]
 
 
-def run_shard(ledger: Path, rows: Iterable[Row], cfg: BaseModel, version: int, work: Callable[[Row], list[Row]]) -> None:
+def run_shard(
+    ledger: Path, rows: Iterable[Row], cfg: BaseModel, version: int, work: Callable[[Row], list[Row]]
+) -> None:
     """Apply `work` to each row that is still ok, remember each result at once, and write the ledger.
 
     `work(row)` returns the rows that this one becomes (one, or several where a segment holds several faces), or raises

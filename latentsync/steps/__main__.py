@@ -19,8 +19,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m latentsync.steps", description=__doc__)
     parser.add_argument("step", choices=SECTIONS)
     parser.add_argument("--config", required=True, help="the step's section as JSON; {} means the published values")
-    parser.add_argument("--input", nargs="+", action="append", default=[], metavar=("NAME", "PATH"), help="named inputs")
-    parser.add_argument("--output", nargs=2, action="append", default=[], metavar=("NAME", "PATH"), help="a named output")
+    parser.add_argument(
+        "--input", nargs="+", action="append", default=[], metavar=("NAME", "PATH"), help="named inputs"
+    )
+    parser.add_argument(
+        "--output", nargs=2, action="append", default=[], metavar=("NAME", "PATH"), help="a named output"
+    )
     parser.add_argument("--sources", type=Path, help="folder of the raw videos; only ever read")
     parser.add_argument("--version", type=int, help="version of the step, for the record of the workflow")
     args = parser.parse_args(argv)
