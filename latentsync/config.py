@@ -1,7 +1,7 @@
 """The whole configuration: one frozen model for every step, published values as defaults, unknown keys refused.
 
-A forgotten key therefore means the published LatentSync 1.5 recipe, never a toy. `config/config.yaml` sets every demo value.
-No torch here: the Snakefile reads this module each time it is parsed.
+A forgotten key therefore means the published LatentSync 1.5 recipe, never a toy. `config/config.yaml` sets every demo
+value. No torch here: the Snakefile reads this module each time it is parsed.
 """
 
 import json
@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-# Bumped by hand when a step would give other results from the same input; an edit that changes no result costs nobody a week.
+# Bumped by hand when a step would give other results from the same input: an edit that changes no result must not
+# cost anybody a week of GPU time.
 VERSIONS = {
     "make_talkers": 1,
     "probe": 1,
@@ -76,7 +77,7 @@ class Segment(Section):
     length_s: float = Field(
         5.0,
         gt=0,
-        description="a scene is cut into pieces of this length; the rest joins the last piece, which is thus shorter than twice this",
+        description="pieces of a scene, seconds; the rest joins the last piece",
     )
 
 
@@ -87,19 +88,17 @@ class AlignFaces(Section):
     resolution: Literal[64, 128, 256, 512] = Field(256, description="side of the crop, pixels")
     crf: int = Field(13, ge=0, le=51, description="x264 quality of the crop video")
     max_faces: Positive = Field(2, description="faces followed per frame")
-    max_gap_ticks: int = Field(
-        5, ge=0, description="longest run of ticks without the face that is interpolated; a longer one ends the clip"
-    )
+    max_gap_ticks: int = Field(5, ge=0, description="longest gap that is interpolated; a longer one ends the clip")
 
 
 class ScoreSync(Section):
     """How far the sound is off, and how sure that is."""
 
     backend: Literal["syncnet_v2", "envelope"] = Field(
-        "syncnet_v2", description="published scorer, or correlation of mouth opening with the sound's envelope"
+        "syncnet_v2", description="syncnet_v2: published; envelope: mouth opening against loudness"
     )
     max_shift_frames: Positive = Field(15, description="shifts tried on each side")
-    weights: str | None = Field(None, description="file of syncnet_v2 weights; null: from the registry's folder")
+    weights: str | None = Field(None, description="file of syncnet_v2 weights; null: from the weights folder")
 
 
 class ScoreQuality(Section):
@@ -141,9 +140,7 @@ class Training(Section):
     weight_decay: float = Field(0.01, ge=0, description="AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="null: no EMA, as published")
-    mixed_precision: Literal["no", "fp16", "bf16"] = Field(
-        "fp16", description="accelerate's mixed_precision; no on CPU"
-    )
+    mixed_precision: Literal["no", "fp16", "bf16"] = Field("fp16", description="as accelerate has it; no on CPU")
     gradient_checkpointing: bool = Field(True, description="trade compute for memory")
     log_every: Positive = Field(10, description="steps between rows of the loss curve")
     save_every: Positive = Field(10_000, description="steps between resumable states")
@@ -154,7 +151,7 @@ class TrainVae(Training):
     """A small AutoencoderKL; only in the graph while vae is `embedded`."""
 
     block_out_channels: tuple[Positive, ...] = Field(
-        (16, 32, 48, 64), description="one per level; each level but the last halves the picture"
+        (16, 32, 48, 64), description="one per level; all but the last halve the picture"
     )
     latent_channels: Positive = Field(4, description="channels of the latent")
     kl_weight: float = Field(1e-4, ge=0, description="weight of the KL term")
@@ -164,15 +161,15 @@ class ExtractFeatures(Section):
     """Whisper features and VAE moments, computed once."""
 
     audio_encoder: Literal["whisper", "embedded"] = Field(
-        "whisper", description="Whisper tiny, or a tiny seeded untrained one"
+        "whisper", description="Whisper tiny, or a seeded untrained one"
     )
     whisper_weights: str | None = Field(
-        None, description="tiny.pt or a Hugging Face folder; null: from the registry's folder"
+        None, description="tiny.pt or a Hugging Face folder; null: from the weights folder"
     )
     width: Positive = Field(384, description="width of the embedded encoder; Whisper tiny has 384")
     layers: Positive = Field(4, description="blocks of the embedded encoder; Whisper tiny has 4")
     vae: Literal["published", "embedded"] = Field("published", description="sd-vae-ft-mse, or the one of train_vae")
-    vae_weights: str | None = Field(None, description="folder of sd-vae-ft-mse; null: from the registry's folder")
+    vae_weights: str | None = Field(None, description="folder of sd-vae-ft-mse; null: from the weights folder")
     batch_size: Positive = Field(16, description="frames per VAE call")
     torch_threads: Positive = Field(2, description="CPU threads")
 
@@ -192,12 +189,8 @@ class TrainSyncnet(Training):
 
     frames: Positive = Field(16, description="frames per window at 25 fps")
     resolution: Positive = Field(256, description="side of the face fed to it, pixels")
-    min_negative_frames: Positive = Field(
-        1, description="a negative window starts at least this far away; published: 1"
-    )
-    max_negative_frames: Positive | None = Field(
-        None, description="and at most this far; null: anywhere in the clip, as published"
-    )
+    min_negative_frames: Positive = Field(1, description="negatives start at least this far away")
+    max_negative_frames: Positive | None = Field(None, description="and at most this far; null: anywhere, as published")
     visual: SyncNetEncoder = Field(
         SyncNetEncoder(
             in_channels=48,
@@ -255,18 +248,14 @@ class TrainUnetStage2(TrainUnet):
     """All four losses on the decoded one-step x0; attention and motion layers train."""
 
     losses: LossWeights = LossWeights()
-    motion: Literal["all", "decoder"] = Field(
-        "all", description="where motion modules stand; decoder: stage2_efficient"
-    )
+    motion: Literal["all", "decoder"] = Field("all", description="decoder: as stage2_efficient")
     trainable: tuple[str, ...] = Field(
-        ("motion_modules.", "attentions."), description="weights whose name contains one of these train"
+        ("motion_modules.", "attentions."), description="parts of the names of weights that train"
     )
     teachers: Literal["published", "embedded"] = Field(
-        "published", description="VGG16 and VideoMAEv2-g, or small seeded untrained nets of the same code"
+        "published", description="VGG16 and VideoMAEv2-g, or seeded untrained nets"
     )
-    max_timestep: int = Field(
-        999, ge=0, le=999, description="decoded losses act on items with t up to this; published: all"
-    )
+    max_timestep: int = Field(999, ge=0, le=999, description="decoded losses act on t up to this")
 
 
 class Generate(Section):
@@ -276,7 +265,7 @@ class Generate(Section):
     guidance: float = Field(1.5, ge=1, description="classifier-free guidance; 1 switches it off")
     seed: int = Field(1247, description="noise")
     length: Literal["audio", "video"] = Field(
-        "audio", description="audio: loop or cut the picture; video: pad or cut the sound"
+        "audio", description="what decides: audio loops or cuts the picture, video pads or cuts the sound"
     )
     crf: int = Field(13, ge=0, le=51, description="x264 quality of the result")
     torch_threads: Positive = Field(2, description="CPU threads")
@@ -287,7 +276,7 @@ class Enhance(Section):
 
     method: Literal["gfpgan", "codeformer", "gpen"] | None = Field(None, description="null: off")
     strength: Share = Field(0.8, description="0: untouched, 1: fully enhanced")
-    weights: str | None = Field(None, description="file of the restorer; null: from the registry's folder")
+    weights: str | None = Field(None, description="file of the restorer; null: from the weights folder")
 
 
 class Evaluate(Section):

@@ -1,8 +1,8 @@
 """Ledgers: one JSON row for every source, segment and clip, from the first step to the last.
 
 A ledger is a file `results/<run>/<step>/<shard>.jsonl`, one JSON object a line, sorted by id, written to a temporary
-name and renamed. A row is never dropped: what fails keeps its row with a status and a reason from the closed list below.
-A journal beside the ledgers remembers every finished row, so that no fault makes a step repeat finished work.
+name and renamed. A row is never dropped: what fails keeps its row with a status and a reason from the closed list
+below. A journal beside the ledgers remembers every finished row, so that no fault makes a step repeat finished work.
 
 Rows are plain dicts. Every row has `id`, `kind` (source, segment or clip), `source_id`, `path` (of the source, relative
 to the input folder), `status` (ok, rejected or error), `reason` (None or a key of REASONS) and `detail` (a sentence).
@@ -60,7 +60,7 @@ def source_id(path: str) -> str:
 
 
 def segment_id(source: str, start_tick: int, end_tick: int) -> str:
-    """`<source_id>-<start tick>-<end tick>`, zero-padded so that ids sort in time; the range is half-open, 25 ticks a second."""
+    """`<source_id>-<start tick>-<end tick>`, padded so that ids sort in time; half-open, 25 ticks a second."""
     return f"{source}-{start_tick:06d}-{end_tick:06d}"
 
 
@@ -119,9 +119,7 @@ def read_ledger(path: Path) -> list[Row]:
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path} line {number} is not JSON ({error}); delete the file and run again."
-                ) from error
+                raise ValueError(f"{path} line {number} is not JSON ({error}); delete it and run again.") from error
     return rows
 
 
@@ -136,7 +134,7 @@ def write_ledger(path: Path, rows: Iterable[Row]) -> None:
 
 
 class Journal:
-    """Append-only memory of finished rows, `results/<run>/<step>/journal/<shard>.jsonl`, locked for the life of the job.
+    """Append-only memory of finished rows, `<step>/journal/<shard>.jsonl`, locked for the life of the job.
 
     Opening waits for another holder: after kill -9 of Snakemake its child may live on, and two writers would mix lines.
     """

@@ -1,4 +1,6 @@
-"""Run one step, as the rules do: `python -m latentsync.steps <step> --config JSON --input NAME PATH... --output NAME PATH`.
+"""Run one step, as the rules do.
+
+    python -m latentsync.steps <step> --config JSON --input NAME PATH... --output NAME PATH [--sources FOLDER]
 
 A line from a log can be pasted into a shell. User errors end with one sentence and exit status 1.
 """
