@@ -1,0 +1,77 @@
+"""Which source frame each written frame shows, when, and which frames the network sees together. Integers, no pictures.
+
+Written frame k shows source frame `order[k]` from `times_s[k]` on. A run is a stretch of written frames that follow one
+face without a break; windows never leave their run, so that a cut or a lost face never mixes two pictures.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+EPSILON_S = 1e-6  # presentation times are rationals turned into floats
+
+
+def pingpong(n_frames: int) -> Iterator[int]:
+    """0 .. n-1, n-1 .. 0, 0 .. n-1 and so on without end: the turning frame shows twice, as published."""
+    assert n_frames > 0
+    while True:
+        yield from range(n_frames)
+        yield from reversed(range(n_frames))
+
+
+def lay_out(times_s: np.ndarray, end_s: float, wanted_s: float | None) -> tuple[np.ndarray, np.ndarray, float]:
+    """Order and times of the written frames.
+
+    Args:
+        times_s: float64 [n], when each source frame is shown, from time zero.
+        end_s: when the last source frame ends.
+        wanted_s: how long the result must last (the picture is cut, or runs to and fro); None: the source as it is.
+
+    Returns:
+        order int64 [m], times float64 [m], end of the last written frame in seconds.
+    """
+    times_s = np.asarray(times_s, np.float64)
+    if wanted_s is None:
+        return np.arange(len(times_s)), times_s, float(end_s)
+    lasting = np.diff(np.append(times_s, end_s))
+    assert len(times_s) and (lasting > 0).all(), "presentation times must rise"
+    order, starts, now = [], [], 0.0
+    for index in pingpong(len(times_s)):
+        if order and now >= wanted_s - EPSILON_S:
+            break
+        order.append(index)
+        starts.append(now)
+        now += float(lasting[index])
+    return np.array(order), np.array(starts), now
+
+
+def runs(labels: np.ndarray) -> list[tuple[int, int, int]]:
+    """(start, stop, label) of the longest stretches of one label, half-open, in order."""
+    labels = np.asarray(labels)
+    edges = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
+    return [(start, stop, int(labels[start])) for start, stop in zip(edges, edges[1:], strict=False) if stop > start]
+
+
+def windows(length: int, frames: int, overlap: int) -> list[tuple[int, int]]:
+    """Half-open windows over a run of `length` frames.
+
+    Without overlap as published: full windows, the rest in a shorter last one. With overlap the last window is moved
+    back until it is full, because the network's statistics run over its frames and change with their number.
+    """
+    assert 0 <= overlap < frames, (overlap, frames)
+    step = frames - overlap
+    starts = list(range(0, max(length - overlap, 1), step))
+    if overlap and length > frames:
+        starts = [start for start in starts if start + frames <= length]
+        if starts[-1] + frames < length:
+            starts.append(length - frames)
+    return [(start, min(start + frames, length)) for start in starts]
+
+
+def in_blocks(order: np.ndarray, block: int) -> list[tuple[list[int], list[int]]]:
+    """Cut the order into pieces that can be read forwards: [(sorted distinct frames to read, frames to show)].
+
+    A piece shows at most `block` frames, which is what a reader must hold at once when the picture runs backwards.
+    """
+    pieces = [order[start : start + block].tolist() for start in range(0, len(order), block)]
+    return [(sorted(set(piece)), piece) for piece in pieces]

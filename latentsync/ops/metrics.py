@@ -1,0 +1,102 @@
+"""Scores and their intervals on arrays alone: correlation, PSNR, accuracy, bootstrap over clips. No file is read here.
+
+A score that cannot be computed (constant signal, nothing measured) is NaN; the reader decides what to say about it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.stats import rankdata
+
+MIN_PAIRED = 8  # fewer paired samples make no correlation
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson correlation of two series of the same length, over the places where both are finite.
+
+    NaN where fewer than MIN_PAIRED places are left or one of the two does not move.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    assert a.shape == b.shape, (a.shape, b.shape)
+    both = np.isfinite(a) & np.isfinite(b)
+    if both.sum() < MIN_PAIRED:
+        return float("nan")
+    a, b = a[both] - a[both].mean(), b[both] - b[both].mean()
+    scale = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / scale) if scale > 1e-12 else float("nan")
+
+
+def best_lag(a: np.ndarray, b: np.ndarray, max_lag: int) -> tuple[float, int]:
+    """The highest correlation of a(k + lag) with b(k) over |lag| <= max_lag, and its lag (> 0: a comes late)."""
+    scores = {}
+    for lag in sorted(range(-max_lag, max_lag + 1), key=abs):  # ties go to the smaller lag
+        head, tail = max(lag, 0), max(-lag, 0)
+        n = len(a) - head - tail
+        scores[lag] = correlation(a[head : head + n], b[tail : tail + n]) if n > 0 else float("nan")
+    known = {lag: score for lag, score in scores.items() if np.isfinite(score)}
+    if not known:
+        return float("nan"), 0
+    lag = max(known, key=known.get)
+    return known[lag], lag
+
+
+def sample_at(times_s: np.ndarray, values: np.ndarray, rate_hz: float) -> np.ndarray:
+    """`values` (sample k at k / rate_hz seconds) read linearly at `times_s`; NaN before the first and past the last."""
+    at = np.asarray(times_s, np.float64) * rate_hz
+    return np.interp(at, np.arange(len(values)), np.asarray(values, np.float64), left=np.nan, right=np.nan)
+
+
+def psnr_db(squared_error: float, count: int, peak: float = 255.0) -> float:
+    """Peak signal-to-noise ratio from a sum of squared errors over `count` samples; infinite when nothing differs."""
+    assert count > 0
+    return float("inf") if squared_error == 0 else float(10 * np.log10(peak**2 * count / squared_error))
+
+
+def squared_error(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> tuple[float, int]:
+    """Sum of squared differences of two pictures (h, w) over the places `where` (h, w) bool, and how many those are."""
+    difference = a.astype(np.float64)[where] - b.astype(np.float64)[where]
+    return float((difference**2).sum()), int(where.sum())
+
+
+def accuracy(cosines: np.ndarray, labels: np.ndarray, threshold: float = 0.5) -> float:
+    """Share of pairs judged rightly: in sync where the cosine exceeds the threshold (published: 0.5)."""
+    return float(((np.asarray(cosines) > threshold) == np.asarray(labels, bool)).mean())
+
+
+def auc(cosines: np.ndarray, labels: np.ndarray) -> float:
+    """Area under the ROC curve: the chance that an in-sync pair scores above an off-sync one, ties one half."""
+    labels = np.asarray(labels, bool)
+    positive, negative = int(labels.sum()), int((~labels).sum())
+    if not positive or not negative:
+        return float("nan")
+    ranks = rankdata(cosines)
+    return float((ranks[labels].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def bootstrap(
+    values: Sequence[float],
+    resamples: int,
+    seed: int,
+    groups: Sequence[object] | None = None,
+    statistic: Callable[[np.ndarray], float] = np.mean,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile interval of a statistic; whole groups are drawn (items of one clip are not independent).
+
+    NaN twice where fewer than two groups are there: one group says nothing about the spread between groups.
+    """
+    values = np.asarray(values, np.float64)
+    names = list(range(len(values))) if groups is None else list(groups)
+    assert len(names) == len(values), (len(names), len(values))
+    members: dict[object, list[int]] = {}
+    for index, name in enumerate(names):
+        members.setdefault(name, []).append(index)
+    if len(members) < 2:
+        return float("nan"), float("nan")
+    rows = [np.asarray(rows) for rows in members.values()]
+    generator = np.random.default_rng(seed)
+    draws = generator.integers(len(rows), size=(resamples, len(rows)))
+    results = [statistic(values[np.concatenate([rows[i] for i in draw])]) for draw in draws]
+    tail = (1 - level) / 2
+    low, high = np.quantile(results, [tail, 1 - tail])
+    return float(low), float(high)
