@@ -1,0 +1,41 @@
+# make demo: from a fresh machine to lip-synced videos and a report. make test: from a fresh machine to a tested one.
+# Both need Python 3.11 and a package registry, nothing else. `make` alone lists what there is.
+.PHONY: help setup demo test fmt lint lock clean
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+
+setup: $(BIN)/.ready ## the virtual environment with the locked packages
+$(BIN)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check uv
+	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	touch $@
+
+demo: setup ## the whole graph on synthetic talkers, then Snakemake's own report
+	snakemake --cores all
+	snakemake --report results/demo/report/snakemake.zip
+
+test: setup ## formatting, lint, and every test
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	pytest
+
+fmt: setup ## format everything
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+lock: setup ## resolve requirements.lock anew, then the conda environments
+	uv pip compile pyproject.toml --extra workflow --extra dev --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header -q -o requirements.lock
+	$(BIN)/python envs/generate.py
+
+clean: ## remove the virtual environment; results and your videos stay
+	rm -rf .venv

@@ -1,0 +1,48 @@
+"""LatentSync Studio: raw talking-head videos in; curated clips, trained models, lip-synced videos and a report out.
+
+The includes stand in the order of the data. Every rule calls one step of the package `latentsync`; clips never appear
+here: a job is one shard of the sources, its output one ledger. `snakemake --cores all` runs the demo as cloned.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+report: "workflow/report/workflow.rst"
+
+
+# Given --configfile, config.yaml is not read: Snakemake would merge the two, and demo values would leak into a recipe.
+if not workflow.config_settings.configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/curate.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/deliver.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.output,
+
+
+rule curate:
+    input:
+        rules.select_clips.output,
+
+
+rule train:
+    input:
+        rules.train_unet_stage2.output,
+
+
+onsuccess:
+    preparation.record_run(RUN, STARTED_S, "finished")
+
+
+onerror:
+    preparation.record_run(RUN, STARTED_S, "failed")

@@ -1,0 +1,73 @@
+"""Pretrained files by name: where each is looked for, and what needs it. No torch, so that the Snakefile may ask.
+
+A file is looked for below the weights folder: the environment variable LATENTSYNC_WEIGHTS, else ~/.cache/latentsync.
+"""
+
+import os
+from pathlib import Path
+
+from latentsync.config import Config
+
+# name -> (path below the weights folder, what it is)
+FILES = {
+    "syncnet_v2": ("auxiliary/syncnet_v2.model", "the published sync scorer (joonson/syncnet_python)"),
+    "hyperiqa": ("auxiliary/koniq_pretrained.pkl", "hyperIQA's weights (SSL92/hyperIQA)"),
+    "s3fd": ("auxiliary/s3fd-619a316812.pth", "the S3FD face detector of face-alignment"),
+    "2dfan4": ("auxiliary/2DFAN4-cd938726ad.zip", "the 68-point landmarks of face-alignment"),
+    "whisper": ("whisper/tiny.pt", "OpenAI's Whisper tiny"),
+    "vae": ("sd-vae-ft-mse", "the folder of stabilityai/sd-vae-ft-mse"),
+    "vgg16": ("auxiliary/vgg16-397923af.pth", "torchvision's VGG16, for LPIPS"),
+    "videomae": ("auxiliary/vit_g_hybrid_pt_1200e_ssv2_ft.pth", "VideoMAEv2 ViT-g, for TREPA"),
+    "gfpgan": ("enhance/GFPGANv1.4.pth", "GFPGAN 1.4"),
+    "codeformer": ("enhance/codeformer.pth", "CodeFormer (licence: non-commercial)"),
+    "gpen": ("enhance/GPEN-BFR-512.pth", "GPEN-BFR-512"),
+}
+
+
+def weights_folder() -> Path:
+    """The folder below which pretrained files lie."""
+    return Path(os.environ.get("LATENTSYNC_WEIGHTS", "~/.cache/latentsync")).expanduser()
+
+
+def find(name: str, chosen: str | None = None, key: str = "") -> Path:
+    """The path of a pretrained file: `chosen` if given, else its place below the weights folder.
+
+    Raises:
+        ValueError: it is not there; the sentence names the file, the place and the key that asked for it.
+    """
+    place, what = FILES[name]
+    path = Path(chosen).expanduser() if chosen else weights_folder() / place
+    if path.exists():
+        return path
+    asked = f" ({key} asks for it)" if key else ""
+    raise ValueError(
+        f"{path} is missing: {what}{asked}; put it there, set LATENTSYNC_WEIGHTS to the folder that holds {place}, "
+        "or choose the embedded default."
+    )
+
+
+def check(cfg: Config) -> None:
+    """Find every pretrained file that the configuration asks for, before any job starts.
+
+    Raises:
+        ValueError: as `find`, for the first that is missing.
+    """
+    sync, features, stage2 = cfg.score_sync, cfg.extract_features, cfg.train_unet_stage2
+    if cfg.align_faces.backend == "face_alignment":
+        find("s3fd", key="align_faces.backend: face_alignment")
+        find("2dfan4", key="align_faces.backend: face_alignment")
+    if sync.backend == "syncnet_v2":
+        find("syncnet_v2", sync.weights, "score_sync.backend: syncnet_v2")
+    if cfg.score_quality.backend == "hyperiqa":
+        find("hyperiqa", key="score_quality.backend: hyperiqa")
+    if features.audio_encoder == "whisper":
+        find("whisper", features.whisper_weights, "extract_features.audio_encoder: whisper")
+    if features.vae == "published":
+        find("vae", features.vae_weights, "extract_features.vae: published")
+    if stage2.teachers == "published":
+        if stage2.losses.lpips:
+            find("vgg16", key="train_unet_stage2.teachers: published")
+        if stage2.losses.trepa:
+            find("videomae", key="train_unet_stage2.teachers: published")
+    if cfg.enhance.method is not None:
+        find(cfg.enhance.method, cfg.enhance.weights, f"enhance.method: {cfg.enhance.method}")
