@@ -1,4 +1,4 @@
-"""Write envs/{curate,train,deliver}.yaml: the direct dependencies a group of rules needs, pinned as in requirements.lock.
+"""Write envs/{curate,train,deliver}.yaml: what a group of rules imports, pinned as in requirements.lock.
 
 `python envs/generate.py` after `make lock`; a test compares. pip inside conda knows no overrides, so mediapipe brings
 its own OpenCV there; the one virtual environment of `make setup` is the tested way.

@@ -142,6 +142,8 @@ class Training(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = Field(None, description="null: no EMA, as published")
     mixed_precision: Literal["no", "fp16", "bf16"] = Field("fp16", description="as accelerate has it; no on CPU")
     gradient_checkpointing: bool = Field(True, description="trade compute for memory")
+    cooldown_steps: int = Field(0, ge=0, description="linear decay to zero over the last steps; published: none")
+    accumulate: Positive = Field(1, description="batches whose gradients are added up for one optimiser step")
     log_every: Positive = Field(10, description="steps between rows of the loss curve")
     save_every: Positive = Field(10_000, description="steps between resumable states")
     torch_threads: Positive = Field(2, description="CPU threads; part of the fingerprint since it changes sums")

@@ -20,7 +20,7 @@ def count() -> int:
 
 
 def lease(devices: int | None = None) -> IO[str] | None:
-    """Wait for a free device and make it the only visible one; keep the returned file open for as long as it is used."""
+    """Wait for a free device, make it the only visible one; keep the returned file open as long as it is used."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return None
     devices = count() if devices is None else devices

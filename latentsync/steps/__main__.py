@@ -8,12 +8,15 @@ A line from a log can be pasted into a shell. User errors end with one sentence 
 import argparse
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
+from latentsync import gpu_lease
 from latentsync.config import SECTIONS
 
 MODULES = {"train_unet_stage1": "train_unet", "train_unet_stage2": "train_unet"}  # two rules, one module
+GPU_STEPS = {*MODULES, "extract_features", "train_vae", "train_syncnet", "generate", "enhance"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,8 +33,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sources", type=Path, help="folder of the raw videos; only ever read")
     parser.add_argument("--version", type=int, help="version of the step, for the record of the workflow")
     args = parser.parse_args(argv)
-    module = importlib.import_module(f"latentsync.steps.{MODULES.get(args.step, args.step)}")
     cfg = SECTIONS[args.step].model_validate(json.loads(args.config))
+    # Thread counts change sums, so they are configuration; libraries read them when they are imported.
+    threads = str(getattr(cfg, "torch_threads", 1))
+    os.environ.update({name: threads for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
+    device = gpu_lease.lease() if args.step in GPU_STEPS else None  # held, as an open file, to the end of the process
+    module = importlib.import_module(f"latentsync.steps.{MODULES.get(args.step, args.step)}")
     inputs = {name: [Path(path) for path in paths] for name, *paths in args.input}
     outputs = {name: Path(path) for name, path in args.output}
     try:
@@ -39,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"{args.step}: {error}", file=sys.stderr)
         return 1
+    finally:
+        if device is not None:
+            device.close()
     return 0
 
 

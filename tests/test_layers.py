@@ -1,0 +1,75 @@
+"""Imports point down only, steps never import steps, and only evaluate may read the talkers' truth."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "latentsync"
+LAYERS = [
+    {"config", "records", "registry", "sources", "preparation", "gpu_lease", "config_docs"},
+    {"ops"},
+    {"media", "models"},
+    {"data", "training", "lipsync", "talkers", "report"},
+    {"steps", "cli", "app", "__main__"},
+]
+LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names below `latentsync` that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("latentsync.")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    for name in imported(path):
+        target = name.split(".")[1]
+        same_package = target == parts[0] and parts[0] != "steps"
+        assert LAYER[target] < LAYER[parts[0]] or same_package or LAYER[parts[0]] == LAYER[target] == 0, name
+
+
+def test_the_check_sees_a_wrong_import(tmp_path):
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("def f():\n    from latentsync.steps import probe\n")
+    assert imported(wrong) == {"latentsync.steps.probe"}
+
+
+def test_only_evaluate_reads_the_truth():
+    readers = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in ("truth", "truth.jsonl")
+    }
+    assert readers <= {"steps/make_talkers.py", "steps/evaluate.py"}
+
+
+def test_layer_zero_and_the_curation_steps_start_without_torch():
+    """Importing torch costs seconds in every job and every parse of the Snakefile."""
+    light = ["probe", "resample", "detect_scenes", "segment", "align_faces", "score_sync", "select_clips", "report"]
+    modules = ["latentsync.preparation", *(f"latentsync.steps.{step}" for step in light)]
+    code = f"import sys; import {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_one_opencv_and_mediapipe_that_starts():
+    from importlib.metadata import distributions
+
+    import cv2
+    import mediapipe
+
+    installed = {dist.metadata["Name"].lower() for dist in distributions()}
+    assert {name for name in installed if name.startswith("opencv")} == {"opencv-python-headless"}
+    assert cv2.__version__.startswith("4.11") and mediapipe.__version__ == "0.10.21"
