@@ -1,0 +1,204 @@
+"""StableSyncNet (arXiv 2412.09262, Sec. 3.3): do this mouth and this sound belong together?
+
+Two encoders of the same build, one for the lower half of a face over some frames, one for the mel spectrogram of the
+same time, end in unit vectors; their cosine is the probability. Key names are upstream's.
+
+Axes: b batch, f frames, c channels, h w, t mel columns (80 a second), d embedding.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentsync.config import SyncNetEncoder, TrainSyncnet
+
+MEL_BANDS = 80
+
+
+def mel_columns(frames: int) -> int:
+    """Mel columns of a window of `frames` at 25 fps: 52 for 16."""
+    return math.ceil(frames / 5 * 16)
+
+
+class ResnetBlock(nn.Module):
+    """Two convolutions with a shortcut, then a strided convolution where the factor (h, w) is not 1."""
+
+    def __init__(self, width_in: int, width: int, factor: tuple[int, int], dropout: float):
+        super().__init__()
+        self.norm1 = _norm(width_in)
+        self.conv1 = nn.Conv2d(width_in, width, 3, padding=1)
+        self.norm2 = _norm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
+        self.padding = _padding(factor)
+        self.downsample_conv = nn.Conv2d(width, width, 3, stride=factor) if factor != (1, 1) else None
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        y = self.conv1(F.silu(self.norm1(x)))
+        y = self.conv2(self.dropout(F.silu(self.norm2(y))))
+        y = self.conv_shortcut(x) + y
+        return y if self.downsample_conv is None else self.downsample_conv(F.pad(y, self.padding))
+
+
+class FeedForward(nn.Module):
+    """Gated feed forward, four times as wide inside (GEGLU, arXiv 2002.05202, Eq. 6)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.net = nn.ModuleList([nn.Module(), nn.Identity(), nn.Linear(4 * width, width)])
+        self.net[0].proj = nn.Linear(width, 8 * width)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        value, gate = self.net[0].proj(x).chunk(2, dim=-1)
+        return self.net[2](value * F.gelu(gate))
+
+
+class Attention(nn.Module):
+    """Self attention over tokens b n c, eight heads."""
+
+    def __init__(self, width: int, heads: int = 8):
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width)
+        self.to_k = nn.Linear(width, width)
+        self.to_v = nn.Linear(width, width)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        q, k, v = (
+            to(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v)
+        )
+        return self.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
+
+
+class AttentionBlock(nn.Module):
+    """Attention among the positions of a feature map, with a residual around it all."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm1 = _norm(width)
+        self.conv_in = nn.Conv2d(width, width, 1)
+        self.norm2 = nn.LayerNorm(width)
+        self.attn = Attention(width)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = FeedForward(width)
+        self.conv_out = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        tokens = self.conv_in(self.norm1(x)).flatten(2).transpose(1, 2)
+        tokens = tokens + self.attn(self.norm2(tokens))
+        tokens = tokens + self.ff(self.norm3(tokens))
+        return x + self.conv_out(tokens.transpose(1, 2).unflatten(2, x.shape[2:]))
+
+
+class Encoder(nn.Module):
+    """Blocks down to 1x1, then a ReLU (so that cosines are not negative) and a unit vector: b c h w -> b d.
+
+    `size`, the (h, w) of what will be fed, is checked at once where it is known.
+    """
+
+    def __init__(self, cfg: SyncNetEncoder, size: tuple[int, int] | None = None):
+        super().__init__()
+        factors = [_pair(factor) for factor in cfg.downsample_factors]
+        if not len(factors) == len(cfg.block_out_channels) == len(cfg.attn_blocks):
+            raise ValueError(
+                f"block_out_channels, downsample_factors and attn_blocks have {len(cfg.block_out_channels)}, "
+                f"{len(factors)} and {len(cfg.attn_blocks)} entries; a SyncNet encoder needs one of each per block."
+            )
+        if size is not None:
+            _check_size(size, factors)
+        width = cfg.block_out_channels[0]
+        self.conv_in = nn.Conv2d(cfg.in_channels, width, 3, padding=1)
+        self.down_blocks = nn.ModuleList()
+        for width_out, factor, attention in zip(cfg.block_out_channels, factors, cfg.attn_blocks, strict=True):
+            self.down_blocks.append(ResnetBlock(width, width_out, factor, cfg.dropout))
+            if attention:  # an entry of its own, so that the indices after it shift
+                self.down_blocks.append(AttentionBlock(width_out))
+            width = width_out
+        self.norm_out = _norm(width)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x = block(x)
+        x = F.relu(self.norm_out(x))
+        assert x.shape[2:] == (1, 1), f"the encoder must end at 1x1, not at {tuple(x.shape[2:])}"
+        return F.normalize(x.flatten(1), dim=1)
+
+
+class StableSyncNet(nn.Module):
+    """The pair of encoders. Give `visual_size` (h, w) and `frames` to have the shapes checked at construction."""
+
+    def __init__(
+        self,
+        visual: SyncNetEncoder,
+        audio: SyncNetEncoder,
+        visual_size: tuple[int, int] | None = None,
+        frames: int | None = None,
+    ):
+        super().__init__()
+        if visual.block_out_channels[-1] != audio.block_out_channels[-1]:
+            raise ValueError(
+                f"The two encoders of SyncNet end {visual.block_out_channels[-1]} and {audio.block_out_channels[-1]} "
+                "wide; the last entries of block_out_channels must be equal."
+            )
+        self.visual_encoder = Encoder(visual, visual_size)
+        self.audio_encoder = Encoder(audio, (MEL_BANDS, mel_columns(frames)) if frames else None)
+
+    def forward(self, visual: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors of picture and sound, (b, d) each, no component negative.
+
+        visual: b (f c) h w, the frames' lower halves stacked on channels, frame first, in [-1, 1].
+        mel: b 1 80 t.
+        """
+        return self.visual_encoder(visual), self.audio_encoder(mel)
+
+
+def build(cfg: TrainSyncnet) -> StableSyncNet:
+    """The network that a train_syncnet section describes: the lower half of the face, RGB frames on channels."""
+    if cfg.visual.in_channels != 3 * cfg.frames:
+        raise ValueError(
+            f"train_syncnet.visual.in_channels is {cfg.visual.in_channels}, but {cfg.frames} RGB frames have "
+            f"{3 * cfg.frames} channels; change it or frames."
+        )
+    return StableSyncNet(cfg.visual, cfg.audio, (cfg.resolution // 2, cfg.resolution), cfg.frames)
+
+
+def _norm(width: int) -> nn.GroupNorm:
+    """32 groups, as published; in a narrow net the most that divide the width, two channels to a group at least."""
+    groups = 32 if width % 32 == 0 else max(n for n in range(1, 33) if width % n == 0 and width >= 2 * n)
+    return nn.GroupNorm(groups, width, eps=1e-6)
+
+
+def _pair(factor: int | Sequence[int]) -> tuple[int, int]:
+    return (factor, factor) if isinstance(factor, int) else (factor[0], factor[1])
+
+
+def _padding(factor: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Zeros left, right, top, bottom before a strided 3x3 convolution."""
+    if factor[0] == 1:
+        return (0, 1, 1, 1)
+    if factor[1] == 1:
+        return (1, 1, 0, 1)
+    return (0, 1, 0, 1)
+
+
+def _check_size(size: tuple[int, int], factors: list[tuple[int, int]]) -> None:
+    sizes = [size]
+    for factor in factors:
+        h, w = sizes[-1]
+        if factor != (1, 1):
+            left, right, top, bottom = _padding(factor)
+            h, w = (h + top + bottom - 3) // factor[0] + 1, (w + left + right - 3) // factor[1] + 1
+        sizes.append((h, w))
+        if min(h, w) < 1:
+            break
+    if sizes[-1] != (1, 1):
+        path = " -> ".join(f"{h}x{w}" for h, w in sizes)
+        raise ValueError(
+            f"A SyncNet encoder must shrink its input to 1x1, but downsample_factors give {path}; change the factors "
+            "or the resolution."
+        )

@@ -1,0 +1,119 @@
+"""Diffusion as LatentSync does it: the schedule, the noise of a clip, one-step x0, and the DDIM loop with guidance.
+
+Axes: b batch, c channels, f frames, h w; t is diffusion time, 0 .. 999. abar_t is the share of signal power left at t:
+x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (DDPM, arXiv 2006.11239, Eq. 4).
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+TRAIN_STEPS = 1000
+
+# LatentSync's scheduler_config.json plus the two diffusers defaults it relies on (prediction type, spacing).
+DDIM = {
+    "num_train_timesteps": TRAIN_STEPS,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "prediction_type": "epsilon",
+    "timestep_spacing": "leading",
+}
+
+
+@lru_cache
+def alphas_cumprod() -> Tensor:
+    """abar_t for t = 0 .. 999, float32: betas are squares of a line ("scaled linear", Stable Diffusion)."""
+    betas = torch.linspace(DDIM["beta_start"] ** 0.5, DDIM["beta_end"] ** 0.5, TRAIN_STEPS) ** 2
+    return (1 - betas).cumprod(0)
+
+
+def _abar(t: Tensor, like: Tensor) -> Tensor:
+    """abar_t for every item of a batch, float32, shaped to multiply it."""
+    return alphas_cumprod().to(like.device)[t.to(like.device)].reshape(-1, *[1] * (like.dim() - 1))
+
+
+def add_noise(x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """x_t from x_0 and noise; t (b,) (DDPM Eq. 4)."""
+    abar = _abar(t, x0)
+    return (abar.sqrt() * x0 + (1 - abar).sqrt() * eps).to(x0.dtype)
+
+
+def x0_from_eps(x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """The one-step estimate of x_0 from predicted noise; t (b,) (LatentSync Eq. 2, DDPM Eq. 4 solved for x_0).
+
+    Always in float32: upstream rounds abar to the prediction's type, which in fp16 costs up to 0.04 at t = 951.
+    """
+    abar = _abar(t, x_t)
+    return (x_t.float() - (1 - abar).sqrt() * eps.float()) / abar.sqrt()
+
+
+def mixed_noise(
+    shape: tuple[int, int, int, int, int], alpha: float = 1.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """Noise for training, b c f h w: part shared by all frames, part of each frame (PYoCo, arXiv 2305.10474, Eq. 4).
+
+    Variance 1; the covariance between frames is alpha^2 / (1 + alpha^2), one half for the published alpha of 1.
+    """
+    b, c, f, h, w = shape
+    shared = torch.randn(b, c, 1, h, w, generator=generator)
+    own = torch.randn(b, c, f, h, w, generator=generator)
+    return (alpha * shared + own) / (1 + alpha**2) ** 0.5
+
+
+def shared_noise(shape: tuple[int, int, int, int, int], generator: torch.Generator | None = None) -> Tensor:
+    """Noise for inference, b c f h w: one draw, the same for every frame, as published."""
+    b, c, f, h, w = shape
+    return torch.randn(b, c, 1, h, w, generator=generator).expand(shape).clone()
+
+
+def unet_input(noisy: Tensor, mask: Tensor, masked: Tensor, reference: Tensor) -> Tensor:
+    """The U-Net's 13 channels in their order, b 13 f h w; the mask (1 = keep) may lack batch or frames."""
+    return torch.cat([noisy, mask.to(noisy).expand_as(noisy[:, :1]), masked, reference], dim=1)
+
+
+def ddim_timesteps(steps: int) -> list[int]:
+    """The t's that DDIM visits, "leading" spacing with an offset of 1: 951, 901, .. 51, 1 for 20 steps."""
+    return [step * (TRAIN_STEPS // steps) + 1 for step in reversed(range(steps))]
+
+
+def ddim(predict: Callable[[Tensor, int], Tensor], latents: Tensor, steps: int) -> Tensor:
+    """Denoise with DDIM, eta 0 (arXiv 2010.02502, Eq. 12), by diffusers' scheduler; `predict(x_t, t)` is the noise.
+
+    The last step goes to abar_0 = 0.99915, not to 1 (set_alpha_to_one is false).
+    """
+    from diffusers import DDIMScheduler  # takes seconds to import, and only generation needs it
+
+    scheduler = DDIMScheduler(**DDIM)
+    scheduler.set_timesteps(steps)
+    for t in scheduler.timesteps.tolist():
+        latents = scheduler.step(predict(latents, t), t, latents).prev_sample
+    return latents
+
+
+def guided(
+    unet: Callable[[Tensor, Tensor, Tensor], Tensor],
+    conditions: tuple[Tensor, Tensor, Tensor],
+    audio: Tensor,
+    guidance: float,
+) -> Callable[[Tensor, int], Tensor]:
+    """A `predict` for `ddim`: the U-Net with classifier-free guidance (arXiv 2207.12598), or without where it is 1.
+
+    conditions: mask (1 = keep), masked latents, reference latents. audio: b f s d; zeros are the null condition.
+    """
+
+    def predict(latents: Tensor, t: int) -> Tensor:
+        x = unet_input(latents, *conditions)
+        time = torch.full((len(x),), t, device=x.device)
+        if guidance == 1:
+            return unet(x, time, audio)
+        both = torch.cat([torch.zeros_like(audio), audio])
+        null, conditional = unet(torch.cat([x, x]), torch.cat([time, time]), both).chunk(2)
+        return null + guidance * (conditional - null)
+
+    return predict

@@ -1,0 +1,78 @@
+"""The losses of LatentSync's second stage (arXiv 2412.09262, Sec. 3.2 to 3.4); stage 1 uses the first alone.
+
+Each takes tensors and gives one number. Pixels are in [-1, 1].
+Axes: b batch, c channels, f frames, h w, d embedding.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def recon(predicted: Tensor, noise: Tensor) -> Tensor:
+    """Mean squared error of the noise prediction (LatentSync Eq. 1)."""
+    return F.mse_loss(predicted.float(), noise.float())
+
+
+def cosine(visual: Tensor, audio: Tensor) -> Tensor:
+    """Cosine of rows of unit vectors in [0, 1], float32: (b, d), (b, d) -> (b,).
+
+    The clamp is needed: of equal vectors it reaches 1.0000004, where binary cross entropy fails.
+    """
+    return F.cosine_similarity(visual.float(), audio.float(), dim=1).clamp(0, 1)
+
+
+def sync(visual: Tensor, audio: Tensor, y: Tensor) -> Tensor:
+    """Binary cross entropy of the cosine (LatentSync Eq. 3): y (b,) or (b, 1), 1 for pairs in sync, 0 for others.
+
+    Training the U-Net uses 1 throughout. A clamped cosine of 0 or 1 has no gradient.
+    """
+    return F.binary_cross_entropy(cosine(visual, audio), y.float().reshape(-1))
+
+
+def lower_half(pixels: Tensor) -> Tensor:
+    """Rows h/2 .. h of the last but one axis."""
+    return pixels[..., pixels.shape[-2] // 2 :, :]
+
+
+def frames_on_channels(pixels: Tensor) -> Tensor:
+    """b c f h w -> b (f c) h w, frame first: what StableSyncNet takes."""
+    return pixels.transpose(1, 2).flatten(1, 2)
+
+
+def frames_on_batch(pixels: Tensor) -> Tensor:
+    """b c f h w -> (b f) c h w."""
+    return pixels.transpose(1, 2).flatten(0, 1)
+
+
+def resize_bicubic(pixels: Tensor, size: int) -> Tensor:
+    """Bicubic without antialias, as published, before SyncNet and TREPA: n c h w -> n c size size."""
+    if pixels.shape[-2:] == (size, size):
+        return pixels
+    return F.interpolate(pixels, size=(size, size), mode="bicubic", align_corners=False)
+
+
+def lpips(distance: Callable[[Tensor, Tensor], Tensor], fake: Tensor, real: Tensor) -> Tensor:
+    """Perceptual distance (arXiv 1801.03924) of the lower halves, mean over frames: b c f h w each."""
+    return distance(frames_on_batch(lower_half(fake)), frames_on_batch(lower_half(real))).mean()
+
+
+def trepa_input(pixels: Tensor, size: int) -> Tensor:
+    """Clips for the video teacher: b c f h w in [-1, 1] -> b c f size size in [0, 1]; no ImageNet normalisation."""
+    frames = resize_bicubic(frames_on_batch(pixels.float()), size)
+    return (frames / 2 + 0.5).clamp(0, 1).unflatten(0, (len(pixels), -1)).transpose(1, 2)
+
+
+def trepa(features_fake: Tensor, features_real: Tensor) -> Tensor:
+    """Temporal representation alignment (LatentSync Eq. 4): (b, d) features of whole clips, scaled to unit length.
+
+    The mean is over elements too, so the number is the squared distance over d: hence the weight of 10.
+    """
+    return F.mse_loss(F.normalize(features_fake.float(), dim=1), F.normalize(features_real.float(), dim=1))
+
+
+def total(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The weighted sum over the losses at hand."""
+    return torch.stack([weights[name] * value for name, value in losses.items()]).sum()

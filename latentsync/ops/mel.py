@@ -1,0 +1,79 @@
+"""The two log-mel spectrograms in use, both of 16 kHz mono sound. No torch, no librosa.
+
+StableSyncNet's (Wav2Lip's recipe): 80 bands, 80 columns a second. Whisper's: 80 bands, 100 columns a second.
+Both use Slaney's mel scale with area-normalised triangles (Auditory Toolbox, 1998), as librosa does.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import scipy.fft
+
+SAMPLE_RATE_HZ = 16_000
+N_MELS = 80
+SYNCNET_FFT, SYNCNET_HOP = 800, 200
+WHISPER_FFT, WHISPER_HOP = 400, 160
+_BLOCK = 4096  # columns computed at a time, so that an hour of sound needs no gigabytes
+
+
+def syncnet_mel(samples: np.ndarray) -> np.ndarray:
+    """StableSyncNet's mel: float32 [80, 1 + n // 200] in [-4, 4], -100 dB and 0 dB; no loudness normalisation."""
+    samples = np.asarray(samples, np.float64)
+    if len(samples) == 0:
+        return np.full((N_MELS, 1), -4, np.float32)
+    emphasised = samples - 0.97 * np.concatenate([[0.0], samples[:-1]])
+    padded = np.pad(emphasised, SYNCNET_FFT // 2)
+    magnitude = _columns(padded, SYNCNET_FFT, SYNCNET_HOP, 1 + len(samples) // SYNCNET_HOP, power=1)
+    decibel = 20 * np.log10(np.maximum(1e-5, mel_filters(SYNCNET_FFT, 55, 7600) @ magnitude)) - 20
+    return np.clip(8 * (decibel + 100) / 100 - 4, -4, 4).astype(np.float32)
+
+
+def whisper_logmel(samples: np.ndarray) -> np.ndarray:
+    """Whisper's log-mel over the whole sound: float32 [80, n // 160].
+
+    Nothing lies more than 8 (a factor of 10^8 in power) below the loudest value of the whole sound, so a column
+    depends on all of it. Upstream's last STFT column is dropped here too.
+    """
+    samples = np.asarray(samples, np.float64)
+    columns = len(samples) // WHISPER_HOP
+    if columns == 0:
+        return np.zeros((N_MELS, 0), np.float32)
+    half = WHISPER_FFT // 2
+    padded = np.pad(samples, half, mode="reflect" if len(samples) > half else "constant")
+    power = _columns(padded, WHISPER_FFT, WHISPER_HOP, columns, power=2)
+    log = np.log10(np.maximum(1e-10, mel_filters(WHISPER_FFT, 0, SAMPLE_RATE_HZ / 2) @ power))
+    return ((np.maximum(log, log.max() - 8) + 4) / 4).astype(np.float32)
+
+
+def _columns(padded: np.ndarray, n_fft: int, hop: int, count: int, power: int) -> np.ndarray:
+    """Magnitudes (power 1) or their squares (2) of `count` Hann-windowed spectra: float64 [n_fft/2 + 1, count]."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)  # periodic
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop][:count]
+    blocks = [frames[start : start + _BLOCK] * window for start in range(0, count, _BLOCK)]
+    return np.concatenate([np.abs(scipy.fft.rfft(block)) ** power for block in blocks]).T
+
+
+@lru_cache
+def mel_filters(n_fft: int, low_hz: float, high_hz: float) -> np.ndarray:
+    """Triangular filters [80, n_fft/2 + 1] of unit area in Hz, evenly spaced on Slaney's mel scale."""
+    edges = _mel_to_hz(np.linspace(_hz_to_mel(low_hz), _hz_to_mel(high_hz), N_MELS + 2))
+    bins = np.linspace(0, SAMPLE_RATE_HZ / 2, n_fft // 2 + 1)
+    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    filters = triangles * (2 / (edges[2:] - edges[:-2]))[:, None]
+    filters = filters.astype(np.float32)  # as librosa and Whisper store them
+    filters.setflags(write=False)
+    return filters
+
+
+# Slaney's scale: linear up to 1000 Hz (15 mel), then a factor of 6.4 every 27 mel.
+_LINEAR_HZ, _BREAK_HZ, _BREAK_MEL, _STEP = 200 / 3, 1000.0, 15.0, np.log(6.4) / 27
+
+
+def _hz_to_mel(hz: float) -> float:
+    return hz / _LINEAR_HZ if hz < _BREAK_HZ else _BREAK_MEL + np.log(hz / _BREAK_HZ) / _STEP
+
+
+def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    return np.where(mel < _BREAK_MEL, mel * _LINEAR_HZ, _BREAK_HZ * np.exp((mel - _BREAK_MEL) * _STEP))
