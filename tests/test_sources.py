@@ -1,0 +1,95 @@
+"""Listing the input folder: what is a video, which shard changes, and refusals."""
+
+import os
+
+import pytest
+
+from latentsync import gpu_lease, records, registry, sources
+from latentsync.config import Config, validate
+from latentsync.preparation import record_run
+
+
+def videos(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def test_names_of_every_kind_are_listed_and_the_rest_is_told(tmp_path):
+    names = ["a b.mp4", "UPPER.MP4", "sub/quo'te.mov", "-dash.mkv", "new\nline.webm", "\N{GRINNING FACE}.mp4"]
+    videos(tmp_path, *names, "notes.txt", ".hidden.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    rows, others = sources.scan(tmp_path)
+    assert {row["path"] for row in rows} == set(names)
+    assert others == ["notes.txt"]
+    assert all(row["id"] == records.source_id(row["path"]) and row["status"] == "ok" for row in rows)
+
+
+def test_only_the_shard_of_a_new_video_is_rewritten(tmp_path):
+    folder, ledgers = tmp_path / "in", tmp_path / "run" / "sources"
+    videos(folder, *(f"{number}.mp4" for number in range(20)))
+    sources.write_sources(folder, ledgers, 4)
+    old = {path.name: path.stat().st_mtime_ns for path in ledgers.iterdir()}
+    videos(folder, "new.mp4")
+    sources.write_sources(folder, ledgers, 4)
+    changed = {path.name for path in ledgers.iterdir() if path.stat().st_mtime_ns != old[path.name]}
+    assert changed == {f"{records.shard_of(records.source_id('new.mp4'), 4)}.jsonl"}
+    assert len(records.read_ledgers(ledgers.iterdir())) == 21
+
+
+def test_refusals_are_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        sources.scan(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="holds no video"):
+        sources.scan(tmp_path)
+    videos(tmp_path, "a.mp4")
+    with pytest.raises(ValueError, match="is not a folder"):
+        sources.scan(tmp_path / "a.mp4")
+    sources.write_sources(tmp_path, tmp_path / "ledgers", 2)
+    with pytest.raises(ValueError, match="shards is 3, but this run was begun with 2"):
+        sources.write_sources(tmp_path, tmp_path / "ledgers", 3)
+
+
+def test_missing_weights_are_named_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    with pytest.raises(ValueError, match="align_faces.backend"):
+        registry.check(Config())  # the published recipe needs published files
+    with pytest.raises(ValueError, match="GFPGANv1.4.pth"):
+        registry.find("gfpgan")
+    (tmp_path / "enhance").mkdir()
+    (tmp_path / "enhance/GFPGANv1.4.pth").touch()
+    assert registry.find("gfpgan") == tmp_path / "enhance/GFPGANv1.4.pth"
+
+
+def test_run_record_adds_up_sessions(tmp_path):
+    import json
+    import time
+
+    record_run(tmp_path, time.time() - 5, "failed")
+    record_run(tmp_path, time.time() - 7, "finished")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert 12 <= record["wall_s"] < 13 and [s["outcome"] for s in record["sessions"]] == ["failed", "finished"]
+
+
+def test_each_job_leases_another_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu_lease.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    first = gpu_lease.lease(devices=2)
+    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "0"
+    second = gpu_lease.lease(devices=2)
+    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "1"
+    first.close()
+    third = gpu_lease.lease(devices=2)
+    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "0"
+    second.close(), third.close()
+    assert gpu_lease.lease(devices=0) is None and "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_speakers_file_must_exist():
+    from latentsync.preparation import prepare
+
+    with pytest.raises(ValueError, match="select_clips.speakers"):
+        prepare({"select_clips": {"speakers": "nowhere.csv"}}, main_process=False)
+    assert validate({"select_clips": {"speakers": None}})
