@@ -1,0 +1,116 @@
+"""SyncNet of Chung and Zisserman, "Out of time: automated lip sync in the wild" (2016), in the shape of its published weights.
+
+Two convolutional towers give 1024 numbers for 5 frames of a face (224 x 224, BGR, 0..255) and for 20 columns of MFCC;
+they lie close together where lips and sound agree. Key names are those of the published file, a flat state dict.
+Axes: b batch, c channels, f frames, h w picture, m cepstral coefficients, t MFCC columns, d embedding.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+FRAMES, COLUMNS, COLUMNS_PER_FRAME = 5, 20, 4
+SIDE_PX = 224
+CHUNK_WINDOWS = 16  # windows at a time: about 0.4 GB of activations
+
+
+def _conv(dims: int, inputs: int, outputs: int, kernel, stride=1, padding=0) -> list[nn.Module]:
+    conv, norm = (nn.Conv2d, nn.BatchNorm2d) if dims == 2 else (nn.Conv3d, nn.BatchNorm3d)
+    return [conv(inputs, outputs, kernel, stride, padding), norm(outputs), nn.ReLU()]
+
+
+def _head() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 1024))
+
+
+class SyncNetV2(nn.Module):
+    """Both towers; 13 631 616 parameters and buffers in 102 entries."""
+
+    def __init__(self):
+        super().__init__()
+        self.netcnnaud = nn.Sequential(
+            *_conv(2, 1, 64, 3, padding=1),
+            nn.MaxPool2d(1),
+            *_conv(2, 64, 192, 3, padding=1),
+            nn.MaxPool2d(3, (1, 2)),
+            *_conv(2, 192, 384, 3, padding=1),
+            *_conv(2, 384, 256, 3, padding=1),
+            *_conv(2, 256, 256, 3, padding=1),
+            nn.MaxPool2d(3, 2),
+            *_conv(2, 256, 512, (5, 4)),
+        )
+        self.netfcaud = _head()
+        self.netcnnlip = nn.Sequential(
+            *_conv(3, 3, 96, (5, 7, 7), (1, 2, 2)),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
+            *_conv(3, 96, 256, (1, 5, 5), (1, 2, 2), (0, 1, 1)),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+            *_conv(3, 256, 256, (1, 3, 3), padding=(0, 1, 1)),
+            *_conv(3, 256, 256, (1, 3, 3), padding=(0, 1, 1)),
+            *_conv(3, 256, 256, (1, 3, 3), padding=(0, 1, 1)),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
+            *_conv(3, 256, 512, (1, 6, 6)),
+        )
+        self.netfclip = _head()
+
+    def audio_features(self, mfcc: Tensor) -> Tensor:
+        """Last activations (b, 512) of the sound tower for windows (b, 1, m=13, t=20)."""
+        return self.netcnnaud(mfcc).flatten(1)
+
+    def lip_features(self, frames: Tensor) -> Tensor:
+        """Last activations (b * (f - 4), 512) of the picture tower for b c f h w, one per window of five frames.
+
+        Only the first layer looks along time, without padding, so a run of frames gives every window in one go.
+        """
+        return self.netcnnlip(frames).squeeze((-2, -1)).transpose(1, 2).flatten(0, 1)
+
+    def embed_audio(self, mfcc: Tensor) -> Tensor:
+        """Embeddings (b, d) of windows (b, 1, 13, 20)."""
+        return self.netfcaud(self.audio_features(mfcc))
+
+    def embed_lips(self, frames: Tensor) -> Tensor:
+        """Embeddings (f - 4, d) of the frames (1, c, f, h, w)."""
+        return self.netfclip(self.lip_features(frames))
+
+
+def load(path: Path) -> SyncNetV2:
+    """The network with the published weights, in evaluation mode.
+
+    Raises:
+        ValueError: the file is missing, or holds something else.
+    """
+    if not Path(path).is_file():
+        raise ValueError(
+            f"SyncNet weights not found at {path}; put syncnet_v2.model there, name another file in "
+            "score_sync.weights, or set score_sync.backend to envelope, which needs none."
+        )
+    net = SyncNetV2()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    wanted = net.state_dict()
+    if not isinstance(state, dict) or {k: v.shape for k, v in wanted.items()} != {
+        k: getattr(v, "shape", None) for k, v in state.items()
+    }:
+        raise ValueError(f"{path} does not hold the {len(wanted)} tensors of syncnet_v2; fetch the published file again.")
+    net.load_state_dict(state)
+    return net.eval()
+
+
+@torch.inference_mode()
+def embed(net: SyncNetV2, frames: np.ndarray, mfcc: np.ndarray, windows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings (windows, 1024) of picture and sound, window v being frames v..v+4 and MFCC columns 4v..4v+19.
+
+    `frames` is uint8 (f, 224, 224, 3) in BGR order as the published net expects, `mfcc` (13, t).
+    """
+    assert frames.shape[1:] == (SIDE_PX, SIDE_PX, 3) and len(frames) >= windows + FRAMES - 1, frames.shape
+    assert mfcc.shape[1] >= (windows - 1) * COLUMNS_PER_FRAME + COLUMNS, mfcc.shape
+    sound = torch.from_numpy(np.ascontiguousarray(mfcc)).float().unfold(1, COLUMNS, COLUMNS_PER_FRAME)
+    sound = sound[:, :windows].transpose(0, 1).unsqueeze(1)
+    lips, sounds = [], []
+    for start in range(0, windows, CHUNK_WINDOWS):
+        stop = min(start + CHUNK_WINDOWS, windows)
+        chunk = torch.from_numpy(frames[start : stop + FRAMES - 1]).permute(3, 0, 1, 2).unsqueeze(0).float()
+        lips.append(net.embed_lips(chunk))
+        sounds.append(net.embed_audio(sound[start:stop]))
+    return torch.cat(lips).numpy(), torch.cat(sounds).numpy()
