@@ -1,0 +1,228 @@
+"""What a video file says about itself: stream facts, presentation times and time zero, from its packets.
+
+Only the first picture is decoded (its presentation time is time zero, and it proves that the file can be decoded).
+Every way a file can be broken ends in Rejection("unreadable", <one sentence>).
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from latentsync.records import Rejection
+
+# A container may declare a little more than it holds (rounded durations, sound that ends later); more is a cut file.
+_MISSING_S = 1.0
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """The columns that `probe` adds to a row."""
+
+    width: int  # pixels, as displayed (after rotation)
+    height: int
+    rotation_deg: int  # counter-clockwise turn that the display matrix asks for: 0, 90, 180 or 270
+    fps: float  # nominal frames a second; a VFR file has its usual rate here
+    n_frames: int  # displayed frames
+    duration_s: float  # from time zero to the end of the last frame
+    video_codec: str
+    pix_fmt: str
+    has_audio: bool
+    audio_rate_hz: int | None
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A video stream as it is displayed. Times are integers in `time_base`."""
+
+    stream: int  # index of the video stream in the container
+    audio_stream: int | None  # index of the sound that belongs to it
+    pts: np.ndarray  # int64 [n], strictly increasing presentation times of the displayed frames; pts[0] is time zero
+    end_pts: int  # end of the last frame
+    time_base: Fraction
+    complaint: str  # empty, or a sentence that says what is missing from the file
+    info: MediaInfo
+
+    @property
+    def zero_s(self) -> Fraction:
+        """Time zero on the container's clock, exact."""
+        return int(self.pts[0]) * self.time_base
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[av.container.InputContainer]:
+    """An input container; whatever FFmpeg finds wrong with it becomes Rejection("unreadable").
+
+    The absolute path keeps a colon in a name from being read as a protocol, and the whitelist keeps a playlist that
+    calls itself .mp4 from opening anything but local files.
+    """
+    path = Path(path).absolute()
+    try:
+        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+            yield container
+    except av.error.FFmpegError as error:
+        raise Rejection("unreadable", _sentence(path, error)) from error
+
+
+def _sentence(path: Path, error: av.error.FFmpegError) -> str:
+    if path.is_file() and path.stat().st_size == 0:
+        return "the file is empty"
+    if path.is_dir():
+        return "this is a folder, not a file"
+    return f"FFmpeg cannot read it as a video: {error.strerror}"
+
+
+def probe_media(path: Path) -> MediaInfo:
+    """Facts of a video file.
+
+    Raises:
+        Rejection: "unreadable" for what is no video, holds no picture that can be decoded, or is cut off.
+    """
+    found = timeline(path)
+    if found.complaint:
+        raise Rejection("unreadable", found.complaint)
+    return found.info
+
+
+def timeline(path: Path) -> Timeline:
+    """The presentation times of a file, read once per process while the file stays the same."""
+    path = Path(path).absolute()
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise Rejection("unreadable", f"the file cannot be opened: {error.strerror}") from error
+    return _timeline(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _timeline(path: Path, size: int, mtime_ns: int) -> Timeline:
+    with opened(path) as container:
+        video = _video_stream(container)
+        index, first = video.index, _first_picture(container, video)
+    with opened(path) as container:
+        return _demux(container, container.streams[index], first)
+
+
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not pictures:
+        raise Rejection("unreadable", "there is no video stream")
+    if container.format.name.endswith("_pipe") or container.format.name == "image2":
+        raise Rejection("unreadable", "this is a still picture, not a video")
+    if pictures[0].codec_context is None:
+        raise Rejection("unreadable", "there is no decoder for its video stream")
+    return pictures[0]
+
+
+def _first_picture(container: av.container.InputContainer, video: av.VideoStream) -> av.VideoFrame:
+    for frame in container.decode(video):
+        return frame
+    raise Rejection("unreadable", "not one picture of it can be decoded")
+
+
+def _demux(container: av.container.InputContainer, video: av.VideoStream, first: av.VideoFrame) -> Timeline:
+    audio = [s for s in container.streams.audio if s.codec_context is not None]
+    shown, n_packets, cut = [], 0, False
+    ends_s, with_sound = [Fraction(0)], set()
+    for packet in container.demux([video, *audio]):
+        if not packet.size:  # the empty packet that ends each stream
+            continue
+        if packet.stream is video:
+            n_packets += 1
+            if not packet.is_discard:  # an edit list hides the others
+                shown.append((packet.pts, packet.duration or 0))
+        else:
+            with_sound.add(packet.stream.index)
+        cut |= packet.is_corrupt
+        if packet.pts is not None:
+            ends_s.append((packet.pts + (packet.duration or 0)) * packet.time_base)
+    if any(pts is None for pts, _ in shown):
+        shown = _decoded_times(container, video)
+    # Pictures before the first one that decodes (the leading pictures of an open GOP) are never shown.
+    shown = sorted({pts: duration for pts, duration in shown if pts >= first.pts}.items())
+    if not shown:
+        raise Rejection("unreadable", "not one picture of it has a time")
+    pts = np.array([pts for pts, _ in shown], np.int64)
+    end_pts = _end(pts, shown[-1][1], video)
+    complaint = _missing(container, video, n_packets, float(max(ends_s)), cut)
+    turns = orientation(display_matrix(first))[0]
+    span_s = float((pts[-1] - pts[0]) * video.time_base)
+    sound = next((s for s in audio if s.index in with_sound), None)
+    info = MediaInfo(
+        width=first.height if turns % 2 else first.width,
+        height=first.width if turns % 2 else first.height,
+        rotation_deg=90 * turns,
+        fps=_rate(video, (len(pts) - 1) / span_s if span_s else None),
+        n_frames=len(pts),
+        duration_s=round(float((end_pts - pts[0]) * video.time_base), 6),
+        video_codec=video.codec_context.name,
+        pix_fmt=first.format.name,
+        has_audio=sound is not None,
+        audio_rate_hz=sound.codec_context.sample_rate if sound else None,
+    )
+    return Timeline(
+        video.index, sound.index if sound else None, pts, end_pts, Fraction(video.time_base), complaint, info
+    )
+
+
+def _decoded_times(container: av.container.InputContainer, video: av.VideoStream) -> list[tuple[int, int]]:
+    """Containers that store no presentation times (AVI): decode once to learn them."""
+    container.seek(0)
+    return [(frame.pts, frame.duration or 0) for frame in container.decode(video) if frame.pts is not None]
+
+
+def _end(pts: np.ndarray, last_duration: int, video: av.VideoStream) -> int:
+    """End of the last frame: its own duration, or the usual distance; never beyond the end that an edit list sets."""
+    usual = int(np.median(np.diff(pts))) if len(pts) > 1 else 0
+    fallback = round(1 / (video.time_base * (video.guessed_rate or 25)))
+    end = int(pts[-1]) + (last_duration or usual or fallback or 1)
+    if video.duration and video.start_time is not None and video.start_time + video.duration > pts[-1]:
+        end = min(end, video.start_time + video.duration)
+    return end
+
+
+def _rate(video: av.VideoStream, mean: float | None) -> float:
+    """The nominal rate; the mean where the guess is far from it (some containers only know their clock)."""
+    guess = float(video.guessed_rate or video.average_rate or 0)
+    if mean is not None and not mean / 2 <= guess <= 2 * mean:
+        guess = mean
+    return round(guess, 6)
+
+
+def _missing(
+    container: av.container.InputContainer, video: av.VideoStream, n_packets: int, end_s: float, cut: bool
+) -> str:
+    """A sentence on what the container declares and the file does not hold; empty if all is there."""
+    if n_packets < video.frames:
+        return f"cut off: {n_packets} of {video.frames} frames"
+    if container.duration:
+        declared_s = (container.duration + (container.start_time or 0)) / av.time_base
+        if end_s < declared_s - max(_MISSING_S, 0.02 * declared_s):
+            return f"cut off: {end_s:.1f} of {declared_s:.1f} s"
+    return "cut off: the last packet is not whole" if cut else ""
+
+
+def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    """The nine numbers of a frame's display matrix in FFmpeg's layout, None if it has none."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    return tuple(int(v) for v in np.frombuffer(bytes(data), np.int32)) if data is not None else None
+
+
+def orientation(matrix: tuple[int, ...] | None) -> tuple[int, bool]:
+    """A display matrix as (quarter turns counter-clockwise, mirrored left-right before turning).
+
+    Angles that are no quarter turn go to the nearest one, as players do.
+    """
+    if matrix is None:
+        return 0, False
+    a, b, _, c, d = matrix[:5]
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        a, b = -a, -b
+    angle = np.degrees(np.arctan2(-b, a))  # rows of the matrix are images of the axes, y points down
+    return int(np.rint(angle / 90)) % 4, bool(mirrored)

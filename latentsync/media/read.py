@@ -1,0 +1,249 @@
+"""Pictures by index in presentation order and sound from time zero, on the clock of ops/timing.py.
+
+Frames are recognised by their presentation time, never by counting, so a seek cannot shift them.
+A packet that shows no picture of its own (a hidden reference, a skipped frame) shows the picture before it, as players
+do; longer holes than _HOLD_S and every decoding error are Rejection("unreadable").
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from latentsync.media.probe import Timeline, display_matrix, opened, orientation, timeline
+from latentsync.ops.timing import SAMPLE_RATE_HZ
+from latentsync.records import Rejection
+
+_HOLD_S = 0.5
+_JITTER_S = 0.005  # packets of sound may lie this far beside where the ones before them ended (time bases round)
+
+
+def frame_times(path: Path) -> tuple[np.ndarray, float]:
+    """Presentation times of all frames relative to time zero, float64 [n], and the end of the last frame, seconds."""
+    found = timeline(path)
+    times = (found.pts - found.pts[0]) * float(found.time_base)
+    return times, float((found.end_pts - int(found.pts[0])) * found.time_base)
+
+
+def read_frames(path: Path, indices: np.ndarray | None = None, threads: int = 1) -> Iterator[tuple[int, np.ndarray]]:
+    """RGB pictures as displayed (rotation applied).
+
+    Args:
+        path: the video.
+        indices: wanted frames in presentation order, sorted; a repeated index is yielded once. None: all.
+        threads: threads of the decoder; they do not change the pictures.
+
+    Yields:
+        (index, uint8 [h, w, 3]).
+    """
+    for index, frame in read_video_frames(path, indices, threads):
+        yield index, to_rgb(frame)
+
+
+def read_video_frames(
+    path: Path, indices: np.ndarray | None = None, threads: int = 1
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Like `read_frames`, but frames as decoded: native pixel format and size, rotation not applied.
+
+    `display_matrix(frame)` and `orientation` in media/probe.py tell how a frame is to be turned.
+    """
+    found = timeline(path)
+    n_frames = len(found.pts)
+    wanted = np.arange(n_frames) if indices is None else np.unique(np.asarray(indices))
+    if len(wanted) == 0:
+        return
+    if wanted[0] < 0 or wanted[-1] >= n_frames:
+        raise ValueError(f"frames {wanted[0]} to {wanted[-1]} asked of {path}, which has {n_frames}")
+    held, shown, position = None, -1, 0
+    for index, frame in _decoded(path, found, int(wanted[0]), threads):
+        if shown >= 0:
+            _check_hole(found, shown, index)
+        while position < len(wanted) and wanted[position] < index:
+            yield int(wanted[position]), held or frame
+            position += 1
+        if position < len(wanted) and wanted[position] == index:
+            yield index, frame
+            position += 1
+        if position == len(wanted):
+            return
+        held, shown = frame, index
+    _check_hole(found, shown, n_frames)
+    for index in wanted[position:]:
+        yield int(index), held
+
+
+def _check_hole(found: Timeline, shown: int, index: int) -> None:
+    """Frames shown + 1 to index - 1 have no picture: refuse if that lasts too long."""
+    if index - shown < 2:
+        return
+    start_s, stop_s = (
+        float((int(p) - int(found.pts[0])) * found.time_base)
+        for p in (found.pts[shown + 1], found.pts[index] if index < len(found.pts) else found.end_pts)
+    )
+    if stop_s - start_s > _HOLD_S:
+        raise Rejection("unreadable", f"no picture can be decoded between {start_s:.2f} and {stop_s:.2f} s")
+
+
+def _decoded(path: Path, found: Timeline, first: int, threads: int) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Frames from the key frame at or before `first` on, each with its index in presentation order."""
+    with opened(path) as container:
+        video = container.streams[found.stream]
+        video.codec_context.thread_count = threads
+        video.codec_context.thread_type = "AUTO"
+        packets = container.demux(video)
+        if first > 0:
+            packets = _after_seek(container, video, int(found.pts[first]))
+        last = -1
+        for packet in packets:
+            for frame in _decode(packet, found):
+                index = -1 if frame.pts is None else int(np.searchsorted(found.pts, frame.pts, side="right")) - 1
+                if index > last:
+                    yield index, frame
+                    last = index
+
+
+def _decode(packet: av.Packet, found: Timeline) -> list[av.VideoFrame]:
+    try:
+        return packet.decode()
+    except av.error.FFmpegError as error:
+        at_s = float(packet.pts * packet.time_base - found.zero_s) if packet.pts is not None else float("nan")
+        raise Rejection("unreadable", f"decoding fails at {at_s:.2f} s: {error.strerror}") from error
+
+
+def _after_seek(container: av.container.InputContainer, video: av.VideoStream, pts: int) -> Iterator[av.Packet]:
+    """Packets from a key frame that is shown at or before `pts`; from the start where seeking does not lead to one."""
+    container.seek(pts, stream=video)
+    packets = container.demux(video)
+    first = next(packets)
+    if not (first.is_keyframe and first.pts is not None and first.pts <= pts):
+        container.seek(0)  # before everything: the demuxer goes to its first packet
+        yield from container.demux(video)
+        return
+    yield first
+    yield from packets
+
+
+def to_rgb(frame: av.VideoFrame, width: int | None = None) -> np.ndarray:
+    """A decoded frame as uint8 [h, w, 3], turned as its display matrix asks; `width` scales before turning.
+
+    The frame's own colour matrix and range are used; an untagged frame is BT.601 limited, as in FFmpeg and OpenCV.
+    """
+    height = None if width is None else max(1, round(frame.height * width / frame.width))
+    scale = "AREA" if width is not None else "BILINEAR"
+    rgb = frame.reformat(width=width, height=height, format="rgb24", interpolation=scale, threads=1).to_ndarray()
+    turns, mirrored = orientation(display_matrix(frame))
+    if mirrored:
+        rgb = rgb[:, ::-1]
+    return np.ascontiguousarray(np.rot90(rgb, turns))
+
+
+def read_clip(path: Path, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Frames [start, stop) of a constant-rate file of ours (a crop): uint8 [f, h, w, 3]. None: to the end."""
+    with opened(path) as container:
+        video = container.streams.video[0]
+        rate, zero = video.average_rate, video.start_time or 0
+        stop = video.frames if stop is None else stop
+        if not 0 <= start <= stop <= video.frames:
+            raise ValueError(f"frames [{start}, {stop}) asked of {path}, which has {video.frames}")
+        if start > 0:
+            container.seek(zero + round(start / rate / video.time_base), stream=video)
+        frames: list[np.ndarray] = []
+        if start == stop:
+            return np.empty((0, video.height, video.width, 3), np.uint8)
+        for frame in container.decode(video):
+            index = round((frame.pts - zero) * video.time_base * rate)
+            if index >= start:
+                assert index == start + len(frames), (path, index, start, len(frames))
+                frames.append(to_rgb(frame))
+            if index == stop - 1:
+                return np.stack(frames)
+    raise ValueError(f"{path} ends before frame {stop}; delete it and run again")
+
+
+def read_audio(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
+    """The sound as float32 [n], mono, in [-1, 1], sample n at n / sample_rate_hz from time zero.
+
+    Earlier sound is cut, gaps are silence, encoder priming is skipped as the container says. Length 0 without sound.
+    """
+    found = timeline(path)
+    if found.audio_stream is None:
+        return np.zeros(0, np.float32)
+    parts = list(_resampled(_placed(_mono(path, found), found.zero_s), sample_rate_hz))
+    return np.concatenate(parts or [np.zeros(0, np.float32)]).clip(-1, 1)
+
+
+def _mono(path: Path, found: Timeline) -> Iterator[tuple[Fraction, int, np.ndarray]]:
+    """Decoded sound as (time on the container's clock, rate, float32 [n]); channels are averaged, never summed."""
+    with opened(path) as container:
+        stream = container.streams[found.audio_stream]
+        key, mixer, next_s = None, None, Fraction(0)
+        for frame in container.decode(stream):
+            start_s = frame.pts * frame.time_base if frame.pts is not None else next_s
+            next_s = start_s + Fraction(frame.samples, frame.sample_rate)
+            if key != (frame.format.name, frame.layout.name, frame.sample_rate):
+                key = (frame.format.name, frame.layout.name, frame.sample_rate)
+                mixer = av.AudioResampler("flt", "mono", frame.sample_rate, options={"rematrix_maxval": "1.0"})
+            mixed = [part.to_ndarray()[0] for part in mixer.resample(frame)]  # no rate change, so nothing is held back
+            yield start_s, frame.sample_rate, np.concatenate(mixed)
+
+
+def _placed(sound: Iterator[tuple[Fraction, int, np.ndarray]], zero_s: Fraction) -> Iterator[tuple[int, np.ndarray]]:
+    """Lay sound on the clock that starts at `zero_s`: (rate, float32 [n]) in one unbroken row, silence in gaps."""
+    filled, rate = None, 0
+    for start_s, new_rate, samples in sound:
+        if filled is not None and new_rate != rate:
+            raise Rejection("unreadable", f"the sound changes from {rate} to {new_rate} Hz")
+        rate = new_rate
+        position = round((start_s - zero_s) * rate)
+        if filled is None:
+            filled = 0
+            missing = position
+        else:
+            missing = position - filled
+            if abs(missing) <= _JITTER_S * rate:
+                missing = 0
+        if missing > 0:
+            yield rate, np.zeros(missing, np.float32)
+            filled += missing
+        samples = samples[max(0, -missing) :]
+        filled += len(samples)
+        if len(samples):
+            yield rate, samples
+
+
+def _resampled(sound: Iterator[tuple[int, np.ndarray]], rate_hz: int) -> Iterator[np.ndarray]:
+    resampler = av.AudioResampler("flt", "mono", rate_hz)
+    for rate, samples in sound:
+        frame = av.AudioFrame.from_ndarray(samples[None], "flt", "mono")
+        frame.sample_rate = rate
+        for part in resampler.resample(frame):
+            yield part.to_ndarray()[0].copy()
+    for part in resampler.resample(None):
+        if part is not None:
+            yield part.to_ndarray()[0].copy()
+
+
+def read_flac(path: Path, start_sample: int = 0, stop_sample: int | None = None) -> np.ndarray:
+    """Samples [start, stop) of a FLAC file of ours, float32 [n] in [-1, 1]; outside the file lies silence."""
+    with opened(path) as container:
+        stream = container.streams.audio[0]
+        if start_sample > 0:
+            container.seek(start_sample, stream=stream)
+        parts, first = [], None
+        for frame in container.decode(stream):
+            begin = round(frame.pts * frame.time_base * frame.sample_rate)
+            first = begin if first is None else first
+            if stop_sample is not None and begin >= stop_sample:
+                break
+            parts.append(frame.to_ndarray()[0])
+    sound = np.concatenate(parts or [np.zeros(0, np.int16)]).astype(np.float32) / 32768
+    first = first or 0
+    assert first <= max(0, start_sample) or not len(sound), (path, first, start_sample)
+    stop_sample = first + len(sound) if stop_sample is None else stop_sample
+    result = np.zeros(max(0, stop_sample - start_sample), np.float32)
+    lower, upper = max(start_sample, first), min(stop_sample, first + len(sound))
+    if lower < upper:
+        result[lower - start_sample : upper - start_sample] = sound[lower - first : upper - first]
+    return result

@@ -1,0 +1,229 @@
+"""Write pictures and sound: H.264 mp4 with one x264 thread (same frames, same bytes), 16-bit FLAC.
+
+Files appear whole or not at all (temporary name, then rename).
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+
+from latentsync.media.probe import display_matrix, opened, orientation, timeline
+from latentsync.records import replacing
+
+_FINE = Fraction(1, 90_000)  # time base of files with frame times of their own
+_PREROLL_S = Fraction(1, 10)  # copied sound before time zero: decoders need a packet or two to warm up
+_AAC_FRAME = 1024
+_BT709, _LIMITED, _UNSPECIFIED = 1, 1, 2  # values of ITU-T H.273, as in FFmpeg's enums
+# What x264 takes as it is; any other format of `like` is converted to the nearest of these.
+_X264_FORMATS = {f"{base}{depth}" for base in ("yuv420p", "yuv422p", "yuv444p") for depth in ("", "10le")} | {
+    "yuvj420p",
+    "yuvj422p",
+    "yuvj444p",
+}
+
+
+class VideoWriter:
+    """An H.264 mp4 being written; a context manager.
+
+    Args:
+        path: the file, which appears when the block ends well.
+        fps: constant frame rate, exact; with `frame_times` only a hint to the rate control.
+        width, height: of the frames given. 4:2:0 needs even sides, so odd ones are written as yuv444p, never cropped.
+        crf: x264 quality. `preset`: x264 preset. `keyint`: longest distance of key frames.
+        audio: float32 [n], mono, from time zero, written as AAC of `audio_bitrate` bits per second.
+        copy_audio_from: a video whose sound is copied packet by packet, on the same time zero; instead of `audio`.
+        frame_times: seconds [n] of every frame from time zero, for variable rates; the times must increase.
+        end_s: end of the last frame where `frame_times` is given; default: as long as the frame before.
+        like: a decoded frame; pixel format, colour tags, sample aspect and display matrix are taken from it.
+            Without it: yuv420p, BT.709, limited range, square pixels.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        fps: Fraction | int,
+        width: int,
+        height: int,
+        crf: int = 13,
+        preset: str = "medium",
+        keyint: int = 25,
+        audio: np.ndarray | None = None,
+        audio_rate_hz: int = 16_000,
+        audio_bitrate: int = 128_000,
+        copy_audio_from: Path | None = None,
+        frame_times: Sequence[float] | np.ndarray | None = None,
+        end_s: float | None = None,
+        like: av.VideoFrame | None = None,
+    ):
+        if audio is not None and copy_audio_from is not None:
+            raise ValueError("give audio or copy_audio_from, not both")
+        self.path, self.fps, self.width, self.height = Path(path), Fraction(fps), width, height
+        self.options = {"crf": str(crf), "preset": preset}
+        self.keyint, self.like = keyint, like
+        self.audio, self.audio_rate_hz, self.audio_bitrate = audio, audio_rate_hz, audio_bitrate
+        self.copy_audio_from = copy_audio_from
+        self.time_base, self.pts, self.durations = _frame_clock(self.fps, frame_times, end_s)
+        self.n_written = 0
+
+    def __enter__(self) -> "VideoWriter":
+        with ExitStack() as stack:
+            temporary = stack.enter_context(replacing(self.path))
+            # bitexact: no version of the muxer in the file
+            self.container = stack.enter_context(
+                av.open(str(temporary.absolute()), "w", format="mp4",
+                        options={"movflags": "+faststart", "fflags": "+bitexact"})
+            )  # fmt: skip
+            self.video = self._add_video()
+            self.sound = self._add_sound()
+            self.stack = stack.pop_all()
+        return self
+
+    def _add_video(self) -> av.VideoStream:
+        video = self.container.add_stream("libx264", rate=self.fps, options=self.options)
+        context = video.codec_context
+        context.width, context.height, context.gop_size = self.width, self.height, self.keyint
+        context.thread_count = 1  # x264's pixels differ between 1 and 2 threads
+        context.time_base = self.time_base
+        like = self.like
+        context.pix_fmt = self.pix_fmt = _pix_fmt(self.width, self.height, like.format.name if like else "yuv420p")
+        context.colorspace = like.colorspace if like else _BT709
+        context.color_primaries = like.color_primaries if like else _BT709
+        context.color_trc = like.color_trc if like else _BT709
+        context.color_range = like.color_range if like else _LIMITED
+        if like is not None and display_matrix(like) is not None:
+            video.set_display_matrix(display_matrix(like))
+        return video
+
+    def _add_sound(self) -> list[av.Packet]:
+        """All packets of the sound, in order; they are muxed as the pictures come."""
+        if self.copy_audio_from is not None:
+            return self._copied_sound()
+        if self.audio is None:
+            return []
+        rate = self.audio_rate_hz
+        stream = self.container.add_stream("aac", rate=rate, layout="mono")
+        stream.codec_context.bit_rate = min(self.audio_bitrate, 6 * rate)  # AAC's limit is 6144 bits for 1024 samples
+        self.container.start_encoding()
+        packets = []
+        for start in range(0, len(self.audio), _AAC_FRAME):
+            samples = np.asarray(self.audio[start : start + _AAC_FRAME], np.float32)[None]
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", "mono")
+            frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), start
+            packets += stream.encode(frame)
+        return packets + stream.encode(None)
+
+    def _copied_sound(self) -> list[av.Packet]:
+        found = timeline(self.copy_audio_from)
+        if found.audio_stream is None:
+            return []
+        packets = []
+        with opened(self.copy_audio_from) as source:
+            stream = source.streams[found.audio_stream]
+            if stream.codec_context.name not in self.container.supported_codecs:
+                raise ValueError(
+                    f"sound of codec {stream.codec_context.name} cannot stand in an mp4; convert {self.copy_audio_from}"
+                )
+            copy = self.container.add_stream_from_template(stream)
+            for packet in source.demux(stream):
+                if not packet.size or packet.pts is None:
+                    continue
+                if packet.pts * packet.time_base < found.zero_s - _PREROLL_S:
+                    continue
+                shift = round(found.zero_s / packet.time_base)
+                packet.pts -= shift
+                packet.dts = packet.pts
+                packet.stream = copy
+                packets.append(packet)
+        return packets
+
+    def write(self, rgb: np.ndarray) -> None:
+        """The next frame, uint8 [h, w, 3], as displayed."""
+        assert rgb.dtype == np.uint8, rgb.dtype
+        assert self.like is None or orientation(display_matrix(self.like)) == (0, False), "use write_frame"
+        self.write_frame(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24"))
+
+    def write_frame(self, frame: av.VideoFrame) -> None:
+        """The next frame as it is: no conversion if its pixel format is `self.pix_fmt`. Its time is overwritten."""
+        assert (frame.width, frame.height) == (self.width, self.height), (frame.width, frame.height)
+        if frame.format.name != self.pix_fmt:
+            frame = frame.reformat(
+                format=self.pix_fmt,
+                dst_colorspace=self.like.colorspace if self.like else "ITU709",
+                dst_color_range=self.like.color_range if self.like else "MPEG",
+                interpolation="BICUBIC",
+                threads=1,
+            )
+        frame.pict_type = 0  # a decoded frame carries its old type, and x264 would obey it
+        frame.time_base = self.time_base
+        frame.pts = self.n_written if self.pts is None else self.pts[self.n_written]
+        self._mux_sound(before_s=frame.pts * self.time_base)
+        self.n_written += 1
+        self._mux(self.video.encode(frame))
+
+    def _mux(self, packets: list[av.Packet]) -> None:
+        for packet in packets:
+            packet.duration = 1 if self.pts is None else self.durations[packet.pts]
+            self.container.mux(packet)
+
+    def _mux_sound(self, before_s: Fraction | None) -> None:
+        while self.sound and (before_s is None or self.sound[0].pts * self.sound[0].time_base <= before_s):
+            self.container.mux(self.sound.pop(0))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self.stack:
+            if kind is None:
+                assert self.pts is None or self.n_written == len(self.pts), (self.n_written, len(self.pts))
+                self._mux(self.video.encode(None))
+                self._mux_sound(before_s=None)
+            else:
+                self.stack.push(lambda *_: False)
+                raise error
+
+
+def _frame_clock(
+    fps: Fraction, frame_times: Sequence[float] | np.ndarray | None, end_s: float | None
+) -> tuple[Fraction, list[int] | None, dict[int, int]]:
+    """Time base, presentation times and the duration of each frame by its time; no list for a constant rate."""
+    if frame_times is None:
+        return 1 / fps, None, {}
+    pts = [round(float(time) / _FINE) for time in frame_times]
+    if not pts or any(b <= a for a, b in zip(pts, pts[1:], strict=False)):
+        raise ValueError(f"frame_times must increase by at least {float(_FINE):.6f} s")
+    last = pts[-1] - pts[-2] if len(pts) > 1 else round(1 / fps / _FINE)
+    end = pts[-1] + last if end_s is None else round(end_s / _FINE)
+    if end <= pts[-1]:
+        raise ValueError(f"end_s is {end_s}, before the last frame")
+    stops = [*pts[1:], end]
+    return _FINE, pts, {start: stop - start for start, stop in zip(pts, stops, strict=True)}
+
+
+def _pix_fmt(width: int, height: int, wanted: str) -> str:
+    """`wanted` where x264 can write it at this size."""
+    if wanted not in _X264_FORMATS:
+        wanted = "yuv420p"
+    deep = "10le" if wanted.endswith("10le") else ""
+    if (width % 2 and "444" not in wanted) or (height % 2 and "420" in wanted):
+        return "yuvj444p" if wanted.startswith("yuvj") else f"yuv444p{deep}"
+    return wanted
+
+
+def write_flac(path: Path, samples: np.ndarray, sample_rate_hz: int = 16_000) -> None:
+    """Mono 16-bit FLAC from float32 [n] in [-1, 1]."""
+    pcm = np.rint(np.clip(samples, -1, 1) * 32767).astype(np.int16)
+    with (
+        replacing(path) as temporary,
+        av.open(str(temporary.absolute()), "w", format="flac", options={"fflags": "+bitexact"}) as container,
+    ):
+        stream = container.add_stream("flac", rate=sample_rate_hz, layout="mono", format="s16")
+        for start in range(0, len(pcm), 4096):
+            frame = av.AudioFrame.from_ndarray(pcm[None, start : start + 4096], "s16", "mono")
+            frame.sample_rate, frame.time_base, frame.pts = sample_rate_hz, Fraction(1, sample_rate_hz), start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))

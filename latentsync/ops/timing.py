@@ -1,0 +1,125 @@
+"""Every conversion between seconds, ticks, source frames, samples, mel columns and Whisper rows.
+
+Convention
+    Time zero is the presentation time of the first displayed video frame after edit lists.
+    Tick k lies at k / 25 s and shows the source frame with the nearest presentation time, ties to the earlier;
+    the last tick lies before the end of the last frame. Sample n lies at n / 16000 s.
+    All ranges are half-open. A frame without further words is a frame at 25 per second, that is a tick.
+"""
+
+import numpy as np
+
+
+def _exact_div(total: int, parts: int) -> int:
+    assert total % parts == 0, (total, parts)
+    return total // parts
+
+
+TICKS_PER_S = 25
+SAMPLE_RATE_HZ = 16_000
+SAMPLES_PER_TICK = _exact_div(SAMPLE_RATE_HZ, TICKS_PER_S)  # 640
+MEL_HOP_SAMPLES = 200  # hop of the SyncNet mel (spec.md A.2)
+MEL_COLUMNS_PER_S = _exact_div(SAMPLE_RATE_HZ, MEL_HOP_SAMPLES)  # 80
+WHISPER_ROW_SAMPLES = 320  # log-mel hop 160, halved by Whisper's second convolution
+WHISPER_ROWS_PER_S = _exact_div(SAMPLE_RATE_HZ, WHISPER_ROW_SAMPLES)  # 50
+WHISPER_ROWS_BEFORE, WHISPER_ROWS_AFTER = 4, 6  # rows c-4 .. c+5 around the centre row c (spec.md A.2)
+
+_US_PER_S = 1_000_000
+_US_PER_TICK = _exact_div(_US_PER_S, TICKS_PER_S)
+
+
+def n_ticks(end_s: float) -> int:
+    """How many ticks lie before `end_s`; at least one. Times within a microsecond are equal: time bases round."""
+    return max(1, -(-_microseconds(end_s) // _US_PER_TICK))
+
+
+def ticks_to_frames(times_s: np.ndarray, end_s: float) -> np.ndarray:
+    """The frame that each tick shows.
+
+    Args:
+        times_s: float64 [n], strictly increasing presentation times relative to time zero, so times_s[0] == 0.
+        end_s: end of the last frame, relative to time zero.
+
+    Returns:
+        int32 [n_ticks], indices in presentation order, never decreasing. Two distances that differ by at most a
+        microsecond are a tie, and a tie goes to the earlier frame.
+    """
+    times = np.rint(np.asarray(times_s, np.float64) * _US_PER_S).astype(np.int64)
+    assert times.ndim == 1 and len(times) > 0 and times[0] == 0, times_s
+    ticks = np.arange(n_ticks(end_s), dtype=np.int64) * _US_PER_TICK
+    later = np.searchsorted(times, ticks, side="left").clip(max=len(times) - 1)
+    earlier = (later - 1).clip(min=0)
+    nearer = np.abs(times[later] - ticks) + 1 < np.abs(ticks - times[earlier])
+    return np.where(nearer | (earlier == later), later, earlier).astype(np.int32)
+
+
+def _microseconds(time_s: float) -> int:
+    return int(round(float(time_s) * _US_PER_S))
+
+
+def ticks_in(length_s: float) -> int:
+    """A length in seconds as whole ticks, at least one."""
+    return max(1, round(length_s * TICKS_PER_S))
+
+
+def tick_to_s(tick: int) -> float:
+    """Seconds from time zero."""
+    return tick / TICKS_PER_S
+
+
+def nearest_tick(time_s: float) -> int:
+    """The tick nearest to a time, ties to the earlier."""
+    return -((_US_PER_TICK - 2 * _microseconds(time_s)) // (2 * _US_PER_TICK))
+
+
+def pieces(start: int, stop: int, length: int) -> list[tuple[int, int]]:
+    """Cut [start, stop) into pieces of `length`; the rest joins the last, which is thus shorter than twice `length`."""
+    assert start < stop and length > 0, (start, stop, length)
+    starts = list(range(start, max(start + 1, stop - length + 1), length))
+    return list(zip(starts, [*starts[1:], stop], strict=True))
+
+
+def samples_of(start: int, stop: int) -> tuple[int, int]:
+    """The samples that sound during the ticks [start, stop)."""
+    return start * SAMPLES_PER_TICK, stop * SAMPLES_PER_TICK
+
+
+def shifted_samples_of(start: int, stop: int, offset_frames: int) -> tuple[int, int]:
+    """The samples that belong to the picture of the ticks [start, stop): sound is taken at t - offset_frames / 25.
+
+    offset_frames > 0 means that the picture is late against the sound. The range may begin before 0 or end after the
+    sound; what lies outside is silence.
+    """
+    return samples_of(start - offset_frames, stop - offset_frames)
+
+
+def mel_start(frame: int) -> int:
+    """First SyncNet mel column of a window that starts at a frame (spec.md A.2: int(80 * frame / 25))."""
+    return MEL_COLUMNS_PER_S * frame // TICKS_PER_S
+
+
+def mel_width(frames: int) -> int:
+    """Mel columns of a window of so many frames: ceil(frames / 5 * 16), 52 for 16."""
+    return -(-frames * 16 // 5)
+
+
+def whisper_centre(frame: int, frames_per_s: float = TICKS_PER_S) -> int:
+    """The Whisper row at a frame: int(50 * frame / fps), that is 2 * frame at 25 fps."""
+    return int(WHISPER_ROWS_PER_S * frame / frames_per_s)
+
+
+def whisper_rows(frame: int, frames_per_s: float = TICKS_PER_S) -> tuple[int, int]:
+    """Ten rows around a frame, half-open and not clamped: [c - 4, c + 6)."""
+    centre = whisper_centre(frame, frames_per_s)
+    return centre - WHISPER_ROWS_BEFORE, centre + WHISPER_ROWS_AFTER
+
+
+def whisper_row_indices(centres: np.ndarray, n_rows: int) -> np.ndarray:
+    """Row indices around each centre row, clamped at both ends of the clip: int64 [n] -> int64 [n, 10]."""
+    offsets = np.arange(-WHISPER_ROWS_BEFORE, WHISPER_ROWS_AFTER)
+    return (np.asarray(centres, np.int64)[:, None] + offsets).clip(0, n_rows - 1)
+
+
+def whisper_row_count(n_samples: int) -> int:
+    """Whisper rows of a clip of so many samples."""
+    return n_samples // WHISPER_ROW_SAMPLES
