@@ -44,7 +44,7 @@ class ResnetBlock(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Gated feed forward, four times as wide inside (GEGLU, arXiv 2002.05202, Eq. 6)."""
+    """Gated feed forward, four times as wide inside (GEGLU, arXiv 2002.05202)."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -68,9 +68,7 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        q, k, v = (
-            to(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v)
-        )
+        q, k, v = (to(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v))
         return self.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
 
 

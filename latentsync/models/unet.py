@@ -103,7 +103,7 @@ class Attention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """Gated linear unit with GELU (arXiv 2002.05202, Eq. 6)."""
+    """Gated linear unit with GELU (arXiv 2002.05202)."""
 
     def __init__(self, width: int, inner: int):
         super().__init__()

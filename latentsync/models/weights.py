@@ -25,7 +25,7 @@ _METADATA = "latentsync"  # one entry only: safetensors writes several in random
 # name -> (path below the weights folder, what it is for). Urls, sums and licences: the registry, a later issue.
 PUBLISHED = {
     "latentsync_unet": ("latentsync_unet.pt", "the trained LatentSync 1.5 or 1.6 U-Net"),
-    "sd15_unet": ("stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors", "starting U-Net training from SD 1.5"),
+    "sd15_unet": ("stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors", "starting from SD 1.5"),
     "stable_syncnet": ("stable_syncnet.pt", "the trained StableSyncNet"),
     "whisper_tiny": ("whisper/tiny.pt", "audio features"),
     "sd_vae_ft_mse": ("sd-vae-ft-mse", "encoding pictures to latents and back"),

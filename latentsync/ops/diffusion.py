@@ -45,7 +45,7 @@ def add_noise(x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
 
 
 def x0_from_eps(x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-    """The one-step estimate of x_0 from predicted noise; t (b,) (LatentSync Eq. 2, DDPM Eq. 4 solved for x_0).
+    """The one-step estimate of x_0 from predicted noise; t (b,) (DDPM Eq. 4 solved for x_0), on which stage 2 works.
 
     Always in float32: upstream rounds abar to the prediction's type, which in fp16 costs up to 0.04 at t = 951.
     """
@@ -56,7 +56,9 @@ def x0_from_eps(x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
 def mixed_noise(
     shape: tuple[int, int, int, int, int], alpha: float = 1.0, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Noise for training, b c f h w: part shared by all frames, part of each frame (PYoCo, arXiv 2305.10474, Eq. 4).
+    """Noise for training, b c f h w: part shared by all frames, part of each frame (PYoCo, arXiv 2305.10474).
+
+    eps_f = sqrt(a^2 / (1 + a^2)) shared + sqrt(1 / (1 + a^2)) own_f, the paper's mixed noise model.
 
     Variance 1; the covariance between frames is alpha^2 / (1 + alpha^2), one half for the published alpha of 1.
     """

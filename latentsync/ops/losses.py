@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def recon(predicted: Tensor, noise: Tensor) -> Tensor:
-    """Mean squared error of the noise prediction (LatentSync Eq. 1)."""
+    """Mean squared error of the noise prediction, E |eps - eps_theta(x_t)|^2 (DDPM, arXiv 2006.11239, Eq. 14)."""
     return F.mse_loss(predicted.float(), noise.float())
 
 
@@ -25,7 +25,7 @@ def cosine(visual: Tensor, audio: Tensor) -> Tensor:
 
 
 def sync(visual: Tensor, audio: Tensor, y: Tensor) -> Tensor:
-    """Binary cross entropy of the cosine (LatentSync Eq. 3): y (b,) or (b, 1), 1 for pairs in sync, 0 for others.
+    """-y log cos(v, a) - (1 - y) log(1 - cos(v, a)): y (b,) or (b, 1), 1 for pairs in sync, 0 for others.
 
     Training the U-Net uses 1 throughout. A clamped cosine of 0 or 1 has no gradient.
     """
@@ -66,7 +66,7 @@ def trepa_input(pixels: Tensor, size: int) -> Tensor:
 
 
 def trepa(features_fake: Tensor, features_real: Tensor) -> Tensor:
-    """Temporal representation alignment (LatentSync Eq. 4): (b, d) features of whole clips, scaled to unit length.
+    """Temporal representation alignment, MSE of T(fake) and T(real): (b, d) features of clips, scaled to unit length.
 
     The mean is over elements too, so the number is the squared distance over d: hence the weight of 10.
     """

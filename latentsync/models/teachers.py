@@ -1,0 +1,98 @@
+"""The two frozen teachers of stage 2: LPIPS compares frames, VideoMAEv2 (for TREPA) compares whole clips.
+
+Published: VGG16 with LPIPS's learned weights, and VideoMAEv2 ViT-g fine-tuned on Something-Something v2.
+Embedded: the same code with small seeded untrained nets. Random features still measure difference, but say nothing
+about what people see; the report calls them stand-ins.
+
+Axes: b batch, c channels, f frames, h w, d features.
+"""
+
+from typing import Literal
+
+import lpips
+import torch
+from torch import Tensor, nn
+from transformers.models.videomae.configuration_videomae import VideoMAEConfig
+from transformers.models.videomae.modeling_videomae import VideoMAEForVideoClassification
+
+from latentsync.models import weights
+from latentsync.ops.losses import trepa_input
+
+Backend = Literal["published", "embedded"]
+
+VIDEOMAE_V2_GIANT = {
+    "image_size": 224,
+    "patch_size": 14,
+    "hidden_size": 1408,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 16,
+    "intermediate_size": 6144,
+    "num_frames": 16,
+    "num_labels": 174,
+}
+VIDEOMAE_EMBEDDED = {
+    "image_size": 64,
+    "patch_size": 16,
+    "hidden_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 384,
+    "num_labels": 0,
+}
+
+
+def perceptual(backend: Backend, seed: int = 0) -> nn.Module:
+    """LPIPS (arXiv 1801.03924): (n 3 h w, n 3 h w) in [-1, 1] -> n 1 1 1.
+
+    Published is VGG16. Embedded is SqueezeNet (1.2 M parameters) without the learned weights of layers, which belong
+    to trained features; layers count equally.
+    """
+    if backend == "published":
+        net = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)  # random here: lpips would download otherwise
+        state = weights.lpips_vgg16_state(weights.read_foreign(weights.find_weights("vgg16")))
+        weights.load_strictly(net.net, state, "The file of the weights vgg16")
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = lpips.LPIPS(net="squeeze", lpips=False, pretrained=False, pnet_rand=True, verbose=False)
+    return net.eval().requires_grad_(False)
+
+
+class VideoTeacher(nn.Module):
+    """Features of a clip: b 3 f h w in [-1, 1] -> b d (mean over tokens, then LayerNorm), not yet of unit length."""
+
+    def __init__(self, config: VideoMAEConfig):
+        super().__init__()
+        self.net = VideoMAEForVideoClassification(config)
+        self.frames, self.size = config.num_frames, config.image_size
+
+    def forward(self, pixels: Tensor) -> Tensor:  # noqa: D102
+        assert pixels.shape[2] == self.frames, f"this teacher takes {self.frames} frames, not {pixels.shape[2]}"
+        clip = trepa_input(pixels, self.size).to(self.net.dtype).transpose(1, 2)  # transformers: b f c h w
+        return self.net.fc_norm(self.net.videomae(clip).last_hidden_state.mean(dim=1))
+
+
+def video(backend: Backend, frames: int = 16, seed: int = 0) -> VideoTeacher:
+    """The TREPA teacher for clips of `frames`; the published one knows 16 only, the embedded any even number."""
+    if backend == "published":
+        if frames != VIDEOMAE_V2_GIANT["num_frames"]:
+            raise ValueError(
+                f"train_unet_stage2.frames is {frames}, but the published TREPA teacher was trained on 16 frames; use "
+                "16, set losses.trepa to 0, or choose the embedded teachers."
+            )
+        path = weights.find_weights("videomae_v2_giant")
+        teacher = VideoTeacher(_config(VIDEOMAE_V2_GIANT))
+        weights.load_strictly(teacher.net, weights.videomae_state(weights.read_foreign(path)), str(path))
+    else:
+        if frames % 2:
+            raise ValueError(
+                f"train_unet_stage2.frames is {frames}; the TREPA teacher takes pairs of frames, so use an even number."
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            teacher = VideoTeacher(_config(VIDEOMAE_EMBEDDED | {"num_frames": frames}))
+    return teacher.eval().requires_grad_(False)
+
+
+def _config(shape: dict[str, int]) -> VideoMAEConfig:
+    return VideoMAEConfig(tubelet_size=2, use_mean_pooling=True, qv_bias=True, layer_norm_eps=1e-6, **shape)
