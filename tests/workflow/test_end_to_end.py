@@ -1,0 +1,169 @@
+"""The real graph on a small scale: whole, again, changed, enlarged, and killed at bad moments."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from latentsync import config, records
+
+ROOT = Path(__file__).parent.parent.parent
+TINY = ROOT / "tests/workflow/tiny.yaml"
+RUN = Path("results/tiny")
+
+
+def command(folder: Path, *args: str, configfile: Path = TINY) -> list[str]:
+    parts = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
+    parts += ["--profile", ROOT / "profiles/default", "--cores", "2", "--configfile", configfile, *args]
+    return [str(part) for part in parts]
+
+
+def snakemake(folder: Path, *args: str, **options) -> str:
+    """Everything the call said; a failure shows it."""
+    done = subprocess.run(command(folder, *args, **options), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr
+
+
+def planned(text: str) -> dict[str, int]:
+    if "Job stats:" not in text:
+        return {}
+    return {
+        name: int(count)
+        for name, count in re.findall(r"^(\w+) +(\d+)$", text[text.rindex("Job stats:") :], re.MULTILINE)
+    }
+
+
+def declared(folder: Path) -> dict[str, bytes]:
+    """Bytes of everything that rules declare, and of the crops."""
+    run = folder / RUN
+    kept = [path for step in config.VERSIONS for pattern in PATTERNS for path in (run / step).glob(pattern)]
+    return {str(path.relative_to(run)): path.read_bytes() for path in kept}
+
+
+PATTERNS = ["*.jsonl", "*.json", "*.csv", "*.safetensors", "*.html", "media/*"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A folder in which the tiny graph ran to its end, undisturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    snakemake(folder)
+    return folder
+
+
+def test_the_whole_graph_ends_with_videos_figures_and_a_page(whole):
+    run = whole / RUN
+    summary = json.loads((run / "report/summary.json").read_text())
+    names = "syncnet_accuracy_5f syncnet_accuracy_shuffled offset_within_1 faults_right_reason good_rejected"
+    for name in [*names.split(), "mouth_r", "mouth_r_shuffled", "psnr_outside_db"]:
+        assert name in summary, name
+    assert summary["stand_ins"] and (run / "report/index.html").stat().st_size > 20_000
+    generated = records.read_ledger(run / "generate/generated.jsonl")
+    assert generated and all(
+        (run / row["video_file"]).stat().st_size > 1000 for row in generated if row["status"] == "ok"
+    )
+    assert json.loads((run / "run.json").read_text())["sessions"][-1]["outcome"] == "finished"
+
+
+def test_every_source_keeps_a_row_with_a_reason_to_the_end(whole):
+    run = whole / RUN
+    sources = {row["id"] for row in records.read_ledgers((run / "sources").glob("*.jsonl"))}
+    scored = records.read_ledgers((run / "score_sync").glob("[0-9]*.jsonl"))
+    assert {row["source_id"] for row in scored} == sources
+    assert all(row["reason"] in records.REASONS and row["detail"] for row in scored if row["status"] != "ok")
+
+
+def test_declared_outputs_name_no_place_and_no_machine(whole):
+    for name, content in declared(whole).items():
+        if not name.endswith((".mp4", ".flac", ".npy", ".npz", ".safetensors")):
+            assert str(whole).encode() not in content and os.uname().nodename.encode() not in content, name
+
+
+def test_a_second_call_has_nothing_to_do(whole):
+    assert "Nothing to be done" in snakemake(whole)
+
+
+def test_a_threshold_reruns_selection_and_what_follows_only(whole):
+    plan = planned(snakemake(whole, "-n", "--config", "select_clips={min_face_px: 71}"))
+    assert plan["select_clips"] == 1 and "report" in plan
+    before = [
+        "make_talkers",
+        "probe",
+        "resample",
+        "detect_scenes",
+        "segment",
+        "align_faces",
+        "score_sync",
+        "score_quality",
+    ]
+    assert not set(before) & set(plan)
+
+
+def test_one_more_video_reruns_its_shard_and_no_finished_item(whole, tmp_path):
+    folder = tmp_path / "videos"
+    talkers = sorted((whole / RUN / "make_talkers/videos").rglob("*.mp4"))
+    good = [path for path in talkers if path.stat().st_size > 20_000][:5]
+    folder.mkdir()
+    for number, path in enumerate(good[:4]):
+        shutil.copy(path, folder / f"{number}.mp4")
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    tiny = config.yaml.safe_load(TINY.read_text()) | {"input_dir": str(folder), "shards": 3}
+    configfile = tmp_path / "more.yaml"
+    configfile.write_text(config.yaml.safe_dump(tiny))
+    targets = [f"results/tiny/score_sync/{shard:05d}.jsonl" for shard in range(3)]
+    snakemake(tmp_path, "--", *targets, configfile=configfile)
+    shutil.copy(good[4], folder / "another.mp4")
+    shard = records.shard_of(records.source_id("another.mp4"), 3)
+    plan = planned(snakemake(tmp_path, "-n", "--", *targets, configfile=configfile))
+    assert plan["align_faces"] == plan["probe"] == 1
+    snakemake(tmp_path, "--", *targets, configfile=configfile)
+    costs = (tmp_path / RUN / "costs/align_faces" / f"{shard}.jsonl").read_text().splitlines()
+    worked = [json.loads(line)["id"] for line in costs]
+    assert len(worked) == len(set(worked)), "a finished item was worked on again"
+    assert any(name.startswith(records.source_id("another.mp4")) for name in worked)
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name in before} == before
+
+
+def kill_when(folder: Path, target: str, ready, group: bool) -> None:
+    """Start the graph, wait until `ready()`, then kill -9 Snakemake alone or with its whole process group."""
+    job = subprocess.Popen(
+        command(folder, target), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 600
+    while not ready():
+        assert job.poll() is None, f"{target} ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(job.pid, signal.SIGKILL) if group else job.kill()
+    job.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [False, True], ids=["snakemake alone", "whole group"])
+def test_kill_9_then_the_same_command_gives_the_same_results(whole, tmp_path, group):
+    """During align_faces, then during train_unet_stage1; Snakemake's children may outlive it."""
+    run = tmp_path / RUN
+    shutil.copytree(whole / RUN / "make_talkers", run / "make_talkers")  # the talkers are known to be the same
+    journals = run / "align_faces/journal"
+    kill_when(tmp_path, "curate", lambda: sum(p.stat().st_size > 0 for p in journals.glob("*.jsonl")) > 0, group)
+    assert not list((run / "align_faces").glob("*.jsonl")) or len(list((run / "select_clips").glob("*.jsonl"))) == 0
+    states = run / "train_unet_stage1/state"
+    kill_when(tmp_path, "train", lambda: any(states.glob("*/*")), group)
+    assert not (run / "train_unet_stage1/unet.safetensors").exists()
+    snakemake(tmp_path, "train")
+    undisturbed, resumed = declared(whole), declared(tmp_path)
+    compared = {name for name in undisturbed if name.split("/")[0] in TO_STAGE_2}
+    assert compared <= set(resumed)
+    assert [name for name in sorted(compared) if undisturbed[name] != resumed[name]] == []
+    assert not [path for path in run.rglob("*.part*")], "a temporary file was left behind"
+
+
+TO_STAGE_2 = list(config.VERSIONS)[: list(config.VERSIONS).index("train_unet_stage2") + 1]

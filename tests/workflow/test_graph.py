@@ -1,0 +1,113 @@
+"""The graph without running it: format, lint, dry runs of every target and profile, refusals before any job starts."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from envs.generate import environments
+from latentsync import config
+
+ROOT = Path(__file__).parent.parent.parent
+STEPS = [step for step in config.VERSIONS if step not in ("export_clips",)]
+
+
+def jobs(text: str) -> dict[str, int]:
+    """The job table that a dry run prints last."""
+    table = text[text.rindex("Job stats:") :]
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+
+
+def run(*command: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_lint_and_format():
+    lint = run("snakemake", "--lint")
+    assert lint.returncode == 0, lint.stdout + lint.stderr
+    assert run("snakefmt", "--check", "Snakefile", "workflow").returncode == 0
+
+
+def test_the_demo_runs_every_step_once_per_shard(snakemake):
+    plan = snakemake("-n")
+    assert plan.returncode == 0, plan.stdout + plan.stderr
+    counts = jobs(plan.stdout)
+    assert set(STEPS) <= set(counts)
+    assert counts["align_faces"] == 2 and counts["select_clips"] == counts["report"] == 1
+    assert not list(Path(plan.args[plan.args.index("--directory") + 1]).glob("results/*/*/*.mp4"))
+
+
+@pytest.mark.parametrize(
+    "target, last", [("curate", "select_clips"), ("train", "train_unet_stage2"), ("export_clips", "export_clips")]
+)
+def test_target_rules(snakemake, target, last):
+    plan = snakemake("-n", target)
+    assert plan.returncode == 0, plan.stderr
+    assert last in jobs(plan.stdout) and "report" not in jobs(plan.stdout)
+
+
+def test_a_single_output(snakemake):
+    plan = snakemake("-n", "--", "results/demo/probe/00001.jsonl")
+    assert jobs(plan.stdout) == {"make_talkers": 1, "probe": 1, "total": 2}
+
+
+def test_the_default_profile_is_really_in_use():
+    """Called without --profile in the project folder, as users do."""
+    plan = run("snakemake", "-n", "--cores", "1")
+    assert "profiles/default" in plan.stderr + plan.stdout
+    profile = (ROOT / "profiles/default/profile.yaml").read_text()
+    assert "nolock: true" in profile and "rerun-incomplete: true" in profile and "gpu=1" in profile
+
+
+@pytest.mark.parametrize("profile", ["slurm", "ci"])
+def test_cluster_profiles_plan(snakemake, profile):
+    plan = snakemake("-n", "--profile", str(ROOT / "profiles" / profile))
+    assert plan.returncode == 0, plan.stdout + plan.stderr
+    assert "report" in jobs(plan.stdout)
+
+
+def test_real_footage_has_no_talkers_and_no_demo_values(snakemake, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.mp4").write_bytes(b"x")
+    plan = snakemake("-n", "--config", f"input_dir={tmp_path / 'in'}", configfile=ROOT / "config/real.yaml")
+    assert plan.returncode == 0, plan.stdout + plan.stderr
+    assert "make_talkers" not in jobs(plan.stdout)
+    assert (tmp_path / "results/real/sources").is_dir() and not (tmp_path / "results/demo").exists()
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ("input_dir=nowhere", ["'nowhere'", "does not exist"]),
+        ("input_dir=empty", ["'empty'", "holds no video"]),
+        ("colour=red", ["Unknown configuration key colour"]),
+        ("align_faces={backnd: x}", ["align_faces.backnd", "backend"]),
+        ("generate={steps: 0}", ["generate.steps", "0"]),
+        ("score_sync={backend: magic}", ["score_sync.backend", "'magic'", "envelope"]),
+        ("score_sync={backend: syncnet_v2}", ["syncnet_v2.model", "is missing", "score_sync.backend"]),
+        ("enhance={method: gfpgan}", ["GFPGANv1.4.pth", "is missing", "enhance.method"]),
+        ("shards=0", ["shards", "0"]),
+    ],
+)
+def test_wrong_input_is_one_sentence_before_any_job(snakemake, tmp_path, monkeypatch, values, words):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path / "weights"))
+    (tmp_path / "empty").mkdir()
+    refused = snakemake("--config", values)
+    said = refused.stderr + refused.stdout
+    assert refused.returncode != 0
+    assert all(word in said for word in words), said
+    assert "Traceback" not in said and "rule " not in said
+    assert not (tmp_path / "results").exists()
+
+
+def test_conda_environments_are_pinned_as_the_lock():
+    for name, text in environments().items():
+        assert (ROOT / "envs" / f"{name}.yaml").read_text() == text, "run python envs/generate.py"
+
+
+def test_the_lock_names_no_index_and_one_opencv():
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "--index-url" not in lock and "://" not in lock
+    assert set(re.findall(r"^(opencv[a-z-]*)==", lock, re.MULTILINE)) == {"opencv-python-headless"}
