@@ -1,0 +1,312 @@
+"""The one training loop: mixed precision, several processes, accumulation, clipping, warm-up, EMA, exact resume.
+
+Everything random follows from (seed, sample number) or (seed, rank, step), never from what was drawn before, so a state
+holds no position in any stream, and a resumed run ends with the same bytes as an uninterrupted one (on one type of CPU,
+with one number of threads).
+"""
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from latentsync import records
+from latentsync.config import Training
+from latentsync.training import state as states
+
+VALIDATION = 2**31  # stands in a seed where a step stands; no training has that many
+
+
+@dataclass
+class Context:
+    """What a loss function gets beside the model and the batch."""
+
+    device: torch.device
+    generator: torch.Generator
+    """Seeded from (seed, rank, step), on the device."""
+    log: bool = False
+    """A row of the curve is due: the time for figures that cost something."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """Numbers for the curve's row that are not losses."""
+
+
+@dataclass
+class Task:
+    """What is trained; the four trainings differ in nothing else."""
+
+    step: str
+    """Name of the step and of its config section."""
+    model: nn.Module
+    """Its parameters with requires_grad train; losses call it as a whole, so that gradients meet across processes."""
+    item: Callable[[int, np.random.Generator], dict[str, np.ndarray]]
+    """(sample number, generator seeded from (seed, sample number)) -> arrays of one item; stacked to a batch."""
+    losses: Callable[[nn.Module, dict[str, Tensor], Context], dict[str, Tensor]]
+    """Named scalar losses of a batch."""
+    weights: Mapping[str, float]
+    """The total is the sum of the losses times these."""
+    validate: Callable[[nn.Module, Context], dict[str, float]] | None = None
+    """Figures on fixed data, noted whenever a state is saved and at the end."""
+
+
+class Progress:
+    """Finished steps, rows of the curve, and sums since the last row."""
+
+    def __init__(self) -> None:
+        self.step, self.validated = 0, 0
+        self.rows: dict[int, dict[str, float]] = {}
+        self.sums: dict[str, float] = {}
+        self.n = 0
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Count one more step with these losses."""
+        self.step += 1
+        self.n += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def note(self, figures: Mapping[str, float]) -> None:
+        """Put figures, if there are any, into the row of this step."""
+        if figures:
+            self.rows.setdefault(self.step, {}).update(figures)
+
+    def flush(self) -> None:
+        """Put the mean losses since the last row into the row of this step."""
+        if self.n:
+            self.note({name: total / self.n for name, total in self.sums.items()})
+            self.sums, self.n = {}, 0
+
+
+def fit(task: Task, cfg: Training, *, folder: Path, facts: Any, curve: Path) -> None:
+    """Train `task.model` in place (EMA: it ends with the averaged weights) and write the loss curve.
+
+    The caller holds `state.only_writer(folder)`. `facts`: what data and input files the training depends on.
+
+    Raises:
+        ValueError: a loss is not finite, or the precision needs a GPU.
+        SystemExit: SIGTERM or SIGUSR1 came, and a state is saved.
+    """
+    trainer = _Trainer(task, cfg, folder, facts)
+    progress = trainer.progress
+    started, first = time.perf_counter(), progress.step
+    with _stop_signals() as stop:
+        for batches in trainer.batches():
+            log = (progress.step + 1) % cfg.log_every == 0
+            context = trainer.context(progress.step, log=log or progress.step + 1 == cfg.steps)
+            values, stopped = trainer.agree(trainer.step(batches, context), stop)
+            trainer.require_finite(values)
+            progress.add(values)
+            if log:
+                progress.flush()
+            progress.note(context.figures)
+            if log:
+                pace = (progress.step - first) / (time.perf_counter() - started)
+                _say(f"{task.step}: step {progress.step} of {cfg.steps}, {_figures(progress)}, {pace:.2f} steps/s")
+            if progress.step % cfg.save_every == 0:
+                trainer.validate()
+            if progress.step % cfg.save_every == 0 or progress.step == cfg.steps or stopped:
+                trainer.save()
+            if stopped and progress.step < cfg.steps:
+                _say(f"{task.step}: stopped by a signal after step {progress.step}; the same command carries on there.")
+                raise SystemExit(128 + signal.SIGTERM)
+    progress.flush()
+    trainer.validate()
+    if trainer.ema:
+        trainer.ema.copy_to(trainer.trained)
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
+    if is_main():
+        records.write_text(curve, curve_csv(progress.rows))
+
+
+def device() -> torch.device:
+    """Where this process trains."""
+    return states.ranks().device
+
+
+def is_main() -> bool:
+    """True on the one process that writes files."""
+    return states.ranks().is_main_process
+
+
+def curve_csv(rows: Mapping[int, Mapping[str, float]]) -> str:
+    """The loss curve: column `step`, then one column for every figure; blank where a row has none."""
+    by_content = sorted(rows.values(), key=lambda row: "loss" not in row)  # losses first, then what is rarer
+    names = list(dict.fromkeys(name for row in by_content for name in row))
+    lines = [",".join(["step", *names])]
+    for step, row in sorted(rows.items()):
+        lines.append(",".join([str(step), *(f"{row[name]:.6g}" if name in row else "" for name in names)]))
+    return "\n".join(lines) + "\n"
+
+
+class _Trainer:
+    """Everything that is trained and saved, and what one step does to it."""
+
+    def __init__(self, task: Task, cfg: Training, folder: Path, facts: Any):
+        torch.set_num_threads(cfg.torch_threads)
+        if cfg.mixed_precision == "fp16" and device().type == "cpu":
+            raise ValueError(
+                f"{task.step}.mixed_precision is fp16, which needs a GPU, and there is none; set it to no."
+            )
+        self.task, self.cfg, self.progress = task, cfg, Progress()
+        self.accelerator = Accelerator(mixed_precision=cfg.mixed_precision, gradient_accumulation_steps=cfg.accumulate)
+        self.trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(self.trained, lr=cfg.learning_rate, weight_decay=cfg.weight_decay)
+        self.model, self.optimizer = self.accelerator.prepare(task.model, optimizer)
+        self.ema = None
+        if cfg.ema_decay is not None:
+            from diffusers.training_utils import EMAModel  # seconds to import: only where it is asked for
+
+            self.ema = EMAModel(self.trained, decay=cfg.ema_decay)
+        self.folder = folder / states.fingerprint(task.step, cfg, facts)
+        if (content := states.latest(self.folder, cfg.steps)) is not None:
+            self._restore(content)
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        self.accelerator.unwrap_model(self.model).load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(content["scaler"])
+        if self.ema:
+            self.ema.load_state_dict(content["ema"])
+            self.ema.to(self.accelerator.device)
+        vars(self.progress).update(content["progress"])
+
+    def save(self) -> None:
+        """Save a resumable state, unless this step has one."""
+        if not is_main() or (self.folder / states.name(self.progress.step)).exists():
+            return
+        scaler = self.accelerator.scaler
+        content = {
+            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "ema": self.ema.state_dict() if self.ema else None,
+            "progress": vars(self.progress),
+        }
+        states.save(self.folder, self.progress.step, content)
+
+    def context(self, step: int, log: bool = False) -> Context:
+        """Seed everything that draws in this step, dropout included, from (seed, rank, step)."""
+        seed = np.random.SeedSequence([self.cfg.seed, self.accelerator.process_index, step]).generate_state(2)
+        torch.manual_seed(int(seed[0]))
+        generator = torch.Generator(self.accelerator.device).manual_seed(int(seed[1]))
+        return Context(self.accelerator.device, generator, log)
+
+    def batches(self) -> Iterator[list[dict[str, Tensor]]]:
+        """The micro-batches of every step still to do, on the device; a thread prepares the next ones meanwhile."""
+        cfg, rank, world = self.cfg, self.accelerator.process_index, self.accelerator.num_processes
+
+        def prepare(step: int) -> list[dict[str, np.ndarray]]:
+            micro_batches = []
+            for micro in range(step * cfg.accumulate, (step + 1) * cfg.accumulate):
+                first = (micro * world + rank) * cfg.batch_size
+                items = [
+                    self.task.item(n, np.random.default_rng([cfg.seed, n]))
+                    for n in range(first, first + cfg.batch_size)
+                ]
+                micro_batches.append({name: np.stack([item[name] for item in items]) for name in items[0]})
+            return micro_batches
+
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(prepare, self.progress.step) if self.progress.step < cfg.steps else None
+            for step in range(self.progress.step + 1, cfg.steps + 1):
+                arrays = coming.result()
+                coming = ahead.submit(prepare, step) if step < cfg.steps else None
+                yield [
+                    {name: torch.from_numpy(array).to(self.accelerator.device) for name, array in batch.items()}
+                    for batch in arrays
+                ]
+
+    def step(self, batches: list[dict[str, Tensor]], context: Context) -> dict[str, Tensor]:
+        """One optimiser step; the detached losses, with their weighted sum as `loss`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.cfg.learning_rate * _pace(self.cfg, self.progress.step)
+        self.model.train()
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            with self.accelerator.accumulate(self.model):
+                with self.accelerator.autocast():
+                    losses = self.task.losses(self.model, batch, context)
+                total = sum(self.task.weights[name] * loss for name, loss in losses.items())
+                self.accelerator.backward(total)
+                if self.accelerator.sync_gradients:
+                    self.accelerator.clip_grad_norm_(self.trained, self.cfg.max_grad_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            for name, loss in {"loss": total, **losses}.items():
+                sums[name] = sums.get(name, 0) + loss.detach().float() / len(batches)
+        if self.ema:
+            self.ema.step(self.trained)
+        return sums
+
+    def agree(self, losses: dict[str, Tensor], stop: list[int]) -> tuple[dict[str, float], bool]:
+        """Means over the processes, and whether a signal reached any of them."""
+        flag = torch.tensor(float(len(stop)), device=self.accelerator.device)
+        *values, flag = self.accelerator.reduce(torch.stack([*losses.values(), flag]), "mean").tolist()
+        return dict(zip(losses, values, strict=True)), flag > 0
+
+    def require_finite(self, values: Mapping[str, float]) -> None:
+        """Stop at the first loss that is no number; nothing is saved then."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                last = states.saved(self.folder)
+                raise ValueError(
+                    f"{name} became {value} at step {self.progress.step + 1}; the last good state is "
+                    f"{last[-1] if last else 'the start'}. Lower {self.task.step}.learning_rate or max_grad_norm, or "
+                    "use mixed_precision no or bf16."
+                )
+
+    def validate(self) -> None:
+        """Note figures on fixed data, with the averaged weights where there are any."""
+        if not self.task.validate or self.progress.validated == self.progress.step:
+            return
+        self.progress.validated = self.progress.step
+        model = self.accelerator.unwrap_model(self.model).eval()
+        if self.ema:
+            self.ema.store(self.trained)
+            self.ema.copy_to(self.trained)
+        with torch.no_grad(), self.accelerator.autocast():
+            self.progress.note(self.task.validate(model, self.context(VALIDATION)))
+        if self.ema:
+            self.ema.restore(self.trained)
+
+
+def _pace(cfg: Training, step: int) -> float:
+    """Share of the learning rate: linear warm-up, constant, linear cool-down to the end."""
+    warm_up = (step + 1) / cfg.warmup_steps if cfg.warmup_steps else 1.0
+    cool_down = (cfg.steps - step) / cfg.cooldown_steps if cfg.cooldown_steps else 1.0
+    return min(1.0, warm_up, cool_down)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGUSR1 (SLURM's warning) instead of dying of them."""
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in STOP_SIGNALS}
+    try:
+        yield came
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def _figures(progress: Progress) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in progress.rows[progress.step].items())
+
+
+def _say(text: str) -> None:
+    if is_main():
+        print(text, file=sys.stderr, flush=True)

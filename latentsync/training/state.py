@@ -1,0 +1,120 @@
+"""The resumable state of a training: one file per saved step, kept apart by a fingerprint.
+
+    results/<run>/<step>/state/lock                                held by the one process that trains
+    results/<run>/<step>/state/<fingerprint>/step-00000100.pt      model, optimizer, scaler, EMA, progress
+
+The folder is undeclared, since Snakemake deletes what is declared. A state is loaded only from the folder of its own
+fingerprint, so a changed section, data row, input or thread count starts anew and leaves the old states alone.
+"""
+
+import fcntl
+import hashlib
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from latentsync import records
+from latentsync.config import VERSIONS, Training
+
+KEPT_STATES = 2
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def ranks() -> PartialState:
+    """This process among those that train. Unless told that there are only CPUs, accelerate lets each train alone."""
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def fingerprint(step: str, cfg: Training, facts: Any) -> str:
+    """What a state belongs to: section, data and inputs (`facts`), code version, torch, processes, threads, processor.
+
+    The number of steps counts only where the learning rate depends on it: a longer training continues a shorter one.
+    """
+    section = cfg.model_dump(mode="json")
+    if not cfg.cooldown_steps:
+        del section["steps"]
+    device = ranks().device
+    processor = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    )
+    return records.fingerprint(
+        step,
+        VERSIONS[step],
+        section,
+        facts,
+        torch.__version__,
+        ranks().num_processes,
+        torch.get_num_threads(),
+        processor,
+    )
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[Path]:
+    """Hold the folder's lock for the block, on the main process; other ranks wait for it.
+
+    After kill -9 of Snakemake its training may live on: the newcomer waits for it and then carries on from its states.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        if ranks().is_main_process:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"Another process still trains in {folder}: waiting for it.", file=sys.stderr, flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        ranks().wait_for_everyone()
+        yield folder
+
+
+def saved(folder: Path) -> list[Path]:
+    """States of one fingerprint, oldest first."""
+    return sorted(folder.glob("step-*.pt"))
+
+
+def name(step: int) -> str:
+    """File name of the state after this many steps."""
+    return f"step-{step:08d}.pt"
+
+
+def step_of(state: Path) -> int:
+    """The number of finished steps that a state was saved after."""
+    return int(state.stem.removeprefix("step-"))
+
+
+def save(folder: Path, step: int, content: dict[str, Any]) -> None:
+    """Write a state under a temporary name, rename it, and prune all but the newest two."""
+    with records.replacing(folder / name(step)) as temporary:
+        torch.save(content, temporary)
+    for old in saved(folder)[:-KEPT_STATES]:
+        old.unlink()
+
+
+def latest(folder: Path, max_step: int) -> dict[str, Any] | None:
+    """The newest state that is not beyond max_step; None where there is none (with a word if others' exist)."""
+    states = [state for state in saved(folder) if step_of(state) <= max_step]
+    if states:
+        print(f"Resuming at {states[-1]}.", file=sys.stderr, flush=True)
+        return torch.load(states[-1], map_location="cpu", weights_only=True)
+    others = sorted({state.parent.name for state in folder.parent.glob("*/step-*.pt")} - {folder.name})
+    if others:
+        print(
+            f"States of another configuration, data or version lie in {folder.parent} ({', '.join(others)}); they are "
+            "left alone and training starts anew.",
+            file=sys.stderr,
+            flush=True,
+        )
+    return None
