@@ -45,6 +45,7 @@ class Timeline:
     pts: np.ndarray  # int64 [n], strictly increasing presentation times of the displayed frames; pts[0] is time zero
     end_pts: int  # end of the last frame
     time_base: Fraction
+    counted: bool  # the container stores no usable times (AVI): frame i is the i-th picture that the decoder gives
     complaint: str  # empty, or a sentence that says what is missing from the file
     info: MediaInfo
 
@@ -109,6 +110,8 @@ def _timeline(path: Path, size: int, mtime_ns: int) -> Timeline:
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    if container.format.name in ("concat", "hls", "dash"):
+        raise Rejection("unreadable", "this is a playlist, not a video")
     pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not pictures:
         raise Rejection("unreadable", "there is no video stream")
@@ -141,10 +144,14 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream, first:
         cut |= packet.is_corrupt
         if packet.pts is not None:
             ends_s.append((packet.pts + (packet.duration or 0)) * packet.time_base)
-    if any(pts is None for pts, _ in shown):
-        shown = _decoded_times(container, video)
-    # Pictures before the first one that decodes (the leading pictures of an open GOP) are never shown.
-    shown = sorted({pts: duration for pts, duration in shown if pts >= first.pts}.items())
+    # AVI keeps the order of decoding alone; what the demuxer calls pts there is wrong where there are B-frames.
+    counted = container.format.name == "avi" or any(pts is None for pts, _ in shown)
+    if counted:
+        step = round(1 / (video.time_base * (video.guessed_rate or 25))) or 1
+        shown = [(index * step, step) for index in range(len(shown))]
+    else:
+        # Pictures before the first one that decodes (the leading pictures of an open GOP) are never shown.
+        shown = sorted({pts: duration for pts, duration in shown if pts >= first.pts}.items())
     if not shown:
         raise Rejection("unreadable", "not one picture of it has a time")
     pts = np.array([pts for pts, _ in shown], np.int64)
@@ -166,14 +173,8 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream, first:
         audio_rate_hz=sound.codec_context.sample_rate if sound else None,
     )
     return Timeline(
-        video.index, sound.index if sound else None, pts, end_pts, Fraction(video.time_base), complaint, info
+        video.index, sound.index if sound else None, pts, end_pts, Fraction(video.time_base), counted, complaint, info
     )
-
-
-def _decoded_times(container: av.container.InputContainer, video: av.VideoStream) -> list[tuple[int, int]]:
-    """Containers that store no presentation times (AVI): decode once to learn them."""
-    container.seek(0)
-    return [(frame.pts, frame.duration or 0) for frame in container.decode(video) if frame.pts is not None]
 
 
 def _end(pts: np.ndarray, last_duration: int, video: av.VideoStream) -> int:

@@ -11,6 +11,7 @@ from types import TracebackType
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
 
 from latentsync.media.probe import display_matrix, opened, orientation, timeline
 from latentsync.records import replacing
@@ -18,7 +19,9 @@ from latentsync.records import replacing
 _FINE = Fraction(1, 90_000)  # time base of files with frame times of their own
 _PREROLL_S = Fraction(1, 10)  # copied sound before time zero: decoders need a packet or two to warm up
 _AAC_FRAME = 1024
-_BT709, _LIMITED, _UNSPECIFIED = 1, 1, 2  # values of ITU-T H.273, as in FFmpeg's enums
+_MP4 = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: no version of the muxer in the file
+_BT709, _LIMITED = 1, 1  # values of AVColorSpace, AVColorPrimaries, AVColorTransferCharacteristic and AVColorRange
+_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 # What x264 takes as it is; any other format of `like` is converted to the nearest of these.
 _X264_FORMATS = {f"{base}{depth}" for base in ("yuv420p", "yuv422p", "yuv444p") for depth in ("", "10le")} | {
     "yuvj420p",
@@ -73,10 +76,8 @@ class VideoWriter:
     def __enter__(self) -> "VideoWriter":
         with ExitStack() as stack:
             temporary = stack.enter_context(replacing(self.path))
-            # bitexact: no version of the muxer in the file
             self.container = stack.enter_context(
-                av.open(str(temporary.absolute()), "w", format="mp4",
-                        options={"movflags": "+faststart", "fflags": "+bitexact"})
+                av.open(str(temporary.absolute()), "w", format="mp4", options=_MP4)
             )  # fmt: skip
             self.video = self._add_video()
             self.sound = self._add_sound()
@@ -105,17 +106,7 @@ class VideoWriter:
             return self._copied_sound()
         if self.audio is None:
             return []
-        rate = self.audio_rate_hz
-        stream = self.container.add_stream("aac", rate=rate, layout="mono")
-        stream.codec_context.bit_rate = min(self.audio_bitrate, 6 * rate)  # AAC's limit is 6144 bits for 1024 samples
-        self.container.start_encoding()
-        packets = []
-        for start in range(0, len(self.audio), _AAC_FRAME):
-            samples = np.asarray(self.audio[start : start + _AAC_FRAME], np.float32)[None]
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", "mono")
-            frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), start
-            packets += stream.encode(frame)
-        return packets + stream.encode(None)
+        return _encoded_sound(self.container, self.audio, self.audio_rate_hz, self.audio_bitrate)
 
     def _copied_sound(self) -> list[av.Packet]:
         found = timeline(self.copy_audio_from)
@@ -155,7 +146,7 @@ class VideoWriter:
                 format=self.pix_fmt,
                 dst_colorspace=self.like.colorspace if self.like else "ITU709",
                 dst_color_range=self.like.color_range if self.like else "MPEG",
-                interpolation="BICUBIC",
+                interpolation=_EXACT,
                 threads=1,
             )
         frame.pict_type = 0  # a decoded frame carries its old type, and x264 would obey it
@@ -212,6 +203,43 @@ def _pix_fmt(width: int, height: int, wanted: str) -> str:
     if (width % 2 and "444" not in wanted) or (height % 2 and "420" in wanted):
         return "yuvj444p" if wanted.startswith("yuvj") else f"yuv444p{deep}"
     return wanted
+
+
+def _encoded_sound(
+    container: av.container.OutputContainer, samples: np.ndarray, rate_hz: int, bitrate: int
+) -> list[av.Packet]:
+    """A new AAC stream and all its packets; streams must not be added to the container after this."""
+    stream = container.add_stream("aac", rate=rate_hz, layout="mono")
+    stream.codec_context.bit_rate = min(bitrate, 6 * rate_hz)  # AAC's limit is 6144 bits for 1024 samples
+    container.start_encoding()
+    packets = []
+    for start in range(0, len(samples), _AAC_FRAME):
+        part = np.ascontiguousarray(samples[None, start : start + _AAC_FRAME], np.float32)
+        frame = av.AudioFrame.from_ndarray(part, "fltp", "mono")
+        frame.sample_rate, frame.time_base, frame.pts = rate_hz, Fraction(1, rate_hz), start
+        packets += stream.encode(frame)
+    return packets + stream.encode(None)
+
+
+def mux_clip(
+    path: Path, video: Path, audio: np.ndarray | None, audio_rate_hz: int = 16_000, audio_bitrate: int = 128_000
+) -> None:
+    """Join the picture of a file of ours, packets copied, with sound (float32 [n], from time zero) as AAC in an mp4."""
+    with (
+        replacing(path) as temporary,
+        opened(video) as source,
+        av.open(str(temporary.absolute()), "w", format="mp4", options=_MP4) as container,
+    ):
+        pictures = source.streams.video[0]
+        copy = container.add_stream_from_template(pictures)
+        packets = []
+        for packet in source.demux(pictures):
+            if packet.size:
+                packet.stream = copy
+                packets.append(packet)
+        if audio is not None:
+            packets += _encoded_sound(container, audio, audio_rate_hz, audio_bitrate)
+        container.mux(sorted(packets, key=lambda packet: packet.dts * packet.time_base))
 
 
 def write_flac(path: Path, samples: np.ndarray, sample_rate_hz: int = 16_000) -> None:

@@ -1,0 +1,29 @@
+"""Ordinary mp4 clips for use elsewhere: the crop as it is (packets copied) and its sound, shifted into sync, as AAC."""
+
+from pathlib import Path
+
+from latentsync.config import VERSIONS, ExportClips
+from latentsync.media.read import read_flac
+from latentsync.media.write import mux_clip
+from latentsync.ops.timing import SAMPLE_RATE_HZ, shifted_samples_of
+from latentsync.records import Row, read_ledgers, run_dir, run_shard
+
+
+def run(cfg: ExportClips, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:
+    """Ledgers of selected clips (train, val, test) -> one ledger with `export_file`."""
+    rows = read_ledgers(path for name in ("train", "val", "test") for path in inputs[name])
+    # Fewer than three groups make train and test the same clips; a clip is exported once.
+    rows = list({row["id"]: row for row in rows}.values())
+    root = run_dir(outputs["ledger"])
+    run_shard(outputs["ledger"], rows, cfg, VERSIONS["export_clips"], lambda row: [export_clip(row, cfg, root)])
+
+
+def export_clip(row: Row, cfg: ExportClips, root: Path) -> Row:
+    """Write the clip of one row."""
+    export_file = Path("export_clips", "media", f"{row['id']}.mp4")
+    sound = None
+    if row["audio_file"] is not None:
+        start, stop = shifted_samples_of(row["start_tick"], row["end_tick"], row["offset_frames"])
+        sound = read_flac(root / row["audio_file"], start, stop)
+    mux_clip(root / export_file, root / row["crop_file"], sound, SAMPLE_RATE_HZ, cfg.audio_bitrate)
+    return row | {"export_file": export_file.as_posix()}

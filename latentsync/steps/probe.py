@@ -1,0 +1,39 @@
+"""What each source file is: hash of its content, facts of its streams, or the sentence that says why it is unreadable.
+
+Nothing is decoded but the first picture, and no file of the user is ever changed.
+"""
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+
+from latentsync.config import VERSIONS, Probe
+from latentsync.media.probe import probe_media
+from latentsync.records import Rejection, Row, read_ledger, rejected, run_shard
+
+
+def run(cfg: Probe, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
+    """Sources -> ledger of sources with sha256 and the columns of MediaInfo."""
+    [ledger] = inputs["sources"]
+    run_shard(outputs["ledger"], read_ledger(ledger), cfg, VERSIONS["probe"], lambda row: [probe_source(row, sources)])
+
+
+def probe_source(row: Row, sources: Path) -> Row:
+    """The row with its new columns; an unreadable file keeps its hash, so that copies of it are still recognised."""
+    path = sources / row["path"]
+    row = {name: value for name, value in row.items() if name != "mtime_ns"}
+    if path.is_file():
+        row |= {"sha256": sha256_of(path)}
+    try:
+        return row | asdict(probe_media(path))
+    except Rejection as verdict:
+        return rejected(row, verdict.reason, verdict.detail)
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's content, read in pieces."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Rejection("unreadable", f"the file cannot be opened: {error.strerror}") from error

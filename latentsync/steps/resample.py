@@ -1,0 +1,49 @@
+"""Put picture and sound on one clock without re-encoding the picture.
+
+For each source: 16 kHz mono FLAC from time zero, and a table that says which source frame each 25 fps tick shows.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from latentsync.config import VERSIONS, Resample
+from latentsync.media.read import frame_times, read_audio
+from latentsync.media.write import write_flac
+from latentsync.ops.timing import SAMPLE_RATE_HZ, samples_of, ticks_to_frames
+from latentsync.records import Row, read_ledger, replacing, run_dir, run_shard
+
+
+def run(cfg: Resample, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
+    """Ledger of sources -> the same with audio_file, ticks_file and n_ticks."""
+    [ledger] = inputs["probe"]
+    root = run_dir(outputs["ledger"])
+    run_shard(
+        outputs["ledger"],
+        read_ledger(ledger),
+        cfg,
+        VERSIONS["resample"],
+        lambda row: [resample_source(row, sources / row["path"], root)],
+    )
+
+
+def resample_source(row: Row, source: Path, root: Path) -> Row:
+    """Write both files of one source."""
+    table = ticks_to_frames(*frame_times(source))
+    ticks_file = Path("resample", "media", f"{row['id']}.npy")
+    with replacing(root / ticks_file) as temporary:
+        np.save(temporary, table)
+    audio_file = None
+    if row["has_audio"]:
+        audio_file = Path("resample", "media", f"{row['id']}.flac")
+        write_flac(root / audio_file, fitted(read_audio(source), samples_of(0, len(table))[1]), SAMPLE_RATE_HZ)
+    return row | {
+        "audio_file": audio_file and audio_file.as_posix(),
+        "ticks_file": ticks_file.as_posix(),
+        "n_ticks": len(table),
+    }
+
+
+def fitted(samples: np.ndarray, length: int) -> np.ndarray:
+    """The sound cut, or padded with silence, to the length of the picture: float32 [n] -> float32 [length]."""
+    return np.pad(samples[:length], (0, max(0, length - len(samples))))

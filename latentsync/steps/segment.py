@@ -1,0 +1,26 @@
+"""Cut scenes into pieces: times only, no file is written. A piece never crosses a cut."""
+
+from pathlib import Path
+
+from latentsync.config import VERSIONS, Segment
+from latentsync.ops.timing import pieces, ticks_in
+from latentsync.records import Row, read_ledger, run_shard, segment_id
+
+
+def run(cfg: Segment, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:
+    """Ledger of sources -> ledger of segments, ticks [start_tick, end_tick)."""
+    [ledger] = inputs["detect_scenes"]
+    length = ticks_in(cfg.length_s)
+    run_shard(outputs["ledger"], read_ledger(ledger), cfg, VERSIONS["segment"], lambda row: segment_source(row, length))
+
+
+def segment_source(row: Row, length: int) -> list[Row]:
+    """One row for each piece of each scene; short scenes stay, since select_clips judges length."""
+    bounds = [0, *row["cuts"], row["n_ticks"]]
+    base = {name: value for name, value in row.items() if name != "cuts"}
+    return [
+        base
+        | {"kind": "segment", "id": segment_id(row["source_id"], *piece), "start_tick": piece[0], "end_tick": piece[1]}
+        for start, stop in zip(bounds, bounds[1:], strict=False)
+        for piece in pieces(start, stop, length)
+    ]

@@ -1,0 +1,97 @@
+"""Small videos that tests write with plain PyAV (not with our writer), each picture carrying its number."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+BITS = 10
+
+
+def numbered_picture(number: int, width: int = 160, height: int = 64) -> np.ndarray:
+    """uint8 [h, w, 3]: ten vertical bars, bright where the bit of `number` is set."""
+    bars = np.array([215 if number >> bit & 1 else 40 for bit in range(BITS)], np.uint8)
+    row = np.repeat(bars, -(-width // BITS))[:width]
+    return np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
+
+
+def number_of(rgb: np.ndarray) -> int:
+    """The number that a picture of `numbered_picture` shows."""
+    width = rgb.shape[1]
+    centres = ((np.arange(BITS) + 0.5) * -(-width // BITS)).astype(int).clip(max=width - 1)
+    levels = rgb[rgb.shape[0] // 2, centres].mean(axis=1)
+    return sum(1 << bit for bit, level in enumerate(levels) if level > 128)
+
+
+def clicks(length_s: float, at_s: list[float], rate_hz: int, width: int = 1) -> np.ndarray:
+    """float32 [n]: silence with a click of full scale at each time (rounded to the nearest sample)."""
+    sound = np.zeros(round(length_s * rate_hz), np.float32)
+    for time in at_s:
+        start = round(time * rate_hz)
+        sound[start : start + width] = 0.9
+    return sound
+
+
+def write_video(
+    path: Path,
+    n_frames: int = 50,
+    fps: Fraction | int = 25,
+    *,
+    times_s: list[float] | None = None,
+    start_s: float = 0.0,
+    codec: str = "libx264",
+    codec_options: dict[str, str] | None = None,
+    pix_fmt: str = "yuv420p",
+    size: tuple[int, int] = (160, 64),
+    gop: int = 12,
+    b_frames: int = 2,
+    rotation: tuple[float, bool] | None = None,
+    pictures=numbered_picture,
+    sound: np.ndarray | None = None,
+    sound_start_s: float = 0.0,
+    sound_rate_hz: int = 44_100,
+    sound_codec: str = "aac",
+    sound_layout: str = "mono",
+    options: dict[str, str] | None = None,
+    container_format: str | None = None,
+    picture_track: bool = True,
+) -> Path:
+    """A video whose frame i shows pictures(i) at times_s[i], or at start_s + i / fps; sound starts at sound_start_s."""
+    clock = Fraction(1, 90_000) if times_s is not None or start_s else 1 / Fraction(fps)
+    times = times_s if times_s is not None else [start_s + float(i / Fraction(fps)) for i in range(n_frames)]
+    with av.open(str(path), "w", format=container_format, options=options or {}) as container:
+        packets = []
+        if picture_track:
+            video = container.add_stream(codec, rate=fps, options=codec_options or {})
+            video.width, video.height, video.pix_fmt = *size, pix_fmt
+            video.codec_context.time_base = clock
+            video.codec_context.gop_size, video.codec_context.max_b_frames = gop, b_frames
+            if rotation is not None:
+                video.set_display_rotation(rotation[0], hflip=rotation[1])
+        if sound is not None:
+            audio = container.add_stream(sound_codec, rate=sound_rate_hz, layout=sound_layout)
+        container.start_encoding()
+        if picture_track:
+            for index, time in enumerate(times):
+                frame = av.VideoFrame.from_ndarray(pictures(index, *size), format="rgb24").reformat(format=pix_fmt)
+                frame.time_base, frame.pts = clock, round(time / clock)
+                packets += video.encode(frame)
+            packets += video.encode(None)
+        if sound is not None:
+            channels = 2 if sound_layout == "stereo" else 1
+            size_of = 1024
+            for start in range(0, len(sound), size_of):
+                part = np.repeat(sound[None, start : start + size_of], channels, axis=0)
+                if sound_codec.startswith("pcm") or sound_codec == "flac":
+                    pcm = (part * 32767).astype(np.int16)
+                    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pcm.T.reshape(1, -1)), "s16", sound_layout)
+                else:
+                    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part), "fltp", sound_layout)
+                frame.sample_rate, frame.time_base = sound_rate_hz, Fraction(1, sound_rate_hz)
+                frame.pts = start + round(sound_start_s * sound_rate_hz)
+                packets += audio.encode(frame)
+            packets += audio.encode(None)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    return path
