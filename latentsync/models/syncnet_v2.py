@@ -1,4 +1,4 @@
-"""SyncNet of Chung and Zisserman, "Out of time: automated lip sync in the wild" (2016), in the shape of its published weights.
+"""SyncNet of Chung and Zisserman, "Out of time: automated lip sync in the wild" (2016), as published.
 
 Two convolutional towers give 1024 numbers for 5 frames of a face (224 x 224, BGR, 0..255) and for 20 columns of MFCC;
 they lie close together where lips and sound agree. Key names are those of the published file, a flat state dict.
@@ -92,7 +92,7 @@ def load(path: Path) -> SyncNetV2:
     if not isinstance(state, dict) or {k: v.shape for k, v in wanted.items()} != {
         k: getattr(v, "shape", None) for k, v in state.items()
     }:
-        raise ValueError(f"{path} does not hold the {len(wanted)} tensors of syncnet_v2; fetch the published file again.")
+        raise ValueError(f"{path} does not hold the {len(wanted)} tensors of syncnet_v2; fetch it again.")
     net.load_state_dict(state)
     return net.eval()
 

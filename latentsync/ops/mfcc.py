@@ -14,7 +14,7 @@ TINY = np.finfo(np.float64).eps
 
 
 def mel_filters() -> np.ndarray:
-    """Triangles (26, 257) equally spaced in mel = 2595 log10(1 + f/700) between 0 and 8000 Hz, corners on whole bins."""
+    """Triangles (26, 257), equally spaced in mel = 2595 log10(1 + f/700) from 0 to 8000 Hz, corners on whole bins."""
     top = 2595 * np.log10(1 + RATE_HZ / 2 / 700)
     corners_hz = 700 * (10 ** (np.linspace(0, top, FILTERS + 2) / 2595) - 1)
     corners = np.floor((FFT + 1) * corners_hz / RATE_HZ)
@@ -27,7 +27,7 @@ def mel_filters() -> np.ndarray:
 
 
 def mfcc(samples: np.ndarray) -> np.ndarray:
-    """MFCC (13, t) float64 of samples (n,) on the int16 scale; t = 1 + ceil((n - 400) / 160), the end padded with zeros.
+    """MFCC (13, t) float64 of samples (n,) on the int16 scale; t = 1 + ceil((n - 400) / 160), zeros after the end.
 
     The first coefficient is replaced by the log energy of the window, as the original does by default.
     """

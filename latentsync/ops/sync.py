@@ -14,8 +14,8 @@ from latentsync.ops.timing import SAMPLE_RATE_HZ, SAMPLES_PER_TICK
 ENVELOPE_WINDOW = 1600  # samples, 100 ms Hann: about as slow as a jaw
 SPEECH_BAND_HZ = (150.0, 4000.0)
 MIN_OVERLAP_TICKS = 25  # shorter common stretches say nothing; their place in the curve is 0
-STILL_MOUTH = 0.01  # standard deviation of the measured opening of a mouth that does not move, in inter-ocular distances
-SILENCE = 1e-4  # the same for the envelope of a sound below the 16-bit noise floor
+STILL_MOUTH = 0.01  # standard deviation of the measured opening of a still mouth, in inter-ocular distances
+SILENCE = 1e-4  # standard deviation of the envelope of a sound at the 16-bit noise floor
 INDEPENDENT_PER_S = 7.5  # independent observations in a second of speech, measured; see envelope_curve
 DISTANCE_EPSILON = 1e-6  # torch.nn.functional.pairwise_distance adds it to every difference
 
@@ -23,8 +23,8 @@ DISTANCE_EPSILON = 1e-6  # torch.nn.functional.pairwise_distance adds it to ever
 def speech_envelope(samples: np.ndarray, n: int) -> np.ndarray:
     """Loudness (n,) of the speech band at n ticks: the square root of the amplitude, in a window centred on each tick.
 
-    `samples` (n * 640 + 1600,) at 16 kHz begins 800 samples before tick 0. The square root lies between amplitude, which
-    follows only the loudest vowels, and decibels, which follow the noise in the pauses; it separated best of all tried.
+    `samples` (n * 640 + 1600,) at 16 kHz begins 800 samples before tick 0. The square root lies between amplitude,
+    which follows only the loudest vowels, and decibels, which follow the noise in pauses; it separated best.
     """
     windows = np.lib.stride_tricks.sliding_window_view(samples, ENVELOPE_WINDOW)[::SAMPLES_PER_TICK][:n]
     assert len(windows) == n, (samples.shape, n)
@@ -76,7 +76,7 @@ def _correlation(opening: np.ndarray, sound: np.ndarray) -> tuple[float, int]:
 def distance_curve(lips: np.ndarray, sounds: np.ndarray, max_shift: int) -> np.ndarray:
     """SyncNet's evidence (2 * max_shift + 1,): median minus mean distance for each shift; its maximum is "Sync-C".
 
-    Mean over windows of the distance between embeddings (v, d) of the picture and of the sound shifted by -max_shift..max_shift.
+    Mean over windows of the distance between embeddings (v, d) of the picture and of the shifted sound.
     As in the original, the sound is padded with zero embeddings whose distances count in the mean.
     """
     means = mean_distances(lips, sounds, max_shift)
@@ -84,7 +84,7 @@ def distance_curve(lips: np.ndarray, sounds: np.ndarray, max_shift: int) -> np.n
 
 
 def mean_distances(lips: np.ndarray, sounds: np.ndarray, max_shift: int) -> np.ndarray:
-    """Mean distance (2 * max_shift + 1,) for the offsets -max_shift..max_shift (the original lists them the other way round)."""
+    """Mean distance (2 * max_shift + 1,) for the offsets -max_shift..max_shift; the original lists them in reverse."""
     assert lips.shape == sounds.shape, (lips.shape, sounds.shape)
     padded = np.pad(sounds, ((max_shift, max_shift), (0, 0)))
     windows = len(lips)

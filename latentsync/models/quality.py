@@ -1,0 +1,105 @@
+"""Picture quality without a reference: one number for one picture, higher is better.
+
+piqe (embedded): 100 - PIQE of pyiqa, from block statistics, no weights. It sees blur and blocking, takes noise for
+    detail, and wants pixels as the camera wrote them: enlarging a small face ruins it. A sharp face scores 50 to 90.
+hyperiqa (published): HyperIQA with its KonIQ-10k weights, 0 to 100, LatentSync's filter (threshold 40). The picture is
+    brought to 256 px and its centre of 224 px is judged, so that the scale is the same for crops of 256 and 512 px.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+Scorer = Callable[[np.ndarray], float]
+
+HYPERIQA_SIDE_PX, HYPERIQA_CENTRE_PX = 256, 224
+RESNET = "latentsync_resnet50_empty"
+
+
+def open_scorer(backend: str) -> Scorer:
+    """The scorer of one name: `score(rgb uint8 (h, w, 3)) -> float`, higher is better.
+
+    Raises:
+        ValueError: an unknown name, or weights that are missing or do not fit.
+    """
+    openers = {"piqe": _open_piqe, "hyperiqa": _open_hyperiqa}
+    if backend not in openers:
+        raise ValueError(f"score_quality.backend is {backend!r}; known are {', '.join(openers)}.")
+    return openers[backend]()
+
+
+def _open_piqe() -> Scorer:
+    import pyiqa
+    import torch
+
+    torch.set_num_threads(1)
+    metric = pyiqa.create_metric("piqe", device="cpu")
+
+    def score(rgb: np.ndarray) -> float:
+        height, width = (side // 16 * 16 for side in rgb.shape[:2])  # whole blocks; pyiqa would mirror the rest
+        if min(height, width) == 0 or rgb.max() == 0:
+            return 0.0  # black or no block at all: nothing to see, and pyiqa would divide by zero
+        top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
+        inner = np.ascontiguousarray(rgb[top : top + height, left : left + width])
+        return 100 - float(metric(torch.from_numpy(inner).permute(2, 0, 1).unsqueeze(0).float() / 255))
+
+    return score
+
+
+def _open_hyperiqa() -> Scorer:
+    import cv2
+    import torch
+
+    from latentsync import registry
+
+    path = registry.find("hyperiqa", key="score_quality.backend: hyperiqa")
+    torch.set_num_threads(1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = build_hyperiqa()
+    state = hyperiqa_state(torch.load(path, map_location="cpu", weights_only=True))
+    if {key: value.shape for key, value in state.items()} != {k: v.shape for k, v in net.state_dict().items()}:
+        raise ValueError(f"{path} does not hold the tensors of HyperIQA (koniq_pretrained.pkl); fetch it again.")
+    net.load_state_dict(state)
+    net.eval().requires_grad_(False).to(device)
+
+    def score(rgb: np.ndarray) -> float:
+        side = (HYPERIQA_SIDE_PX, HYPERIQA_SIDE_PX)
+        whole = cv2.resize(rgb, side, interpolation=cv2.INTER_AREA if rgb.shape[0] > side[0] else cv2.INTER_CUBIC)
+        margin = (HYPERIQA_SIDE_PX - HYPERIQA_CENTRE_PX) // 2
+        centre = np.ascontiguousarray(whole[margin:-margin, margin:-margin])
+        pixels = torch.from_numpy(centre).permute(2, 0, 1).unsqueeze(0).float().div(255).to(device)
+        return float(net.forward_patch(pixels))
+
+    return score
+
+
+def build_hyperiqa():
+    """pyiqa's HyperNet, untrained. Its constructor would fetch ImageNet weights, so it is given an empty ResNet."""
+    import timm
+    from pyiqa.archs.hypernet_arch import HyperNet
+
+    if RESNET not in timm.list_models():
+
+        def empty_resnet(pretrained: bool = False, pretrained_cfg=None, pretrained_cfg_overlay=None, **options):
+            return timm.create_model("resnet50", pretrained=False, **options)
+
+        empty_resnet.__name__ = RESNET
+        empty_resnet.__module__ = __name__
+        timm.models.register_model(empty_resnet)
+    return HyperNet(base_model_name=RESNET, pretrained=False)
+
+
+def hyperiqa_state(published: dict) -> dict:
+    """Keys of the published file (SSL92/hyperIQA) -> keys of pyiqa's class; the numbers are the same."""
+    renamed = {f"fc{n}w_conv": f"fc_w_modules.{n - 1}" for n in range(1, 5)} | {"fc5w_fc": "fc_w_modules.4.2"}
+    renamed |= {f"fc{n}b_fc": f"fc_b_modules.{n - 1}.2" for n in range(1, 6)}
+    renamed |= {f"res.lda{n}_pool.0": f"lda_modules.{n - 1}.0" for n in range(1, 4)}
+    renamed |= {f"res.lda{n}_fc": f"lda_modules.{n - 1}.{3 if n < 4 else 2}" for n in range(1, 5)}
+    state = {}
+    for key, value in published.items():
+        module, _, tensor = key.rpartition(".")
+        if module in renamed:
+            state[f"{renamed[module]}.{tensor}"] = value
+        else:
+            state[key.replace("res.", "base_model.", 1) if key.startswith("res.") else key] = value
+    return state

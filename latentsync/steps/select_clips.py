@@ -1,0 +1,146 @@
+"""select_clips: the only place with thresholds. Joins the scores by id, judges, splits by group, pairs picture and sound.
+
+Writes train, val and test (clip rows plus `split`, `group`, `offset_frames`: the offset to apply), pairs, rejected.csv
+(every row that is in none of them, with its reason, its sentence and its scores) and summary.json (ops/funnel.py).
+
+Splits persist: the undeclared file assignments.json remembers the split of every group that was ever selected, so that a
+new source moves nobody and a group that a threshold removed returns to its place. It counts only while val_share and
+test_share are what they were; deleting it deals all groups anew. Nothing else of an earlier run has any influence.
+"""
+
+import csv
+import io
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from latentsync import records
+from latentsync.config import SelectClips
+from latentsync.ops import selection
+from latentsync.ops.funnel import summary
+from latentsync.records import Row
+
+REJECTED_COLUMNS = (
+    "id kind source_id path reason detail start_tick end_tick duration_s face_px face_share n_faces quality "
+    "sync_confidence sync_offset_frames"
+).split()
+
+
+def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
+    """Judge, split and pair all clips of a run."""
+    speakers = read_speakers(inputs.get("speakers", []))
+    rows = join(records.read_ledgers(inputs["score_sync"]), records.read_ledgers(inputs["score_quality"]))
+    selected, rejected = judge_all(rows, cfg)
+    if not selected:
+        raise ValueError(nothing_left(rejected, cfg))
+    groups = selection.group_of(rows, speakers)
+    for row in selected:
+        row |= {"group": groups[row["source_id"]][0], "offset_frames": selection.applied_offset(row, cfg)}
+
+    used = {groups[row["source_id"]] for row in selected}
+    separate = len(used) >= selection.MIN_GROUPS
+    if separate:
+        split_of = _assign(used, outputs["summary"].with_name("assignments.json"), cfg)
+        splits = {s: [r for r in selected if split_of[groups[r["source_id"]]] == s] for s in selection.SPLITS}
+    else:
+        splits = dict.fromkeys(selection.SPLITS, selected)
+    for split, members in splits.items():
+        records.write_ledger(outputs[split], [row | {"split": split} for row in members])
+    pairs = selection.pair(splits["test"], cfg.max_pairs)
+    records.write_ledger(outputs["pairs"], pairs)
+    records.write_text(outputs["rejected"], rejected_csv(rejected))
+    facts = summary(rows, rejected, splits, cfg) | {
+        "same_clips_in_all_splits": not separate,
+        "pairs": dict(Counter(pair["kind"] for pair in pairs)),
+        "speakers_without_source": len(set(speakers) - {row["path"] for row in rows}),
+    }
+    records.write_json(outputs["summary"], facts)
+
+
+def join(sync_rows: list[Row], quality_rows: list[Row]) -> list[Row]:
+    """One row for each id with the columns of both. A verdict of score_sync goes before one of score_quality."""
+    quality = {row["id"]: row for row in quality_rows}
+    if quality.keys() != {row["id"] for row in sync_rows}:
+        odd = sorted(quality.keys() ^ {row["id"] for row in sync_rows})
+        raise ValueError(
+            f"score_sync and score_quality do not hold the same rows ({len(odd)} differ, the first is {odd[0]}); delete "
+            "both folders and run again."
+        )
+    verdict = ("status", "reason", "detail")
+    rows = []
+    for row in sync_rows:
+        other = quality[row["id"]]
+        rows.append(other | row | ({name: other[name] for name in verdict} if row["status"] == "ok" else {}))
+    return rows
+
+
+def judge_all(rows: Iterable[Row], cfg: SelectClips) -> tuple[list[Row], list[Row]]:
+    """Selected rows and rejected rows, the latter with reason and detail."""
+    rows = list(rows)
+    kept_instead = selection.duplicates(rows)
+    path_of = {row["source_id"]: row["path"] for row in rows}
+    selected, rejected = [], []
+    for row in rows:
+        if row["status"] != "ok":
+            rejected.append(row)
+            continue
+        verdicts = selection.judge(row, cfg)
+        if row["source_id"] in kept_instead:
+            original = path_of[kept_instead[row["source_id"]]]
+            verdicts.insert(0, ("duplicate", f"the same content as {original}, which is kept"))
+        if verdicts:
+            (reason, detail), *others = verdicts
+            also = "".join(f"; also {other}: {text}" for other, text in others)
+            rejected.append(records.rejected(row, reason, detail + also))
+        else:
+            selected.append(dict(row))
+    return selected, rejected
+
+
+def read_speakers(paths: list[Path]) -> dict[str, str]:
+    """Path (NFC, relative to the input folder) -> speaker, from at most one CSV with the columns path and speaker."""
+    speakers = {}
+    for path in paths:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            if not {"path", "speaker"} <= set(reader.fieldnames or []):
+                raise ValueError(f"{path} has the columns {reader.fieldnames}; it needs path and speaker.")
+            for row in reader:
+                if row["speaker"]:
+                    speakers[unicodedata.normalize("NFC", row["path"])] = row["speaker"]
+    return speakers
+
+
+def _assign(groups: set[tuple[str, ...]], path: Path, cfg: SelectClips) -> dict[tuple[str, ...], str]:
+    shares = {"val_share": cfg.val_share, "test_share": cfg.test_share}
+    memory = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    stored = memory["splits"] if memory.get("shares") == shares else {}
+    split_of = selection.assign(groups, stored, cfg.val_share, cfg.test_share)
+    stored = stored | {name: split for group, split in split_of.items() for name in group}
+    records.write_json(path, {"shares": shares, "splits": dict(sorted(stored.items()))})
+    return split_of
+
+
+def rejected_csv(rows: Iterable[Row]) -> str:
+    """The table of rejected.csv, sorted by id; what a row does not know is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, REJECTED_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: row["id"]))
+    return text.getvalue()
+
+
+def nothing_left(rejected: list[Row], cfg: SelectClips) -> str:
+    """One sentence for a run in which no clip is left: the reasons, and which key to relax."""
+    counts = Counter(row["reason"] for row in rejected)
+    listed = ", ".join(f"{reason} {number}" for reason, number in counts.most_common()) or "there were no videos"
+    causes = [(reason, selection.KEYS[reason]) for reason, _ in counts.most_common() if reason in selection.KEYS]
+    if not causes:
+        return f"No clip was selected ({listed}); no threshold is to blame, so add videos with a face and sound."
+    reason, key = causes[0]
+    return (
+        f"No clip was selected ({listed}); relax select_clips.{key}, now {getattr(cfg, key)}, which causes {reason} "
+        "(null switches it off)."
+    )
