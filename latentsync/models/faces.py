@@ -1,0 +1,161 @@
+"""Faces of a picture: boxes, landmarks, the three alignment anchors, and how far the mouth is open.
+
+Two backends behind one protocol: `mediapipe` (FaceMesh, 478 points, models in its wheel, 4 ms a frame on one core) and
+`face_alignment` (S3FD + 2DFAN4, 68 points, weights by download; LatentSync 1.0-1.5 was made with it).
+
+Anchors are the means that LatentSync 1.0-1.5 takes of the 68 points: each brow (17-21, 22-26) and the nose (27-35).
+For FaceMesh the same places were picked: the brow as upper and lower edge, the nose as bridge, tip and base. Left and
+right are the viewer's. Coordinates are (x, y) in source pixels, the centre of the top-left pixel at (0, 0).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+MIN_FACE_PX = 32  # narrower faces: the landmarks are guesswork
+SAME_FACE_IOU = 0.3  # two finds that overlap more are one face
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face of one picture."""
+
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 around the landmarks, ear to ear and brow to chin
+    landmarks: np.ndarray  # float32 [P, 2]
+    anchors: np.ndarray  # float32 [3, 2]: left brow, right brow, nose
+    mouth_opening: float  # gap between the inner lips / distance of the outer eye corners
+
+    @property
+    def width_px(self) -> float:
+        """Width of the face, source pixels."""
+        return self.box[2] - self.box[0]
+
+
+class Detector(Protocol):
+    """Finds faces in the frames of a video, given in order; may use what it saw in the frames before."""
+
+    def detect(self, rgb: np.ndarray) -> list[Face]:
+        """Faces of uint8 (h, w, 3), the widest first."""
+
+    def reset(self) -> None:
+        """Forget everything: the next frame belongs to another clip."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Which landmarks are what."""
+
+    left_brow: tuple[int, ...]
+    right_brow: tuple[int, ...]
+    nose: tuple[int, ...]
+    eyes: tuple[int, int]  # outer corners
+    upper_lip: tuple[int, ...]  # inner edge, three pairs with lower_lip
+    lower_lip: tuple[int, ...]
+
+    def face(self, landmarks: np.ndarray) -> Face:
+        """A Face from landmarks [P, 2]."""
+        landmarks = landmarks.astype(np.float32)
+        anchors = [landmarks[list(indices)].mean(0) for indices in (self.left_brow, self.right_brow, self.nose)]
+        across = landmarks[self.eyes[1]] - landmarks[self.eyes[0]]
+        eye_distance = float(np.hypot(*across))
+        # The gap is measured along the face's own vertical, so that a tilted head does not open the mouth.
+        gap = (landmarks[list(self.lower_lip)] - landmarks[list(self.upper_lip)]).mean(0)
+        down = np.array([-across[1], across[0]]) / max(eye_distance, 1e-6)
+        box = (*landmarks.min(0).tolist(), *landmarks.max(0).tolist())
+        return Face(box, landmarks, np.stack(anchors), max(0.0, float(gap @ down) / max(eye_distance, 1e-6)))
+
+
+POINTS_68 = Scheme(
+    left_brow=tuple(range(17, 22)),
+    right_brow=tuple(range(22, 27)),
+    nose=tuple(range(27, 36)),
+    eyes=(36, 45),
+    upper_lip=(61, 62, 63),
+    lower_lip=(67, 66, 65),
+)
+
+
+@contextmanager
+def open_detector(backend: str, max_faces: int) -> Iterator[Detector]:
+    """A detector of at most `max_faces` faces a frame.
+
+    Raises:
+        ValueError: for an unknown backend, or one whose weights are missing.
+    """
+    if backend == "mediapipe":
+        from latentsync.models.face_mesh import MediapipeDetector  # mediapipe takes a second to import
+
+        with MediapipeDetector(max_faces) as detector:
+            yield detector
+    elif backend == "face_alignment":
+        yield FaceAlignmentDetector(max_faces)
+    else:
+        raise ValueError(f"Face detector {backend} is not known; known: mediapipe, face_alignment.")
+
+
+def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Intersection over union of two boxes (x0, y0, x1, y1)."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+def is_new(box: tuple[float, ...], faces: list[Face]) -> bool:
+    """Whether none of the faces is the one in the box."""
+    return all(overlap(box, face.box) < SAME_FACE_IOU for face in faces)
+
+
+def face_alignment_weights() -> list[Path]:
+    """The files that the face_alignment backend needs, in torch's hub folder (TORCH_HOME)."""
+    from face_alignment.api import models_urls
+    from face_alignment.detection.sfd.sfd_detector import models_urls as detector_urls
+    from torch.hub import get_dir
+
+    urls = (detector_urls["s3fd"], models_urls["2DFAN-4"])
+    return [Path(get_dir()) / "checkpoints" / url.rsplit("/", 1)[1] for url in urls]
+
+
+class FaceAlignmentDetector:
+    """face-alignment's S3FD and 2DFAN4, each frame on its own."""
+
+    def __init__(self, max_faces: int):
+        missing = [path for path in face_alignment_weights() if not path.is_file()]
+        if missing:
+            raise ValueError(
+                f"align_faces.backend is face_alignment, but {' and '.join(path.name for path in missing)} cannot be "
+                f"found in {missing[0].parent}: run `latentsync weights fetch`, or choose align_faces.backend: "
+                "mediapipe, whose models are installed."
+            )
+        import torch
+        from face_alignment import FaceAlignment, LandmarksType
+
+        self.max_faces = max_faces
+        # compile=False: it would write machine code to the home folder and change results between machines.
+        self.net = FaceAlignment(
+            LandmarksType.TWO_D, device="cuda" if torch.cuda.is_available() else "cpu", flip_input=False, compile=False
+        )
+
+    def reset(self) -> None:
+        """Nothing is remembered between frames."""
+
+    def detect(self, rgb: np.ndarray) -> list[Face]:
+        """Faces of uint8 (h, w, 3), the widest first; the published limits on size and shape hold."""
+        boxes = [box for box in self.net.face_detector.detect_from_image(rgb.copy()) if _plausible(box)]
+        boxes = sorted(boxes, key=lambda box: box[0] - box[2])[: self.max_faces]
+        if not boxes:
+            return []
+        landmarks = self.net.get_landmarks_from_image(rgb, detected_faces=[np.asarray(box) for box in boxes])
+        return [POINTS_68.face(points[:, :2]) for points in landmarks or []]
+
+
+def _plausible(box: np.ndarray) -> bool:
+    """A.1.1: width over height between 0.2 and 1.5; size is judged by select_clips."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    return width >= MIN_FACE_PX and 0.2 <= width / height <= 1.5

@@ -1,0 +1,159 @@
+"""The published face alignment: three points to a template, a warp, a stretch. Pure numpy (OpenCV for Lanczos only).
+
+Convention: points are (x, y) with the centre of the top-left pixel at (0, 0); sizes are (width, height); a matrix
+[2, 3] maps column vectors (x, y, 1) from source pixels to pixels of the *unstretched crop*, a 3:4 box (210 x 280 at
+R = 256). The face that networks see is that crop stretched to R x R, anisotropic as published, for its checkpoints.
+Formulas: LatentSync a229c39, latentsync/utils/affine_transform.py, restated; parity is tested against golden/alignment.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+# Left brow, right brow (as one sees them), nose, in units of a 75 x 100 box.
+TEMPLATE = np.array([[17.0, 20.0], [58.0, 20.0], [37.5, 40.0]])
+FILL = 127.0  # grey level where the crop reaches beyond the picture
+PUBLISHED_RESOLUTION = 256  # the lowest at which LatentSync was published
+
+
+def crop_size(resolution: int) -> tuple[int, int]:
+    """(width, height) of the unstretched crop: int(75 r), int(100 r) with r = 2.8 R / 256, in exact arithmetic."""
+    return 75 * 28 * resolution // 2560, 100 * 28 * resolution // 2560
+
+
+def template(resolution: int) -> np.ndarray:
+    """The three targets float64 [3, 2] in crop pixels."""
+    return TEMPLATE * (2.8 * resolution / 256)
+
+
+def similarity(points: np.ndarray, resolution: int) -> np.ndarray:
+    """Matrix float64 [2, 3] that carries the anchors float [3, 2] to the template, with the published bias.
+
+    The bias is the same number of crop pixels at 256 and 512 (below one for upright faces). Below 256 nothing is
+    published: there it shrinks with R, so that a small crop is a 256 crop made smaller.
+    """
+    matrix, bias = _fit(points, resolution)
+    matrix[:, 2] += bias * min(1.0, resolution / PUBLISHED_RESOLUTION)
+    return matrix
+
+
+def published_similarity(points: np.ndarray, resolution: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """What the published code computes: anchors rounded to integers (half to even), bias smoothed over calls.
+
+    Returns the matrix and the state for the next call. Only for parity: rounding adds jitter, and the moving average
+    does not smooth the face, only its sub-pixel bias.
+    """
+    matrix, now = _fit(np.rint(points), resolution)
+    bias = now if bias is None else 0.2 * bias + 0.8 * now
+    matrix[:, 2] += bias
+    return matrix, bias
+
+
+def _fit(points: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix without bias, and the bias: template nose minus anchor nose, both in normalised units.
+
+    Scale = ratio of the sample deviations (over all six numbers), rotation by Procrustes: close to, but not, Umeyama.
+    """
+    source, target = np.asarray(points, np.float64), template(resolution)
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    source_scale, target_scale = (source - source_mean).std(ddof=1), (target - target_mean).std(ddof=1)
+    if source_scale == 0:
+        raise ValueError(f"The three anchors of a face coincide at {source_mean}; no alignment exists.")
+    a, b = (source - source_mean) / source_scale, (target - target_mean) / target_scale
+    u, _, vt = np.linalg.svd(a.T @ b)
+    if np.linalg.det(u @ vt) < 0:  # a mirrored face: the best proper rotation
+        vt[-1] *= -1
+    linear = (target_scale / source_scale) * (u @ vt).T
+    return np.column_stack([linear, target_mean - linear @ source_mean]), b[2] - a[2]
+
+
+def invert(matrix: np.ndarray) -> np.ndarray:
+    """The inverse [2, 3] of an affine matrix [2, 3], float64."""
+    return np.linalg.inv(np.vstack([np.asarray(matrix, np.float64), [0.0, 0.0, 1.0]]))[:2]
+
+
+def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points float [..., 2] through an affine matrix [2, 3]."""
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def scale_of(matrix: np.ndarray) -> float:
+    """Crop pixels per source pixel."""
+    return math.sqrt(abs(np.linalg.det(np.asarray(matrix, np.float64)[:, :2])))
+
+
+def warp(image: np.ndarray, back: np.ndarray, size: tuple[int, int], fill: float = FILL) -> np.ndarray:
+    """Sample `image` (h, w, c) bilinearly, `back` [2, 3] mapping output pixels to input pixels; float32 (h', w', c).
+
+    Exact to float32: cv2.warpAffine and cv2.remap round positions to 1/32 pixel, which is off by up to 1.7 grey levels
+    (measured) and makes a slowly moving face step. Beyond the border stands `fill`, blended in over one pixel.
+    """
+    width, height = size
+    x, y = np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)[:, None]
+    source_x = back[0, 0] * x + (back[0, 1] * y + back[0, 2])
+    source_y = back[1, 0] * x + (back[1, 1] * y + back[1, 2])
+    # Everything farther out than one pixel is fill alone: clip there, so that the padded cut-out below stays small.
+    source_x = np.clip(source_x, -1.0, image.shape[1])
+    source_y = np.clip(source_y, -1.0, image.shape[0])
+    left, top = math.floor(source_x.min()), math.floor(source_y.min())
+    right, bottom = math.floor(source_x.max()) + 2, math.floor(source_y.max()) + 2
+    patch = _cut(image, left, top, right, bottom, fill)
+    x0, y0 = np.floor(source_x), np.floor(source_y)
+    fraction_x = (source_x - x0).astype(np.float32)[..., None]
+    fraction_y = (source_y - y0).astype(np.float32)[..., None]
+    stride = right - left
+    index = ((y0 - top) * stride + (x0 - left)).astype(np.intp)
+    pixels = patch.reshape(-1, image.shape[2])
+
+    def row(offset: int) -> np.ndarray:
+        a = pixels.take(index + offset, 0).astype(np.float32)
+        return a + (pixels.take(index + (offset + 1), 0) - a) * fraction_x
+
+    upper = row(0)
+    return upper + (row(stride) - upper) * fraction_y
+
+
+def _cut(image: np.ndarray, left: int, top: int, right: int, bottom: int, fill: float) -> np.ndarray:
+    """Contiguous cut-out, half-open, padded with `fill` where it reaches beyond the image."""
+    height, width = image.shape[:2]
+    inside = image[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
+    pads = ((max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0)), (0, 0))
+    if not np.any(pads):
+        return np.ascontiguousarray(inside)
+    return np.pad(inside, pads, constant_values=np.asarray(fill, image.dtype))
+
+
+def crop(rgb: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
+    """The unstretched crop, float32 (h, w, 3), of a picture (H, W, 3).
+
+    At 256 and above one bilinear sample per pixel, as published. Below, where a face is usually shrunk several times
+    and single samples would flicker, each crop pixel is the mean of k x k samples at most a source pixel apart.
+    """
+    width, height = crop_size(resolution)
+    k = 1 if resolution >= PUBLISHED_RESOLUTION else max(1, math.ceil(1 / scale_of(matrix) - 1e-6))
+    fine = np.asarray(matrix, np.float64) * k
+    fine[:, 2] += (k - 1) / 2  # k samples per pixel, spread evenly about its centre
+    samples = warp(rgb, invert(fine), (width * k, height * k))
+    return samples if k == 1 else samples.reshape(height, k, width, k, -1).mean((1, 3))
+
+
+def stretch(cropped: np.ndarray, resolution: int) -> np.ndarray:
+    """The crop (h, w, 3), uint8 or float32, as the R x R face: Lanczos4, as published."""
+    return cv2.resize(cropped, (resolution, resolution), interpolation=cv2.INTER_LANCZOS4)
+
+
+def resize_cubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Antialiased bicubic resize (a = -0.5), float32 (h, w, c) to (h', w', c): what torch and Pillow compute."""
+    rows, columns = _cubic_weights(image.shape[0], size[1]), _cubic_weights(image.shape[1], size[0])
+    tall = np.tensordot(rows, image.astype(np.float32), (1, 0))
+    return np.ascontiguousarray(np.tensordot(columns, tall, (1, 1)).transpose(1, 0, 2))
+
+
+def _cubic_weights(length: int, new: int) -> np.ndarray:
+    """Weights float32 [new, length] of Keys' cubic, widened by the shrink factor, normalised at the borders."""
+    ratio = length / new
+    centre = (np.arange(new)[:, None] + 0.5) * ratio - 0.5
+    d = np.abs(np.arange(length) - centre) / max(ratio, 1.0)
+    weights = np.where(d < 1, (1.5 * d - 2.5) * d * d + 1, np.where(d < 2, ((-0.5 * d + 2.5) * d - 4) * d + 2, 0.0))
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
