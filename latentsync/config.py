@@ -157,6 +157,8 @@ class TrainVae(Training):
     )
     latent_channels: Positive = Field(4, description="channels of the latent")
     kl_weight: float = Field(1e-4, ge=0, description="weight of the KL term")
+    masked_share: Share = Field(0.25, description="share of pictures with the mouth region blanked")
+    flip_share: Share = Field(0.5, description="share of pictures mirrored left to right")
 
 
 class ExtractFeatures(Section):
@@ -221,6 +223,7 @@ class UNetShape(Section):
     attention_heads: Positive = 8
     norm_groups: Positive = 32
     motion_max_frames: Positive = 24
+    audio_positions: bool = False  # fixed sinusoids on the audio tokens; untrained (embedded) audio features need them
 
 
 class TrainUnet(Training):

@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from transformers.models.videomae.configuration_videomae import VideoMAEConfig
 from transformers.models.videomae.modeling_videomae import VideoMAEForVideoClassification
 
+from latentsync import registry
 from latentsync.models import weights
 from latentsync.ops.losses import trepa_input
+
+KEY = "train_unet_stage2.teachers: published"
 
 Backend = Literal["published", "embedded"]
 
@@ -49,7 +52,7 @@ def perceptual(backend: Backend, seed: int = 0) -> nn.Module:
     """
     if backend == "published":
         net = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)  # random here: lpips would download otherwise
-        state = weights.lpips_vgg16_state(weights.read_foreign(weights.find_weights("vgg16")))
+        state = weights.lpips_vgg16_state(weights.read_foreign(registry.find("vgg16", key=KEY)))
         weights.load_strictly(net.net, state, "The file of the weights vgg16")
     else:
         with torch.random.fork_rng(devices=[]):
@@ -80,7 +83,7 @@ def video(backend: Backend, frames: int = 16, seed: int = 0) -> VideoTeacher:
                 f"train_unet_stage2.frames is {frames}, but the published TREPA teacher was trained on 16 frames; use "
                 "16, set losses.trepa to 0, or choose the embedded teachers."
             )
-        path = weights.find_weights("videomae_v2_giant")
+        path = registry.find("videomae", key=KEY)
         teacher = VideoTeacher(_config(VIDEOMAE_V2_GIANT))
         weights.load_strictly(teacher.net, weights.videomae_state(weights.read_foreign(path)), str(path))
     else:

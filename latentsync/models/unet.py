@@ -26,6 +26,8 @@ class UNetConfig:
     `motion`: where motion modules stand (stage 1: none; stage 2: all; stage2_efficient: decoder).
     `norm_groups` is meant for narrow nets. Upstream's motion modules always use 32 groups; so do ours where 32 divides
     the width, and norm_groups elsewhere.
+    `audio_positions` adds fixed sinusoids to the audio tokens, which attention cannot tell the order of otherwise.
+    Published nets lack it, having Whisper's trained features to tell time by; untrained features need it.
     """
 
     in_channels: int = 13
@@ -38,6 +40,7 @@ class UNetConfig:
     motion: Literal["none", "all", "decoder"] = "all"
     motion_max_frames: int = 24
     audio: bool = True
+    audio_positions: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "block_out_channels", tuple(self.block_out_channels))  # JSON knows lists only
@@ -125,6 +128,16 @@ class FeedForward(nn.Module):
         return self.net(x)
 
 
+def position_table(length: int, width: int) -> Tensor:
+    """Sines on even and cosines on odd channels (arXiv 1706.03762, Sec. 3.5): (length, width)."""
+    position = torch.arange(length)[:, None].float()
+    frequencies = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
+    table = torch.zeros(length, width)
+    table[:, 0::2] = torch.sin(position * frequencies)
+    table[:, 1::2] = torch.cos(position * frequencies)[:, : width // 2]
+    return table
+
+
 class TimeEmbedding(nn.Module):
     """Diffusion time t -> a vector: sinusoids (cosines first), then two linear layers."""
 
@@ -206,16 +219,11 @@ class SpatialTransformer(nn.Module):
 
 
 class PositionTable(nn.Module):
-    """Sinusoids over frames, sines on even channels; a buffer that upstream stores in the checkpoint."""
+    """Sinusoids over frames; a buffer that upstream stores in the checkpoint."""
 
     def __init__(self, width: int, max_frames: int):
         super().__init__()
-        position = torch.arange(max_frames)[:, None].float()
-        frequencies = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
-        table = torch.zeros(1, max_frames, width)
-        table[0, :, 0::2] = torch.sin(position * frequencies)
-        table[0, :, 1::2] = torch.cos(position * frequencies)[:, : width // 2]
-        self.register_buffer("pe", table)
+        self.register_buffer("pe", position_table(max_frames, width)[None])
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return x + self.pe[:, : x.shape[1]]
@@ -438,6 +446,8 @@ class UNet3D(nn.Module):
             )
         if audio is not None:
             audio = audio.reshape(b * f, *audio.shape[-2:])
+            if self.config.audio_positions:
+                audio = audio + position_table(*audio.shape[1:]).to(audio)
         time = self.time_embedding(torch.as_tensor(timesteps, device=sample.device).expand(b))
         x = self.conv_in(sample.permute(0, 2, 3, 4, 1).contiguous())
         skips = [x]

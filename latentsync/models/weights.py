@@ -1,11 +1,10 @@
 """Weights: the files we write, the published files we read, and every foreign key name, which stops here.
 
 Ours are safetensors with one metadata entry, JSON: {"config": how to build the network, ...}. Foreign pickles are read
-with weights_only=True. Published files lie in one folder: $LATENTSYNC_WEIGHTS, or ~/.cache/latentsync/weights.
+with weights_only=True. Where published files lie is registry.py's business.
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,41 +20,6 @@ from latentsync.records import replacing
 State = dict[str, Tensor]
 
 _METADATA = "latentsync"  # one entry only: safetensors writes several in random order, and bytes must not depend on it
-
-# name -> (path below the weights folder, what it is for). Urls, sums and licences: the registry, a later issue.
-PUBLISHED = {
-    "latentsync_unet": ("latentsync_unet.pt", "the trained LatentSync 1.5 or 1.6 U-Net"),
-    "sd15_unet": ("stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors", "starting from SD 1.5"),
-    "stable_syncnet": ("stable_syncnet.pt", "the trained StableSyncNet"),
-    "whisper_tiny": ("whisper/tiny.pt", "audio features"),
-    "sd_vae_ft_mse": ("sd-vae-ft-mse", "encoding pictures to latents and back"),
-    "vgg16": ("auxiliary/vgg16-397923af.pth", "the LPIPS loss"),
-    "videomae_v2_giant": ("auxiliary/vit_g_hybrid_pt_1200e_ssv2_ft.pth", "the TREPA loss"),
-    "syncnet_v2": ("auxiliary/syncnet_v2.model", "sync scores and offsets"),
-}  # fmt: skip
-
-
-def weights_dir() -> Path:
-    """The folder of published weights."""
-    return Path(os.environ.get("LATENTSYNC_WEIGHTS") or Path.home() / ".cache" / "latentsync" / "weights").expanduser()
-
-
-def find_weights(name: str, path: str | Path | None = None) -> Path:
-    """The file or folder of one published model; `path`, where the configuration gives one, overrides the place.
-
-    Raises:
-        ValueError: it is not there; the sentence names the file, the folder and what it is for.
-    """
-    relative, purpose = PUBLISHED[name]
-    found = Path(path).expanduser() if path else weights_dir() / relative
-    if not found.exists():
-        where = f"{found} does not exist" if path else f"{relative} is not in the weights folder {weights_dir()}"
-        raise ValueError(
-            f"The weights {name}, needed for {purpose}, are missing: {where}; put them there, name another folder in "
-            f"LATENTSYNC_WEIGHTS, or choose the embedded backend."
-        )
-    return found
-
 
 # --- ours -----------------------------------------------------------------------------------------------------------
 

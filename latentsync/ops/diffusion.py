@@ -1,10 +1,9 @@
-"""Diffusion as LatentSync does it: the schedule, the noise of a clip, one-step x0, and the DDIM loop with guidance.
+"""Diffusion as LatentSync does it: the schedule, the noise of a clip, one-step x0, and DDIM.
 
 Axes: b batch, c channels, f frames, h w; t is diffusion time, 0 .. 999. abar_t is the share of signal power left at t:
 x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (DDPM, arXiv 2006.11239, Eq. 4).
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -12,24 +11,13 @@ from torch import Tensor
 
 TRAIN_STEPS = 1000
 
-# LatentSync's scheduler_config.json plus the two diffusers defaults it relies on (prediction type, spacing).
-DDIM = {
-    "num_train_timesteps": TRAIN_STEPS,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-    "prediction_type": "epsilon",
-    "timestep_spacing": "leading",
-}
+BETA_START, BETA_END = 0.00085, 0.012
 
 
 @lru_cache
 def alphas_cumprod() -> Tensor:
     """abar_t for t = 0 .. 999, float32: betas are squares of a line ("scaled linear", Stable Diffusion)."""
-    betas = torch.linspace(DDIM["beta_start"] ** 0.5, DDIM["beta_end"] ** 0.5, TRAIN_STEPS) ** 2
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_STEPS) ** 2
     return (1 - betas).cumprod(0)
 
 
@@ -79,43 +67,20 @@ def unet_input(noisy: Tensor, mask: Tensor, masked: Tensor, reference: Tensor) -
     return torch.cat([noisy, mask.to(noisy).expand_as(noisy[:, :1]), masked, reference], dim=1)
 
 
-def ddim_timesteps(steps: int) -> list[int]:
-    """The t's that DDIM visits, "leading" spacing with an offset of 1: 951, 901, .. 51, 1 for 20 steps."""
-    return [step * (TRAIN_STEPS // steps) + 1 for step in reversed(range(steps))]
+def ddim_steps(steps: int) -> list[tuple[int, int]]:
+    """The pairs (t, next lower t) that DDIM visits, "leading" spacing with an offset of 1: 951, 901, .. 51, 1 for 20.
 
-
-def ddim(predict: Callable[[Tensor, int], Tensor], latents: Tensor, steps: int) -> Tensor:
-    """Denoise with DDIM, eta 0 (arXiv 2010.02502, Eq. 12), by diffusers' scheduler; `predict(x_t, t)` is the noise.
-
-    The last step goes to abar_0 = 0.99915, not to 1 (set_alpha_to_one is false).
+    The last pair ends below 0, which stands for abar_0 = 0.99915 and not for 1 (set_alpha_to_one is false).
     """
-    from diffusers import DDIMScheduler  # takes seconds to import, and only generation needs it
-
-    scheduler = DDIMScheduler(**DDIM)
-    scheduler.set_timesteps(steps)
-    for t in scheduler.timesteps.tolist():
-        latents = scheduler.step(predict(latents, t), t, latents).prev_sample
-    return latents
+    stride = TRAIN_STEPS // steps
+    return [(step * stride + 1, step * stride + 1 - stride) for step in reversed(range(steps))]
 
 
-def guided(
-    unet: Callable[[Tensor, Tensor, Tensor], Tensor],
-    conditions: tuple[Tensor, Tensor, Tensor],
-    audio: Tensor,
-    guidance: float,
-) -> Callable[[Tensor, int], Tensor]:
-    """A `predict` for `ddim`: the U-Net with classifier-free guidance (arXiv 2207.12598), or without where it is 1.
+def ddim_step(x_t: Tensor, eps: Tensor, t: int, following: int) -> Tensor:
+    """One step from t down to `following` without new noise (DDIM, arXiv 2010.02502, Eq. 12 with sigma = 0).
 
-    conditions: mask (1 = keep), masked latents, reference latents. audio: b f s d; zeros are the null condition.
+    The same numbers as diffusers' DDIMScheduler with LatentSync's settings, which a test compares.
     """
-
-    def predict(latents: Tensor, t: int) -> Tensor:
-        x = unet_input(latents, *conditions)
-        time = torch.full((len(x),), t, device=x.device)
-        if guidance == 1:
-            return unet(x, time, audio)
-        both = torch.cat([torch.zeros_like(audio), audio])
-        null, conditional = unet(torch.cat([x, x]), torch.cat([time, time]), both).chunk(2)
-        return null + guidance * (conditional - null)
-
-    return predict
+    abar, abar_next = (float(alphas_cumprod()[max(time, 0)]) for time in (t, following))
+    x0 = (x_t - (1 - abar) ** 0.5 * eps) / abar**0.5
+    return abar_next**0.5 * x0 + (1 - abar_next) ** 0.5 * eps
