@@ -1,0 +1,94 @@
+"""Make raw videos of synthetic talking heads, and write down the truth about them.
+
+Outputs: `truth` (truth.jsonl), `speakers` (speakers.csv), and beside truth the undeclared folder `videos/`, which the
+following steps read as if a camera had filled it. One row of truth for each video, sorted by id:
+
+    id, path            source_id and path below videos/, as in the ledgers
+    identity            name of the person who speaks; other_identity: of the second person, or null
+    faults              [] for a good video, else the one key of records.REASONS that it must be rejected for
+    kind                how the fault looks, e.g. "index cut off"; also which sort of two-face video, else null
+    copy_of             path of the video that this file repeats byte for byte, or null; whichever of the two ids sorts
+                        later is the one marked as duplicate
+    fps, vfr            nominal frame rate; whether the frames come at irregular times
+    n_frames, duration_s, width, height
+    face_px             width of the face in each shot, from cheek to cheek, as planned
+    offset_frames       at 25 frames a second; above 0 the picture is late: it shows at t the mouth of
+                        sound_opening(t - offset_frames / 25)
+    cuts_s              where a new shot begins
+    expected            one entry for each talking face of each shot: start_s, end_s, track ("speaker" or "silent": whose
+                        mouth the sound is not), side ("left", "right"; only where there are two), and the reason for
+                        which its clips must be rejected, null where they must be kept
+    sound_opening       how far the mouth of the sound is open at ticks k / 25 s, 0 to 1, whatever the picture shows
+
+A finished video is remembered in a journal and never made again, so a killed run carries on.
+"""
+
+import csv
+import io
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import cv2
+
+from latentsync.config import VERSIONS, MakeTalkers
+from latentsync.records import Journal, Row, fingerprint, write_ledger, write_text
+from latentsync.talkers.film import copy, film
+from latentsync.talkers.photo import photo
+from latentsync.talkers.plan import Take, plan
+
+WORKERS = 2  # OpenCV, numpy and x264 let go of the interpreter's lock, so threads do
+
+
+def run(cfg: MakeTalkers, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:
+    """Render what the journal does not know yet and write truth and speakers."""
+    folder = outputs["truth"].parent / "videos"
+    takes = plan(cfg)
+    keys = {take.path: fingerprint(take.described(), cfg.seed, VERSIONS["make_talkers"]) for take in takes}
+    cv2.setNumThreads(1)
+    with Journal(outputs["truth"].parent / "journal" / "videos.jsonl") as journal:
+        _remove_superseded(journal, keys, folder)
+        todo = [take for take in takes if not _finished(take, keys, journal, folder)]
+        if todo:
+            for mirrored in {take.look.mirrored for take in takes}:
+                photo(mirrored)  # mediapipe once, before the threads
+        for take, row in _rendered([take for take in todo if take.copy_of is None], cfg.seed, folder):
+            journal.append(keys[take.path], [row])
+        for take in todo:
+            if take.copy_of is not None:
+                copy(take, folder)
+                journal.append(keys[take.path], [film(take, cfg.seed, folder)])
+        rows = [journal.rows[keys[take.path]][0] for take in takes]
+    write_ledger(outputs["truth"], rows)
+    write_text(outputs["speakers"], _speakers(rows))
+
+
+def _finished(take: Take, keys: dict[str, str], journal: Journal, folder: Path) -> bool:
+    return keys[take.path] in journal.rows and (folder / take.path).is_file()
+
+
+def _rendered(takes: list[Take], seed: int, folder: Path) -> Iterable[tuple[Take, Row]]:
+    """Videos as they become ready; one person's videos follow one another, so that the drawn face is at hand."""
+    takes = sorted(takes, key=lambda take: (take.look.name, take.path))
+    with ThreadPoolExecutor(WORKERS) as pool:
+        futures = {pool.submit(film, take, seed, folder): take for take in takes}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _remove_superseded(journal: Journal, keys: dict[str, str], folder: Path) -> None:
+    """Delete videos that an earlier configuration of this run made under names of no use now; nothing else is touched."""
+    for [row] in journal.rows.values():
+        if row["path"] not in keys:
+            (folder / row["path"]).unlink(missing_ok=True)
+
+
+def _speakers(rows: list[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "speaker"))
+    writer.writerows(sorted((row["path"], row["identity"]) for row in rows))
+    return text.getvalue()
