@@ -16,7 +16,7 @@ SPEECH_BAND_HZ = (150.0, 4000.0)
 MIN_OVERLAP_TICKS = 25  # shorter common stretches say nothing; their place in the curve is 0
 STILL_MOUTH = 0.01  # standard deviation of the measured opening of a still mouth, in inter-ocular distances
 SILENCE = 1e-4  # standard deviation of the envelope of a sound at the 16-bit noise floor
-INDEPENDENT_PER_S = 7.5  # independent observations in a second of speech, measured; see envelope_curve
+INDEPENDENT_PER_S = 11.0  # independent observations in a second of speech, measured; see envelope_curve
 DISTANCE_EPSILON = 1e-6  # torch.nn.functional.pairwise_distance adds it to every difference
 
 

@@ -1,10 +1,10 @@
-"""select_clips: the only place with thresholds. Joins the scores by id, judges, splits by group, pairs picture and sound.
+"""select_clips: the only place with thresholds. Joins the scores by id, judges, splits by group, pairs for generation.
 
 Writes train, val and test (clip rows plus `split`, `group`, `offset_frames`: the offset to apply), pairs, rejected.csv
 (every row that is in none of them, with its reason, its sentence and its scores) and summary.json (ops/funnel.py).
 
-Splits persist: the undeclared file assignments.json remembers the split of every group that was ever selected, so that a
-new source moves nobody and a group that a threshold removed returns to its place. It counts only while val_share and
+Splits persist: the undeclared file assignments.json remembers the split of every group that was ever selected, so that
+a new source moves nobody and a group that a threshold removed returns to its place. It counts only while val_share and
 test_share are what they were; deleting it deals all groups anew. Nothing else of an earlier run has any influence.
 """
 
@@ -65,8 +65,8 @@ def join(sync_rows: list[Row], quality_rows: list[Row]) -> list[Row]:
     if quality.keys() != {row["id"] for row in sync_rows}:
         odd = sorted(quality.keys() ^ {row["id"] for row in sync_rows})
         raise ValueError(
-            f"score_sync and score_quality do not hold the same rows ({len(odd)} differ, the first is {odd[0]}); delete "
-            "both folders and run again."
+            f"score_sync and score_quality do not hold the same rows ({len(odd)} differ, the first is {odd[0]}); "
+            "delete both folders and run again."
         )
     verdict = ("status", "reason", "detail")
     rows = []

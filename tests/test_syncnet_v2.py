@@ -1,0 +1,96 @@
+"""The published SyncNet: keys, embeddings, distances and offset of golden/syncnet_v2, and what a wrong file says."""
+
+import json
+import sys
+import wave
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from latentsync.models import syncnet_v2
+from latentsync.ops import sync
+from latentsync.ops.mfcc import mfcc
+
+sys.path.insert(0, str(Path(__file__).parent))
+import hashed_syncnet  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(golden):
+    return golden("syncnet_v2")
+
+
+@pytest.fixture(scope="module")
+def embeddings(folder):
+    """(picture, sound) of the golden clip."""
+    state = hashed_syncnet.state_dict(folder)
+    check = json.loads((folder / "info.json").read_text())["hash_check"]
+    assert check
+    for key, (*first, total) in check.items():
+        values = state[key].double().flatten()
+        np.testing.assert_allclose(values[:4], first, rtol=1e-6)
+        assert float(values.sum()) == pytest.approx(total, rel=1e-5, abs=1e-3)
+    net = syncnet_v2.SyncNetV2()
+    net.load_state_dict(state)
+    frames = np.stack([cv2.imread(str(path)) for path in sorted((folder / "frames").glob("*.png"))])
+    with wave.open(str(folder / "audio_16k.wav")) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+    windows = min(len(frames), len(samples) // 640) - 5
+    return syncnet_v2.embed(net.eval(), frames, mfcc(samples), windows)
+
+
+def test_keys_and_size(folder):
+    wanted = json.loads((folder / "keys_full.json").read_text())
+    net = syncnet_v2.SyncNetV2()
+    assert {key: list(value.shape) for key, value in net.state_dict().items()} == wanted
+    assert sum(p.numel() for p in net.parameters()) == 13_631_616
+
+
+def test_embeddings_are_golden(folder, embeddings):
+    wanted = load_file(folder / "outputs.safetensors")
+    np.testing.assert_allclose(embeddings[0], wanted["video_embed"], atol=2e-3)
+    np.testing.assert_allclose(embeddings[1], wanted["audio_embed"], atol=2e-3)
+
+
+def test_distances_offset_and_confidence_are_golden(folder, embeddings):
+    wanted = load_file(folder / "outputs.safetensors")
+    real = json.loads((folder / "info.json").read_text())["real_net"]
+    np.testing.assert_allclose(sync.mean_distances(*embeddings, 15)[::-1], wanted["mean_dist"], atol=1e-3)
+    offset, confidence = sync.peak(sync.distance_curve(*embeddings, 15))
+    assert offset == real["offset"]
+    assert confidence == pytest.approx(real["conf"], abs=2e-3)
+
+
+def test_embeddings_do_not_depend_on_the_chunks(monkeypatch):
+    torch.manual_seed(0)
+    net = syncnet_v2.SyncNetV2().eval()
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (12, 224, 224, 3), np.uint8)
+    coefficients = mfcc(1000 * rng.standard_normal(12 * 640))
+    whole = syncnet_v2.embed(net, frames, coefficients, 7)
+    monkeypatch.setattr(syncnet_v2, "CHUNK_WINDOWS", 3)
+    for one, other in zip(whole, syncnet_v2.embed(net, frames, coefficients, 7), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="not found at .*syncnet_v2.model.*score_sync.backend to envelope"):
+        syncnet_v2.load(tmp_path / "syncnet_v2.model")
+
+
+def test_a_file_of_something_else_is_one_sentence(tmp_path):
+    path = tmp_path / "other.model"
+    torch.save({"weight": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match="does not hold the 102 tensors"):
+        syncnet_v2.load(path)
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path):
+    path = tmp_path / "evil.model"
+    torch.save(Path("anything"), path)
+    with pytest.raises(Exception, match="weights_only|Weights only"):
+        syncnet_v2.load(path)
