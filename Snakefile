@@ -4,6 +4,8 @@ The includes stand in the order of the data. Every rule calls one step of the pa
 here: a job is one shard of the sources, its output one ledger. `snakemake --cores all` runs the demo as cloned.
 """
 
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -41,8 +43,8 @@ rule train:
 
 
 onsuccess:
-    preparation.record_run(RUN, STARTED_S, "finished")
+    preparation.record_run(Path(RUN), STARTED_S, "finished")
 
 
 onerror:
-    preparation.record_run(RUN, STARTED_S, "failed")
+    preparation.record_run(Path(RUN), STARTED_S, "failed")
