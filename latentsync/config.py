@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 # Bumped by hand when a step would give other results from the same input: an edit that changes no result must not
 # cost anybody a week of GPU time.
@@ -195,6 +195,9 @@ class TrainSyncnet(Training):
     resolution: Positive = Field(256, description="side of the face fed to it, pixels")
     min_negative_frames: Positive = Field(1, description="negatives start at least this far away")
     max_negative_frames: Positive | None = Field(None, description="and at most this far; null: anywhere, as published")
+    colour_jitter: float = Field(0.0, ge=0, description="largest change of gain and level; published: none")
+    shift_px: int = Field(0, ge=0, description="largest shift of a window's pictures, pixels; published: none")
+    gain_db: float = Field(0.0, ge=0, description="largest change of loudness, dB; published: none")
     visual: SyncNetEncoder = Field(
         SyncNetEncoder(
             in_channels=48,
@@ -272,7 +275,13 @@ class Generate(Section):
     length: Literal["audio", "video"] = Field(
         "audio", description="what decides: audio loops or cuts the picture, video pads or cuts the sound"
     )
+    overlap: int = Field(
+        0, ge=0, le=15, description="frames that neighbouring windows share and fade over; published: none"
+    )
     crf: int = Field(13, ge=0, le=51, description="x264 quality of the result")
+    controls: int = Field(
+        0, ge=0, description="cross pairs generated once more with an untrained U-Net, as a control of the evaluation"
+    )
     torch_threads: Positive = Field(2, description="CPU threads")
 
 
@@ -281,12 +290,27 @@ class Enhance(Section):
 
     method: Literal["gfpgan", "codeformer", "gpen"] | None = Field(None, description="null: off")
     strength: Share = Field(0.8, description="0: untouched, 1: fully enhanced")
+    region: Literal["mouth", "face"] = Field(
+        "mouth", description="mouth: only what was generated is enhanced; face: all of the face"
+    )
+    lip_protection: Share = Field(0.5, description="0: lips are enhanced like the rest, 1: lips stay as generated")
+    crf: int = Field(13, ge=0, le=51, description="x264 quality of the result")
     weights: str | None = Field(None, description="file of the restorer; null: from the weights folder")
+
+    @field_validator("method")
+    @classmethod
+    def _has_a_network(cls, method: str | None) -> str | None:
+        if method not in (None, "gfpgan"):
+            raise ValueError(f"enhance.method is {method}, whose network is not part of this version; choose gfpgan or null.")
+        return method
 
 
 class Evaluate(Section):
     """Scores of what was generated, with controls."""
 
+    faces: Literal["mediapipe", "face_alignment"] = Field(
+        "mediapipe", description="landmarks that measure the mouth in written videos"
+    )
     syncnet_pairs: Positive = Field(600, description="balanced pairs for the SyncNet accuracy")
     bootstrap: Positive = Field(1000, description="resamples behind an interval")
     seed: int = Field(0, description="pairs and resamples")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from latentsync.ops.timing import SAMPLES_PER_TICK
+from latentsync.ops.timing import shifted_samples_of
 from latentsync.records import Row
 
 CACHE_BYTES = 2 << 30
@@ -45,6 +45,11 @@ def content_key(path: Path) -> str:
         file.seek(max(0, size - (1 << 16)))
         tail = file.read()
     return hashlib.sha256(b"%d:" % size + head + tail).hexdigest()[:16]
+
+
+def to_pixels(frames: np.ndarray) -> np.ndarray:
+    """Frames uint8 (f, h, w, 3) -> pixels float32 (3, f, h, w) in [-1, 1]."""
+    return (frames.transpose(3, 0, 1, 2) / np.float32(127.5) - 1).astype(np.float32)
 
 
 class ByteCache:
@@ -109,7 +114,7 @@ class ClipStore:
         from latentsync.media.read import read_flac
 
         row = self.rows[index]
-        start, stop = ((row[name] - row["offset_frames"]) * SAMPLES_PER_TICK for name in ("start_tick", "end_tick"))
+        start, stop = shifted_samples_of(row["start_tick"], row["end_tick"], row["offset_frames"])
         path = self.root / row["audio_file"]
         return self._cache.get(("audio", index), lambda: np.array(read_flac(path, start, stop), dtype=np.float32))
 

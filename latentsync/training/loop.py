@@ -34,7 +34,7 @@ class Context:
 
     device: torch.device
     generator: torch.Generator
-    """Seeded from (seed, rank, step), on the device."""
+    """Seeded from (seed, rank, step); on the CPU, so that noise is the same on every device."""
     log: bool = False
     """A row of the curve is due: the time for figures that cost something."""
     figures: dict[str, float] = field(default_factory=dict)
@@ -52,9 +52,9 @@ class Task:
     item: Callable[[int, np.random.Generator], dict[str, np.ndarray]]
     """(sample number, generator seeded from (seed, sample number)) -> arrays of one item; stacked to a batch."""
     losses: Callable[[nn.Module, dict[str, Tensor], Context], dict[str, Tensor]]
-    """Named scalar losses of a batch."""
+    """Named scalar losses of a batch; one that this batch has no item for is left out."""
     weights: Mapping[str, float]
-    """The total is the sum of the losses times these."""
+    """Every loss there can be; the total is the sum of losses times these."""
     validate: Callable[[nn.Module, Context], dict[str, float]] | None = None
     """Figures on fixed data, noted whenever a state is saved and at the end."""
 
@@ -65,15 +65,14 @@ class Progress:
     def __init__(self) -> None:
         self.step, self.validated = 0, 0
         self.rows: dict[int, dict[str, float]] = {}
-        self.sums: dict[str, float] = {}
-        self.n = 0
+        self.sums: dict[str, tuple[float, int]] = {}
 
     def add(self, values: Mapping[str, float]) -> None:
         """Count one more step with these losses."""
         self.step += 1
-        self.n += 1
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            total, n = self.sums.get(name, (0.0, 0))
+            self.sums[name] = total + value, n + 1
 
     def note(self, figures: Mapping[str, float]) -> None:
         """Put figures, if there are any, into the row of this step."""
@@ -82,9 +81,8 @@ class Progress:
 
     def flush(self) -> None:
         """Put the mean losses since the last row into the row of this step."""
-        if self.n:
-            self.note({name: total / self.n for name, total in self.sums.items()})
-            self.sums, self.n = {}, 0
+        self.note({name: total / n for name, (total, n) in self.sums.items()})
+        self.sums = {}
 
 
 def fit(task: Task, cfg: Training, *, folder: Path, facts: Any, curve: Path) -> None:
@@ -199,8 +197,7 @@ class _Trainer:
         """Seed everything that draws in this step, dropout included, from (seed, rank, step)."""
         seed = np.random.SeedSequence([self.cfg.seed, self.accelerator.process_index, step]).generate_state(2)
         torch.manual_seed(int(seed[0]))
-        generator = torch.Generator(self.accelerator.device).manual_seed(int(seed[1]))
-        return Context(self.accelerator.device, generator, log)
+        return Context(self.accelerator.device, torch.Generator().manual_seed(int(seed[1])), log)
 
     def batches(self) -> Iterator[list[dict[str, Tensor]]]:
         """The micro-batches of every step still to do, on the device; a thread prepares the next ones meanwhile."""
@@ -227,12 +224,12 @@ class _Trainer:
                     for batch in arrays
                 ]
 
-    def step(self, batches: list[dict[str, Tensor]], context: Context) -> dict[str, Tensor]:
-        """One optimiser step; the detached losses, with their weighted sum as `loss`."""
+    def step(self, batches: list[dict[str, Tensor]], context: Context) -> dict[str, list[Tensor]]:
+        """One optimiser step; the detached losses of every micro-batch, with their weighted sum as `loss`."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.cfg.learning_rate * _pace(self.cfg, self.progress.step)
         self.model.train()
-        sums: dict[str, Tensor] = {}
+        values: dict[str, list[Tensor]] = {}
         for batch in batches:
             with self.accelerator.accumulate(self.model):
                 with self.accelerator.autocast():
@@ -244,16 +241,20 @@ class _Trainer:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             for name, loss in {"loss": total, **losses}.items():
-                sums[name] = sums.get(name, 0) + loss.detach().float() / len(batches)
+                values.setdefault(name, []).append(loss.detach().float())
         if self.ema:
             self.ema.step(self.trained)
-        return sums
+        return values
 
-    def agree(self, losses: dict[str, Tensor], stop: list[int]) -> tuple[dict[str, float], bool]:
-        """Means over the processes, and whether a signal reached any of them."""
-        flag = torch.tensor(float(len(stop)), device=self.accelerator.device)
-        *values, flag = self.accelerator.reduce(torch.stack([*losses.values(), flag]), "mean").tolist()
-        return dict(zip(losses, values, strict=True)), flag > 0
+    def agree(self, values: dict[str, list[Tensor]], stop: list[int]) -> tuple[dict[str, float], bool]:
+        """Mean losses over micro-batches and processes, and whether a signal reached any process."""
+        names = ["loss", *self.task.weights]
+        zero = torch.zeros((), device=self.accelerator.device)
+        sums = [sum(values.get(name, []), zero) for name in names]
+        counts = [zero + len(values.get(name, [])) for name in names]
+        numbers = self.accelerator.reduce(torch.stack([*sums, *counts, zero + len(stop)]), "sum").tolist()
+        means = zip(names, numbers, numbers[len(names) :], strict=False)
+        return {name: total / n for name, total, n in means if n}, numbers[-1] > 0
 
     def require_finite(self, values: Mapping[str, float]) -> None:
         """Stop at the first loss that is no number; nothing is saved then."""

@@ -25,10 +25,13 @@ from latentsync.config import VERSIONS, Training
 KEPT_STATES = 2
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def stamp(path: Path) -> str:
+    """16 hex digits over the whole content of a weights file, or over the files of a folder."""
+    digest = hashlib.sha256()
+    for part in sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]:
+        with open(part, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def ranks() -> PartialState:

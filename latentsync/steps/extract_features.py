@@ -1,0 +1,91 @@
+"""What the U-Net's training reads again and again, computed once per clip: sound features and VAE moments.
+
+One safetensors file per clip, named by the clip and by a hash of everything that went into it:
+    mel              float32 80 t        SyncNet's mel of the whole clip
+    whisper          float16 t50 s d     the audio encoder's states, 50 rows a second
+    face_moments     float16 f 2c h w    VAE moments (mean, log variance) of the faces
+    masked_moments   float16 f 2c h w    the same of the faces with the mouth region blanked (hole = mid grey)
+Moments, not latents: latents are drawn anew whenever they are used.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from latentsync import records
+from latentsync.config import VERSIONS, ExtractFeatures
+from latentsync.data.clips import ClipStore, to_pixels
+from latentsync.models import audio_encoder, vae, weights
+from latentsync.ops.mask import keep_mask
+from latentsync.records import Row
+from latentsync.training import state
+
+
+def run(cfg: ExtractFeatures, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
+    """Clips of train, val and test -> a ledger whose rows name a file of features each."""
+    torch.set_num_threads(cfg.torch_threads)
+    ledger = outputs["ledger"]
+    root = records.run_dir(ledger)
+    vae_path = inputs["vae"][0] if inputs.get("vae") else weights.find_weights("sd_vae_ft_mse", cfg.vae_weights)
+    encoder_path = None
+    if cfg.audio_encoder == "whisper":
+        encoder_path = weights.find_weights("whisper_tiny", cfg.whisper_weights)
+    rows = [row | {"split": split} for split in ("train", "val", "test") for row in records.read_ledgers(inputs[split])]
+    clips = ClipStore(rows, root)
+    facts = {
+        "vae": state.stamp(vae_path),
+        "audio_encoder": {
+            "backend": cfg.audio_encoder,
+            "weights": state.stamp(encoder_path) if encoder_path else None,
+            "width": cfg.width,
+            "layers": cfg.layers,
+        },
+    }
+    keys = [records.fingerprint(fact, facts, VERSIONS["extract_features"]) for fact in clips.facts()]
+    keyed = [row | facts | {"features_key": key} for row, key in zip(rows, keys, strict=True)]
+    number = {(row["id"], row["split"]): index for index, row in enumerate(rows)}
+
+    @cache  # loaded when the first clip needs them: a second run needs neither
+    def extractor() -> _Extractor:
+        encoder = audio_encoder.build(cfg.audio_encoder, width=cfg.width, layers=cfg.layers, path=encoder_path)
+        return _Extractor(encoder, vae_path, cfg.batch_size)
+
+    def work(row: Row) -> list[Row]:
+        file = f"{ledger.parent.name}/media/{row['id']}.{row['features_key']}.safetensors"
+        if not (root / file).exists():  # the name says what is in it
+            with records.replacing(root / file) as temporary:
+                save_file(extractor().features(clips, number[row["id"], row["split"]]), temporary)
+        return [row | {"features_file": file}]
+
+    records.run_shard(ledger, keyed, cfg, VERSIONS["extract_features"], work)
+
+
+class _Extractor:
+    """The two encoders, on the GPU where there is one."""
+
+    def __init__(self, encoder: audio_encoder.WhisperFeatures, vae_path: Path, batch_size: int):
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.encoder, self.batch_size = encoder, batch_size
+        self.encoder.encoder.to(self.device)
+        self.vae = vae.load(vae_path).to(self.device)
+
+    def features(self, clips: ClipStore, index: int) -> dict[str, np.ndarray]:
+        """All arrays of one clip."""
+        pixels = to_pixels(clips.frames(index, 0, clips.n_frames(index))).swapaxes(0, 1)
+        return {
+            "mel": clips.mel(index),
+            "whisper": self.encoder.features(clips.audio(index)).astype(np.float16),
+            "face_moments": self._moments(pixels),
+            "masked_moments": self._moments(pixels * keep_mask(pixels.shape[-1])),
+        }
+
+    @torch.inference_mode()
+    def _moments(self, pixels: np.ndarray) -> np.ndarray:
+        parts = [
+            vae.encode_moments(self.vae, torch.from_numpy(np.ascontiguousarray(some)).to(self.device)).half().cpu()
+            for some in np.split(pixels, range(self.batch_size, len(pixels), self.batch_size))
+        ]
+        return torch.cat(parts).numpy()

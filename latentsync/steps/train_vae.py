@@ -1,0 +1,114 @@
+"""Train the small VAE of runs that have no published one: L1 + MSE of the pixels and a little KL, nothing perceptual.
+
+A share of the pictures is masked as the U-Net's conditions are (hole = mid grey), since those are encoded too.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import Tensor, nn
+
+from latentsync import records
+from latentsync.config import TrainVae
+from latentsync.data.clips import ClipStore, require_frames, to_pixels
+from latentsync.data.sampler import EpochSampler
+from latentsync.models import vae as vaes
+from latentsync.ops.mask import keep_mask
+from latentsync.training import loop, state
+
+MEASURED_FRAMES = 256  # fixed frames behind validation and scaling factor
+ENCODED_AT_ONCE = 32
+
+
+class Autoencode(nn.Module):
+    """The VAE as one call, which is what several processes can train."""
+
+    def __init__(self, vae: AutoencoderKL):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pixels n c h w -> the same pixels through drawn latents, and the mean KL of a latent number (nats)."""
+        posterior = self.vae.encode(pixels).latent_dist
+        latents = vaes.sample(self.vae, posterior.parameters, generator)
+        return vaes.decode(self.vae, latents), posterior.kl().mean() / latents[0].numel()
+
+
+def run(cfg: TrainVae, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
+    """Clips of train and val -> weights (their latents' standard deviation in the metadata) and the loss curve."""
+    root = records.run_dir(outputs["weights"])
+    way_out = "add videos, or relax the thresholds of select_clips"
+    train, val = (records.read_ledgers(inputs[name]) for name in ("train", "val"))
+    clips = ClipStore(require_frames(train, 1, at_least=1, what="train_vae", way_out=way_out), root)
+    shown = ClipStore(val, root)
+    torch.manual_seed(cfg.seed)
+    vae = vaes.build(cfg)
+    if cfg.gradient_checkpointing:
+        vae.enable_gradient_checkpointing()
+    with state.only_writer(outputs["weights"].parent / "state") as folder:
+        facts = {"train": clips.facts(), "val": shown.facts()}
+        loop.fit(_task(cfg, vae, clips, shown), cfg, folder=folder, facts=facts, curve=outputs["curve"])
+        if loop.is_main():
+            scaling_factor = 1 / _latent_std(vae.to(loop.device()), clips)
+            vaes.save(outputs["weights"], vae, scaling_factor, resolution=clips.rows[0]["resolution"])
+
+
+def _task(cfg: TrainVae, vae: AutoencoderKL, clips: ClipStore, shown: ClipStore) -> loop.Task:
+    pick = EpochSampler(len(clips), cfg.seed)
+
+    def item(number: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        index = pick(number)
+        frame = int(rng.integers(clips.n_frames(index)))
+        pixels = to_pixels(clips.frames(index, frame, frame + 1))[:, 0]
+        if rng.random() < cfg.flip_share:
+            pixels = pixels[:, :, ::-1]
+        if rng.random() < cfg.masked_share:
+            pixels = pixels * keep_mask(pixels.shape[-1])
+        return {"pixels": np.ascontiguousarray(pixels)}
+
+    def losses(model: nn.Module, batch: dict[str, Tensor], context: loop.Context) -> dict[str, Tensor]:
+        decoded, kl = model(batch["pixels"], context.generator)
+        l1, mse = F.l1_loss(decoded, batch["pixels"]), F.mse_loss(decoded, batch["pixels"])
+        return {"l1": l1, "mse": mse, "kl": kl}
+
+    def validate(model: nn.Module, context: loop.Context) -> dict[str, float]:
+        pixels = fixed_frames(shown).to(context.device)
+        masked = pixels * torch.tensor(keep_mask(pixels.shape[-1]), device=context.device)
+        return {"val_psnr_db": psnr_db(model.vae, pixels), "val_masked_psnr_db": psnr_db(model.vae, masked)}
+
+    weights = {"l1": 1.0, "mse": 1.0, "kl": cfg.kl_weight}
+    return loop.Task("train_vae", Autoencode(vae), item, losses, weights, validate if len(shown) else None)
+
+
+def fixed_frames(clips: ClipStore) -> Tensor:
+    """At most MEASURED_FRAMES frames, spread evenly over all clips: pixels n 3 h w."""
+    total = sum(clips.n_frames(index) for index in range(len(clips)))
+    stride = -(-total // MEASURED_FRAMES)
+    chosen = [
+        clips.frames(index, frame, frame + 1)
+        for index in range(len(clips))
+        for frame in range(index % stride, clips.n_frames(index), stride)
+    ]
+    return torch.from_numpy(to_pixels(np.concatenate(chosen))).transpose(0, 1).contiguous()
+
+
+def psnr_db(vae: AutoencoderKL, pixels: Tensor) -> float:
+    """Peak signal to noise of pictures through the most likely latents, over all pixels together."""
+    squares = [
+        F.mse_loss(vaes.decode(vae, vaes.mode(vae, vaes.encode_moments(vae, some))).clamp(-1, 1), some, reduction="sum")
+        for some in pixels.split(ENCODED_AT_ONCE)
+    ]
+    return float(10 * torch.log10(4 * pixels.numel() / torch.stack(squares).sum()))
+
+
+@torch.inference_mode()
+def _latent_std(vae: AutoencoderKL, clips: ClipStore) -> float:
+    """Standard deviation of drawn latents over fixed frames of the training clips; as in Stable Diffusion, over all
+    channels together (arXiv 2112.10752, App. G)."""
+    pixels = fixed_frames(clips).to(next(vae.parameters()).device)
+    generator = torch.Generator().manual_seed(0)
+    latents = [vaes.sample(vae, vaes.encode_moments(vae, some), generator) for some in pixels.split(ENCODED_AT_ONCE)]
+    return float(torch.cat(latents).std())
