@@ -1,0 +1,136 @@
+"""align_faces: follow the faces of each segment and write their aligned crops, the only pictures this pipeline encodes.
+
+One decode, a dozen frames in memory at most: a crop is cut as soon as the anchors of its frame are final. Faces are
+followed through the source frames that the segment shows, each once, and then laid out on its 25 fps ticks, so a frame
+that stands for two ticks looks the same in both.
+
+A segment becomes one row of kind clip for each face, the widest first (t0), with
+  crop_file      mp4, 25 fps, R x R; one frame for each tick of the clip
+  geometry_file  npz: matrices float32 [n, 2, 3] (source pixels -> unstretched crop pixels), landmarks float32 [n, P, 2]
+                 (source pixels), found bool [n], mouth_opening float32 [n] (NaN where not found)
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from latentsync.config import VERSIONS, AlignFaces
+from latentsync.lipsync.paste import align_face
+from latentsync.lipsync.tracking import Track, track_faces
+from latentsync.media.read import read_frames
+from latentsync.media.write import VideoWriter
+from latentsync.models.faces import Detector, open_detector
+from latentsync.ops.geometry import similarity
+from latentsync.ops.timing import TICKS_PER_S
+from latentsync.records import Rejection, Row, clip_id, read_ledger, replacing, run_dir, run_shard
+
+
+def run(cfg: AlignFaces, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:
+    """Ledger of segments -> ledger of clips, crops and geometry in the folder media beside it."""
+    [ledger] = inputs["segment"]
+    root, media = run_dir(outputs["ledger"]), outputs["ledger"].parent / "media"
+    with open_detector(cfg.backend, cfg.max_faces) as detector:
+
+        def work(row: Row) -> list[Row]:
+            return align_segment(row, cfg, detector, sources / row["path"], root, media)
+
+        run_shard(outputs["ledger"], read_ledger(ledger), cfg, VERSIONS["align_faces"], work)
+
+
+def align_segment(row: Row, cfg: AlignFaces, detector: Detector, video: Path, root: Path, media: Path) -> list[Row]:
+    """The clips of one segment.
+
+    Raises:
+        Rejection: no_face.
+    """
+    shown = np.load(root / row["ticks_file"])[row["start_tick"] : row["end_tick"]]
+    indices, first_tick, repeats = np.unique(shown, return_index=True, return_counts=True)
+    max_gap = round(cfg.max_gap_ticks * len(indices) / len(shown))
+    with _CropWriters(media, row["id"], cfg) as writers:
+
+        def settled(birth: int, number: int, picture: np.ndarray, anchors: np.ndarray) -> None:
+            face = align_face(picture, similarity(anchors, cfg.resolution), cfg.resolution)
+            writers.write(birth, face, int(repeats[number]))
+
+        frames = (picture for _, picture in read_frames(video, indices))
+        tracks = track_faces(frames, detector, max_gap, settled)
+    if not tracks:
+        writers.keep({})
+        raise Rejection("no_face", f"no face was found in {len(indices)} frames")
+    most = int(np.sum([_on_frames(track, len(indices)) for track in tracks], 0).max())
+    rows, names = [], {}
+    for number, track in enumerate(tracks):
+        start_tick = row["start_tick"] + int(first_tick[track.start])
+        end_tick = row["start_tick"] + int(first_tick[track.stop - 1] + repeats[track.stop - 1])
+        ident = clip_id(row["source_id"], start_tick, end_tick, number)
+        names[track.birth] = media / f"{ident}.mp4"
+        geometry_file = media / f"{ident}.npz"
+        found = _write_geometry(geometry_file, track, repeats[track.start : track.stop], cfg.resolution)
+        rows.append(
+            row
+            | {
+                "kind": "clip",
+                "id": ident,
+                "segment_id": row["id"],
+                "track": number,
+                "start_tick": start_tick,
+                "end_tick": end_tick,
+                "crop_file": names[track.birth].relative_to(root).as_posix(),
+                "geometry_file": geometry_file.relative_to(root).as_posix(),
+                "resolution": cfg.resolution,
+                "face_px": round(track.face_px, 1),
+                "face_share": round(float(found.mean()), 4),
+                "n_faces": most,
+            }
+        )
+    writers.keep(names)
+    return rows
+
+
+def _on_frames(track: Track, n_frames: int) -> np.ndarray:
+    """1 at each frame of the segment in which the track's face was seen."""
+    seen = np.zeros(n_frames, int)
+    seen[track.start : track.stop] = track.found
+    return seen
+
+
+def _write_geometry(path: Path, track: Track, repeats: np.ndarray, resolution: int) -> np.ndarray:
+    """Write the arrays of one clip, one entry for each tick; returns `found`. numpy dates its zip members 1980."""
+    matrices = np.array([similarity(anchors, resolution) for anchors in track.anchors])
+    found = np.repeat(track.found, repeats)
+    with replacing(path) as temporary:
+        np.savez(
+            temporary,
+            matrices=np.repeat(matrices, repeats, 0).astype(np.float32),
+            landmarks=np.repeat(track.landmarks, repeats, 0),
+            found=found,
+            mouth_opening=np.repeat(track.mouth_opening, repeats),
+        )
+    return found
+
+
+class _CropWriters(ExitStack):
+    """A crop video for each face as it comes up; which of them stay, and by what names, is known at the end."""
+
+    def __init__(self, media: Path, segment: str, cfg: AlignFaces):
+        super().__init__()
+        self.media, self.segment, self.cfg = media, segment, cfg
+        self.writers: dict[int, VideoWriter] = {}
+
+    def write(self, birth: int, face: np.ndarray, times: int) -> None:
+        """Append a face to the video of the birth number, once for each tick that shows it."""
+        if birth not in self.writers:
+            path, side = self.media / f".{self.segment}-{birth}.mp4", self.cfg.resolution
+            writer = VideoWriter(path, TICKS_PER_S, side, side, crf=self.cfg.crf)
+            self.writers[birth] = self.enter_context(writer)
+        for _ in range(times):
+            self.writers[birth].write(face)
+
+    def keep(self, names: dict[int, Path]) -> None:
+        """Once the files are closed: give those of these births their names and delete the others."""
+        for birth, writer in self.writers.items():
+            if birth in names:
+                writer.path.replace(names[birth])
+            else:
+                writer.path.unlink()
