@@ -58,9 +58,9 @@ def test_runs_end_where_the_label_changes():
     assert timeline.runs(np.array([2])) == [(0, 1, 2)]
 
 
-def test_blocks_read_forwards_and_show_backwards():
+def test_legs_run_one_way():
     order, _, _ = timeline.lay_out(np.arange(10) / 25, 0.4, 1.0)
-    blocks = timeline.in_blocks(order, 4)
-    assert [shown for _, piece in blocks for shown in piece] == order.tolist()
-    for read, shown in blocks:
-        assert read == sorted(set(shown)) and len(shown) <= 4
+    legs = timeline.legs(order)
+    assert [leg.tolist() for leg in legs] == [list(range(10)), list(range(9, -1, -1)), list(range(5))]
+    assert [leg.tolist() for leg in timeline.legs(np.zeros(3, int))] == [[0], [0], [0]]
+    assert [leg.tolist() for leg in timeline.legs(np.array([1, 2, 4, 3]))] == [[1, 2, 4], [3]]

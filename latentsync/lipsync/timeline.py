@@ -68,10 +68,15 @@ def windows(length: int, frames: int, overlap: int) -> list[tuple[int, int]]:
     return [(start, min(start + frames, length)) for start in starts]
 
 
-def in_blocks(order: np.ndarray, block: int) -> list[tuple[list[int], list[int]]]:
-    """Cut the order into pieces that can be read forwards: [(sorted distinct frames to read, frames to show)].
-
-    A piece shows at most `block` frames, which is what a reader must hold at once when the picture runs backwards.
-    """
-    pieces = [order[start : start + block].tolist() for start in range(0, len(order), block)]
-    return [(sorted(set(piece)), piece) for piece in pieces]
+def legs(order: np.ndarray) -> list[np.ndarray]:
+    """Cut the order where it turns: each leg runs strictly up or strictly down (a lone frame is a leg of its own)."""
+    order = np.asarray(order)
+    cuts, direction = [0], 0
+    for at in range(1, len(order)):
+        step = int(np.sign(order[at] - order[at - 1]))
+        if step == 0 or (direction and step != direction):
+            cuts.append(at)
+            direction = 0
+        else:
+            direction = step
+    return [order[start:stop] for start, stop in zip(cuts, [*cuts[1:], len(order)], strict=True)]

@@ -1,0 +1,275 @@
+"""Lip-sync one video: every native frame is kept, its mouth redrawn to the sound at its own time, written in one pass.
+
+Two readings of the video: the first tracks faces, the second renders. Never more than a window of frames is held, so a
+long video takes no more memory than a short one (landmarks and sound features apart: about 0.5 MB a second).
+Frames whose face was not found, or is not the speaker's, pass through as they are and are counted with their reason.
+
+Axes: f frames, c channels, h w pixels or latent cells, s audio tokens, d their width.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentsync.config import Generate
+from latentsync.lipsync import planes, sampling, timeline
+from latentsync.lipsync.paste import align_face
+from latentsync.lipsync.speakers import PASSED_THROUGH, speaking
+from latentsync.lipsync.tracking import Track
+from latentsync.media import probe
+from latentsync.media.read import read_video_frames
+from latentsync.media.write import VideoWriter
+from latentsync.models import vae as vaes
+from latentsync.models.audio_encoder import WhisperFeatures, tokens_at
+from latentsync.ops import geometry
+from latentsync.ops.mask import keep_mask, latent_mask
+from latentsync.ops.timing import SAMPLE_RATE_HZ, WHISPER_ROWS_PER_S
+
+BACKWARDS_BLOCK = 32  # frames held at once while the picture runs backwards
+
+
+@dataclass(frozen=True)
+class Models:
+    """The networks behind one generation, on one device."""
+
+    unet: sampling.Unet
+    vae: Any
+    encoder: WhisperFeatures
+    resolution: int
+    """Side of the face, pixels."""
+    frames: int
+    """Frames per window, as in training."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def autocast(self):
+        """fp16 on a GPU, as published; float32 on a CPU."""
+        return torch.autocast("cuda", torch.float16) if self.device.type == "cuda" else nullcontext()
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What drives the mouth and what is heard."""
+
+    heard_by_model: np.ndarray
+    """float32 [n], 16 kHz mono, from time zero."""
+    written: np.ndarray | None = None
+    """float32 [n], mono at `rate_hz`, written as AAC; None: `copied_from`'s packets."""
+    rate_hz: int = SAMPLE_RATE_HZ
+    copied_from: Path | None = None
+
+    @property
+    def length_s(self) -> float:
+        """Seconds of driving sound."""
+        return len(self.heard_by_model) / SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each written frame shows."""
+
+    order: np.ndarray
+    """int64 [m], source frame."""
+    times_s: np.ndarray
+    """float64 [m]."""
+    end_s: float
+    labels: np.ndarray
+    """int64 [m], index of the track that speaks, or a key of PASSED_THROUGH."""
+    matrices: np.ndarray
+    """float64 [m, 2, 3], displayed source pixels -> crop pixels; NaN where nothing is generated."""
+
+
+def lip_sync(
+    video: Path,
+    sound: Sound,
+    out: Path,
+    models: Models,
+    cfg: Generate,
+    tracks: Sequence[Track],
+    chosen: Sequence[int] = (),
+) -> dict[str, Any]:
+    """Write `out`: the video with the mouths of the speaking track redrawn to the sound.
+
+    Args:
+        video: the source; never changed.
+        sound: drives the mouth and is muxed.
+        out: an mp4 in the source's resolution, pixel format and frame times.
+        models: the networks.
+        cfg: steps, guidance, seed, length, crf, overlap.
+        tracks: faces of the video, from `speakers.track_video`.
+        chosen: tracks that speak for certain; without them the largest face of each stretch of time does.
+
+    Returns:
+        n_frames, n_generated, passed_through {reason: frames}, and arrays `order`, `times_s`, `matrices` [m, 2, 3] from
+        pixels of the file to crop pixels.
+    """
+    found = probe.timeline(video)
+    plan = make_plan(found, tracks, chosen, sound.length_s if cfg.length == "audio" else None, models.resolution)
+    features = models.encoder.features(sound.heard_by_model)
+    features = torch.from_numpy(features).to(models.device)
+    frames = in_order(video, plan.order)
+    first = next(frames)
+    matrices = plan.matrices @ planes.to_displayed(first)
+    with _writer(out, first, found, plan, sound, cfg) as writer:
+        frames = _put_back(first, frames)
+        for start, stop, label in timeline.runs(plan.labels):
+            if label < 0:
+                for _ in range(start, stop):
+                    writer.write_frame(next(frames))
+                continue
+            run = Run(matrices[start:stop], whisper_centres(plan.times_s[start:stop]))
+            for frame in _redrawn(frames, run, features, models, cfg, writer.pix_fmt):
+                writer.write_frame(frame)
+    passed = Counter(PASSED_THROUGH[label] for label in plan.labels.tolist() if label < 0)
+    return {
+        "n_frames": len(plan.order),
+        "n_generated": int((plan.labels >= 0).sum()),
+        "passed_through": dict(sorted(passed.items())),
+        "order": plan.order,
+        "times_s": plan.times_s,
+        "matrices": matrices,
+    }
+
+
+def make_plan(
+    found: probe.Timeline, tracks: Sequence[Track], chosen: Sequence[int], wanted_s: float | None, resolution: int
+) -> Plan:
+    """Order, times, speaking tracks and alignment of all written frames."""
+    n_frames = len(found.pts)
+    source_times = (found.pts - found.pts[0]) * float(found.time_base)
+    source_end = float((found.end_pts - int(found.pts[0])) * found.time_base)
+    order, times_s, end_s = timeline.lay_out(source_times, source_end, wanted_s)
+    labels = speaking(tracks, n_frames, chosen)
+    matrices = np.full((n_frames, 2, 3), np.nan)
+    for index, track in enumerate(tracks):
+        for frame in range(track.start, track.stop):
+            if labels[frame] == index:
+                matrices[frame] = geometry.similarity(track.anchors[frame - track.start], resolution)
+    return Plan(order, times_s, end_s, labels[order], matrices[order])
+
+
+def whisper_centres(times_s: np.ndarray) -> np.ndarray:
+    """The row of sound features nearest to each time, int64 [n]; at k / 25 s it is row 2 k, as published."""
+    return np.floor(np.round(np.asarray(times_s) * WHISPER_ROWS_PER_S, 6) + 0.5).astype(np.int64)
+
+
+def in_order(video: Path, order: np.ndarray) -> Iterator[av.VideoFrame]:
+    """Decoded frames in the written order; backwards in blocks, so that no more than a block is held."""
+    for leg in timeline.legs(order):
+        if len(leg) > 1 and leg[1] < leg[0]:
+            for start in range(0, len(leg), BACKWARDS_BLOCK):
+                block = leg[start : start + BACKWARDS_BLOCK][::-1]
+                yield from reversed([frame for _, frame in read_video_frames(video, block)])
+        else:
+            yield from (frame for _, frame in read_video_frames(video, leg))
+
+
+def _put_back(first: av.VideoFrame, rest: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    yield first
+    yield from rest
+
+
+def _writer(
+    out: Path, first: av.VideoFrame, found: probe.Timeline, plan: Plan, sound: Sound, cfg: Generate
+) -> VideoWriter:
+    """A writer with the source's size, format and clock; a constant rate stays exact, other times are kept."""
+    steps = np.unique(np.append(np.diff(found.pts), found.end_pts - found.pts[-1]))
+    constant = len(steps) == 1
+    rate = 1 / (int(steps[0]) * found.time_base) if constant else Fraction(found.info.fps).limit_denominator(1001)
+    written = sound.written
+    if written is not None:  # as long as the picture, to the sample; silence behind the end
+        samples = round(plan.end_s * sound.rate_hz)
+        written = np.pad(written[:samples], (0, max(0, samples - len(written))))
+    return VideoWriter(
+        out,
+        rate,
+        first.width,
+        first.height,
+        crf=cfg.crf,
+        audio=written,
+        audio_rate_hz=sound.rate_hz,
+        copy_audio_from=sound.copied_from,
+        frame_times=None if constant else plan.times_s,
+        end_s=None if constant else plan.end_s,
+        like=first,
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stretch of written frames that follow one face."""
+
+    matrices: np.ndarray
+    """float64 [n, 2, 3], pixels of the file -> crop pixels."""
+    centres: np.ndarray
+    """int64 [n], rows of sound features."""
+
+
+def _redrawn(
+    frames: Iterator[av.VideoFrame], run: Run, features: Tensor, models: Models, cfg: Generate, pix_fmt: str
+) -> Iterator[av.VideoFrame]:
+    """The frames of a run with new mouths, in order. `features` t s d of the whole sound."""
+    mask = torch.from_numpy(latent_mask(models.resolution)).to(models.device)
+    noise = sampling.shared_noise(cfg.seed, *mask.shape).to(models.device)
+    held: list[av.VideoFrame] = []  # read but not yet written
+    seen = torch.zeros(0)  # f 2c h w, conditions of the last frames read
+    n_read = 0
+
+    def latents_of(window: sampling.Window) -> Tensor:
+        nonlocal seen, n_read
+        start, stop = window
+        new = [yuv(next(frames), pix_fmt) for _ in range(n_read, stop)]
+        faces = [
+            align_face(planes.native_rgb(frame), matrix, models.resolution)
+            for frame, matrix in zip(new, run.matrices[n_read:stop], strict=True)
+        ]
+        held.extend(new)
+        n_read = stop
+        conditions = encode(models, np.stack(faces))
+        seen = torch.cat([seen, conditions])[start - stop :] if len(seen) else conditions
+        audio = tokens_at(features, run.centres[start:stop])
+        with models.autocast():
+            masked, reference = seen.chunk(2, dim=1)
+            return sampling.denoise(models.unet, noise, mask, masked, reference, audio, cfg.steps, cfg.guidance).float()
+
+    spans = timeline.windows(len(run.matrices), models.frames, min(cfg.overlap, models.frames - 1))
+    for start, latents in sampling.joined(spans, latents_of):
+        for index, face in enumerate(decode(models, latents)):
+            yield planes.paste_face(held[index], face, run.matrices[start + index], models.resolution)
+        del held[: len(latents)]
+
+
+def yuv(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
+    """The frame in the pixel format that will be written; almost always it has it already."""
+    if frame.format.name == pix_fmt:
+        return frame
+    return frame.reformat(format=pix_fmt, dst_colorspace=frame.colorspace, dst_color_range=frame.color_range, threads=1)
+
+
+@torch.inference_mode()
+def encode(models: Models, faces: np.ndarray) -> Tensor:
+    """Latents f 2c h w of faces uint8 (f, R, R, 3): with the mouth region blanked (mid grey), then as they are.
+
+    The most likely latents, not a draw: a draw for every frame, as published, is noise that flickers.
+    """
+    pixels = torch.from_numpy(faces).to(models.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    keep = torch.from_numpy(keep_mask(models.resolution).copy()).to(models.device)
+    with models.autocast():
+        moments = vaes.encode_moments(models.vae, torch.cat([pixels * keep, pixels])).float()
+    return torch.cat(vaes.mode(models.vae, moments).chunk(2), dim=1)
+
+
+@torch.inference_mode()
+def decode(models: Models, latents: Tensor) -> np.ndarray:
+    """Faces float32 (f, R, R, 3), RGB 0..255, of latents f c h w."""
+    with models.autocast():
+        pixels = vaes.decode(models.vae, latents).float()
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,83 @@
+"""The sampling loop equals the published one; windows join without seams; the seed alone decides the noise."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from latentsync.lipsync import sampling
+from latentsync.lipsync.timeline import windows
+from latentsync.models.unet import UNet3D, UNetConfig
+from latentsync.models.weights import load_strictly
+
+
+@pytest.fixture(scope="module")
+def tiny(golden):
+    folder = golden("unet_tiny")
+    tiny = json.loads((folder / "info.json").read_text())["tiny_config"]
+    config = UNetConfig(
+        block_out_channels=tiny["block_out_channels"],
+        layers_per_block=tiny["layers_per_block"],
+        cross_attention_dim=tiny["cross_attention_dim"],
+        attention_heads=tiny["attention_head_dim"],
+        norm_groups=tiny["norm_num_groups"],
+        motion_max_frames=tiny["motion_module_kwargs"]["temporal_position_encoding_max_len"],
+    )
+    state = {name: value.float() for name, value in load_file(folder / "weights.safetensors").items()}
+    return load_strictly(UNet3D(config), state, "the golden U-Net").eval()
+
+
+@pytest.mark.parametrize(("name", "guidance"), [("cfg1.5", 1.5), ("nocfg", 1.0)])
+def test_the_loop_is_the_published_one(golden, tiny, name, guidance):
+    folder = golden("diffusion")
+    given, expected = load_file(folder / "loop_inputs.safetensors"), load_file(folder / "outputs.safetensors")
+    final = sampling.denoise(
+        tiny,
+        given["init_latent_one_frame"],
+        given["mask"].reshape(-1, *given["mask"].shape[-2:])[0],
+        given["masked_latents"][0].transpose(0, 1),
+        given["ref_latents"][0].transpose(0, 1),
+        given["audio"],
+        steps=20,
+        guidance=guidance,
+    )
+    wanted = expected[f"loop_{name}_final"][0].transpose(0, 1)
+    assert (final - wanted).abs().max() < 1e-3 * wanted.abs().max()
+
+
+def test_guidance_changes_the_result_only_when_it_is_not_one():
+    def unet(sample, timesteps, audio):
+        return audio.mean((2, 3))[:, None, :, None, None].expand(-1, 4, -1, *sample.shape[-2:])
+
+    faces, audio = torch.zeros(3, 4, 2, 2), torch.ones(3, 5, 6)
+    noise, mask = sampling.shared_noise(0, 2, 2), torch.ones(2, 2)
+    plain, strong = (
+        sampling.denoise(unet, noise, mask, faces, faces, audio, steps=3, guidance=guidance) for guidance in (1.0, 2.0)
+    )
+    doubled = sampling.denoise(unet, noise, mask, faces, faces, 2 * audio, steps=3, guidance=1.0)
+    assert torch.allclose(strong, doubled, atol=1e-5) and not torch.allclose(strong, plain)
+
+
+def test_noise_is_shared_by_the_frames_and_follows_the_seed():
+    noise = sampling.shared_noise(7, 8, 8)
+    assert noise.shape == (1, 4, 1, 8, 8)
+    assert torch.equal(noise, sampling.shared_noise(7, 8, 8)) and not torch.equal(noise, sampling.shared_noise(8, 8, 8))
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 29, 45])
+@pytest.mark.parametrize("overlap", [0, 4, 12])
+def test_joined_gives_every_frame_once_and_keeps_what_windows_agree_on(length, overlap):
+    truth = torch.arange(float(length)).reshape(-1, 1, 1, 1)
+    pieces = list(sampling.joined(windows(length, 16, overlap), lambda window: truth[window[0] : window[1]].clone()))
+    assert torch.allclose(torch.cat([latents for _, latents in pieces]), truth)
+    assert [start for start, _ in pieces] == [start for start, _ in windows(length, 16, overlap)]
+
+
+def test_joined_fades_from_one_window_to_the_next():
+    spans = windows(28, 16, 4)
+    result = torch.cat(
+        [piece for _, piece in sampling.joined(spans, lambda w: torch.full((16, 1, 1, 1), float(w[0] > 0)))]
+    )
+    assert torch.allclose(result[12:16].flatten(), torch.tensor([0.2, 0.4, 0.6, 0.8]))
+    assert (result[:12] == 0).all() and (result[16:] == 1).all()
