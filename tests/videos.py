@@ -33,6 +33,19 @@ def clicks(length_s: float, at_s: list[float], rate_hz: int, width: int = 1) -> 
     return sound
 
 
+def smooth_pictures(n: int, width: int, height: int, seed: int = 0) -> list[np.ndarray]:
+    """n pictures, uint8 [h, w, 3], of soft colours that move up by one row each."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (6, 8, 3))
+    rows, columns = np.linspace(0, 4.99, height + n), np.linspace(0, 6.99, width)
+    i, j = rows.astype(int), columns.astype(int)
+    a, b = (rows - i)[:, None, None], (columns - j)[None, :, None]
+    big = (coarse[i][:, j] * (1 - a) + coarse[i + 1][:, j] * a) * (1 - b) + (
+        coarse[i][:, j + 1] * (1 - a) + coarse[i + 1][:, j + 1] * a
+    ) * b
+    return [big[k : k + height].astype(np.uint8) for k in range(n)]
+
+
 def write_video(
     path: Path,
     n_frames: int = 50,

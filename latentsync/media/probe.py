@@ -123,6 +123,7 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
 
 
 def _first_picture(container: av.container.InputContainer, video: av.VideoStream) -> av.VideoFrame:
+    video.codec_context.thread_count = 1
     for frame in container.decode(video):
         return frame
     raise Rejection("unreadable", "not one picture of it can be decoded")
@@ -167,7 +168,7 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream, first:
         fps=_rate(video, (len(pts) - 1) / span_s if span_s else None),
         n_frames=len(pts),
         duration_s=round(float((end_pts - pts[0]) * video.time_base), 6),
-        video_codec=video.codec_context.name,
+        video_codec=video.codec_context.codec.canonical_name,
         pix_fmt=first.format.name,
         has_audio=sound is not None,
         audio_rate_hz=sound.codec_context.sample_rate if sound else None,

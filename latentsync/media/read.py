@@ -238,7 +238,7 @@ def read_flac(path: Path, start_sample: int = 0, stop_sample: int | None = None)
     with opened(path) as container:
         stream = container.streams.audio[0]
         if start_sample > 0:
-            container.seek(start_sample, stream=stream)
+            container.seek(int(start_sample), stream=stream)
         parts, first = [], None
         for frame in container.decode(stream):
             begin = round(frame.pts * frame.time_base * frame.sample_rate)
