@@ -83,9 +83,9 @@ def split_of(result: dict) -> dict[str, str]:
 # --- reasons ---------------------------------------------------------------------------------------------------------
 
 FAULTS = {
-    "too_short": {"end": 37},
     "small_face": {"face_px": 69.9},
     "low_quality": {"quality": 39.9},
+    "too_short": {"end": 37},
     "low_sync": {"sync_confidence": 4.99},
     "large_offset": {"sync_offset_frames": -11},
 }

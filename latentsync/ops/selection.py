@@ -1,8 +1,9 @@
 """Which clips stay, who belongs together, who goes where: plain functions on rows, no files.
 
 Order of reasons, most fundamental first; a row gets the first that applies, `detail` tells of the others:
-duplicate, too_short, small_face, low_quality, low_sync, large_offset. A short or blurred clip also has a poor sync
-score, so length and picture are judged before sync. Reasons of earlier steps (unreadable, no_face, no_audio) stand.
+duplicate, small_face, low_quality, too_short, low_sync, large_offset. A bad picture is looked at first: noise makes
+false cuts, so its pieces are short, and a short or bad piece cannot score well in sync. Reasons of earlier steps
+(unreadable, no_face, no_audio) stand.
 """
 
 import hashlib
@@ -15,9 +16,9 @@ from latentsync.records import Row
 SPLITS = ("train", "val", "test")
 # reason -> the key of select_clips that causes it
 KEYS = {
-    "too_short": "min_s",
     "small_face": "min_face_px",
     "low_quality": "min_quality",
+    "too_short": "min_s",
     "low_sync": "min_sync_confidence",
     "large_offset": "max_offset_frames",
 }
@@ -38,9 +39,9 @@ def judge(row: Row, cfg: SelectClips) -> list[tuple[str, str]]:
     length_s = (row["end_tick"] - row["start_tick"]) / TICKS_PER_S
     offset = applied_offset(row, cfg)
     lowest = [
-        ("too_short", length_s, cfg.min_s, "the clip lasts {:.2f} s, the shortest allowed is {:g} s"),
         ("small_face", row["face_px"], cfg.min_face_px, "the face is {:.1f} px wide, the least allowed is {:g} px"),
         ("low_quality", row["quality"], cfg.min_quality, "the quality is {:.1f}, the least allowed is {:g}"),
+        ("too_short", length_s, cfg.min_s, "the clip lasts {:.2f} s, the shortest allowed is {:g} s"),
         (
             "low_sync",
             row["sync_confidence"],
