@@ -22,10 +22,9 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from latentsync import registry
 from latentsync.models import weights
+from latentsync.ops import timing
 from latentsync.ops.mel import N_MELS, whisper_logmel
 
-ROWS_PER_S = 50
-ROWS_BEFORE, ROWS_AFTER = 4, 6  # rows c-4 .. c+5 for the centre c
 CHUNK_COLUMNS = 3000  # 30 s
 HOP_COLUMNS = 2000
 
@@ -154,16 +153,16 @@ def _embedded(width: int, layers: int, seed: int) -> WhisperEncoder:
 
 def tokens_at(features: np.ndarray | Tensor, centres: np.ndarray) -> np.ndarray | Tensor:
     """The tokens around centre rows: [t, s, d], (n,) -> [n, 10 s, d]; token = row * s + state, rows clamped."""
-    rows = np.asarray(centres, np.int64)[:, None] + np.arange(-ROWS_BEFORE, ROWS_AFTER)
-    rows = rows.clip(0, len(features) - 1)
+    rows = timing.whisper_row_indices(centres, len(features))
     return features[rows].reshape(len(rows), -1, features.shape[-1])
 
 
 def window_tokens(
-    features: np.ndarray | Tensor, start_frame: int, n: int, frames_per_s: int = 25
+    features: np.ndarray | Tensor, start_frame: int, n: int, frames_per_s: float = timing.TICKS_PER_S
 ) -> np.ndarray | Tensor:
-    """Tokens of n frames of video from `start_frame`; at 25 fps the centre of frame i is row 2i."""
-    return tokens_at(features, np.arange(start_frame, start_frame + n) * ROWS_PER_S // frames_per_s)
+    """Tokens of n frames of video from `start_frame`: [n, 10 s, d]; at 25 fps the centre of frame i is row 2i."""
+    centres = [timing.whisper_centre(frame, frames_per_s) for frame in range(start_frame, start_frame + n)]
+    return tokens_at(features, np.array(centres))
 
 
 def frame_tokens(features: np.ndarray | Tensor, frame: int) -> np.ndarray | Tensor:

@@ -6,20 +6,14 @@ same time, end in unit vectors; their cosine is the probability. Key names are u
 Axes: b batch, f frames, c channels, h w, t mel columns (80 a second), d embedding.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentsync.config import SyncNetEncoder, TrainSyncnet
-
-MEL_BANDS = 80
-
-
-def mel_columns(frames: int) -> int:
-    """Mel columns of a window of `frames` at 25 fps: 52 for 16."""
-    return math.ceil(frames / 5 * 16)
+from latentsync.ops.mel import N_MELS
+from latentsync.ops.timing import mel_width
 
 
 class ResnetBlock(nn.Module):
@@ -144,7 +138,7 @@ class StableSyncNet(nn.Module):
                 "wide; the last entries of block_out_channels must be equal."
             )
         self.visual_encoder = Encoder(visual, visual_size)
-        self.audio_encoder = Encoder(audio, (MEL_BANDS, mel_columns(frames)) if frames else None)
+        self.audio_encoder = Encoder(audio, (N_MELS, mel_width(frames)) if frames else None)
 
     def forward(self, visual: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
         """Unit vectors of picture and sound, (b, d) each, no component negative.

@@ -7,6 +7,7 @@ about what people see; the report calls them stand-ins.
 Axes: b batch, c channels, f frames, h w, d features.
 """
 
+import warnings
 from typing import Literal
 
 import lpips
@@ -41,6 +42,7 @@ VIDEOMAE_EMBEDDED = {
     "num_attention_heads": 4,
     "intermediate_size": 384,
     "num_labels": 0,
+    "initializer_range": 0.1,  # 1 / sqrt(width): with transformers' 0.02 an untrained net hardly mixes its tokens
 }
 
 
@@ -51,14 +53,21 @@ def perceptual(backend: Backend, seed: int = 0) -> nn.Module:
     to trained features; layers count equally.
     """
     if backend == "published":
-        net = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)  # random here: lpips would download otherwise
-        state = weights.lpips_vgg16_state(weights.read_foreign(registry.find("vgg16", key=KEY)))
-        weights.load_strictly(net.net, state, "The file of the weights vgg16")
+        path = registry.find("vgg16", key=KEY)
+        net = _lpips(net="vgg")
+        weights.load_strictly(net.net, weights.lpips_vgg16_state(weights.read_foreign(path)), str(path))
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            net = lpips.LPIPS(net="squeeze", lpips=False, pretrained=False, pnet_rand=True, verbose=False)
+            net = _lpips(net="squeeze", lpips=False, pretrained=False)
     return net.eval().requires_grad_(False)
+
+
+def _lpips(**options: object) -> lpips.LPIPS:
+    """With a random trunk in any case: lpips would download one otherwise."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")  # lpips uses its old arguments
+        return lpips.LPIPS(pnet_rand=True, verbose=False, **options)
 
 
 class VideoTeacher(nn.Module):
@@ -84,7 +93,7 @@ def video(backend: Backend, frames: int = 16, seed: int = 0) -> VideoTeacher:
                 "16, set losses.trepa to 0, or choose the embedded teachers."
             )
         path = registry.find("videomae", key=KEY)
-        teacher = VideoTeacher(_config(VIDEOMAE_V2_GIANT))
+        teacher = VideoTeacher(config(VIDEOMAE_V2_GIANT))
         weights.load_strictly(teacher.net, weights.videomae_state(weights.read_foreign(path)), str(path))
     else:
         if frames % 2:
@@ -93,9 +102,10 @@ def video(backend: Backend, frames: int = 16, seed: int = 0) -> VideoTeacher:
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            teacher = VideoTeacher(_config(VIDEOMAE_EMBEDDED | {"num_frames": frames}))
+            teacher = VideoTeacher(config(VIDEOMAE_EMBEDDED | {"num_frames": frames}))
     return teacher.eval().requires_grad_(False)
 
 
-def _config(shape: dict[str, int]) -> VideoMAEConfig:
+def config(shape: dict[str, int | float]) -> VideoMAEConfig:
+    """VideoMAEv2 as TREPA uses it: pairs of frames, mean over tokens, biases on queries and values."""
     return VideoMAEConfig(tubelet_size=2, use_mean_pooling=True, qv_bias=True, layer_norm_eps=1e-6, **shape)

@@ -5,6 +5,7 @@ with weights_only=True. Where published files lie is registry.py's business.
 """
 
 import json
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +81,10 @@ def read_foreign(path: Path) -> State:
     """
     if Path(path).suffix == ".safetensors":
         return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors, or is damaged, and is not loaded: {error}") from error
     for wrapping in ("state_dict", "model_state_dict", "module", "model"):
         if isinstance(state.get(wrapping), Mapping):
             state = state[wrapping]
@@ -96,6 +100,8 @@ def init_unet(unet: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     own = unet.state_dict()
     optional = re.compile(r"conv_in\.|conv_out\.|.*attn2\.to_[kv]\.|.*motion_modules\.")
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    if "conv_in.weight" not in fits:
+        fits.pop("conv_in.bias", None)
     fresh = [key for key in own if key not in fits]
     wrong = [key for key in fresh if not optional.match(key)] + [
         key for key in state if key not in own and not optional.match(key)

@@ -17,17 +17,18 @@ def recon(predicted: Tensor, noise: Tensor) -> Tensor:
 
 
 def cosine(visual: Tensor, audio: Tensor) -> Tensor:
-    """Cosine of rows of unit vectors in [0, 1], float32: (b, d), (b, d) -> (b,).
+    """Cosine of rows of unit vectors, float32, kept just inside (0, 1): (b, d), (b, d) -> (b,).
 
-    The clamp is needed: of equal vectors it reaches 1.0000004, where binary cross entropy fails.
+    Of equal vectors it reaches 1.0000004, where binary cross entropy fails; at 0 and 1 its gradient is 1e12.
     """
-    return F.cosine_similarity(visual.float(), audio.float(), dim=1).clamp(0, 1)
+    return F.cosine_similarity(visual.float(), audio.float(), dim=1).clamp(1e-6, 1 - 1e-6)
 
 
 def sync(visual: Tensor, audio: Tensor, y: Tensor) -> Tensor:
     """-y log cos(v, a) - (1 - y) log(1 - cos(v, a)): y (b,) or (b, 1), 1 for pairs in sync, 0 for others.
 
-    Training the U-Net uses 1 throughout. A clamped cosine of 0 or 1 has no gradient.
+    Training SyncNet uses both (SyncNet's contrastive pairs with Wav2Lip's loss, arXiv 2008.10010, Eq. 2); training the
+    U-Net uses 1 throughout. A clamped cosine has no gradient.
     """
     return F.binary_cross_entropy(cosine(visual, audio), y.float().reshape(-1))
 
