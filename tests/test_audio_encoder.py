@@ -120,6 +120,8 @@ def test_missing_weights_are_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
     with pytest.raises(ValueError, match="whisper/tiny.pt is missing"):
         build("whisper")
+    with pytest.raises(ValueError, match="model.safetensors does not exist"):
+        build("whisper", path=tmp_path)
 
 
 # --- the embedded encoder -------------------------------------------------------------------------------------------

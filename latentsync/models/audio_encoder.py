@@ -107,6 +107,8 @@ def load_whisper(path: Path, heads: int | None = None) -> WhisperEncoder:
     """The encoder of OpenAI's .pt, of a Hugging Face folder, or of a safetensors file with either's names."""
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
+    if not file.exists():
+        raise ValueError(f"{file} does not exist; name OpenAI's tiny.pt or a folder with Whisper's model.safetensors.")
     state = weights.whisper_encoder_state(weights.read_foreign(file))
     width = state["conv1.weight"].shape[0]
     layers = sum(key.endswith(".fc1.weight") for key in state)

@@ -4,9 +4,8 @@ Each takes tensors and gives one number. Pixels are in [-1, 1].
 Axes: b batch, c channels, f frames, h w, d embedding.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -72,8 +71,3 @@ def trepa(features_fake: Tensor, features_real: Tensor) -> Tensor:
     The mean is over elements too, so the number is the squared distance over d: hence the weight of 10.
     """
     return F.mse_loss(F.normalize(features_fake.float(), dim=1), F.normalize(features_real.float(), dim=1))
-
-
-def total(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """The weighted sum over the losses at hand."""
-    return torch.stack([weights[name] * value for name, value in losses.items()]).sum()
