@@ -13,7 +13,7 @@ from latentsync.ops.timing import SAMPLE_RATE_HZ, SAMPLES_PER_TICK
 
 ENVELOPE_WINDOW = 1600  # samples, 100 ms Hann: about as slow as a jaw
 SPEECH_BAND_HZ = (150.0, 4000.0)
-MIN_OVERLAP_TICKS = 25  # shorter common stretches say nothing; their place in the curve is 0
+MIN_OVERLAP_TICKS = 12  # half a second; shorter common stretches say nothing, their place in the curve is 0
 STILL_MOUTH = 0.01  # standard deviation of the measured opening of a still mouth, in inter-ocular distances
 SILENCE = 1e-4  # standard deviation of the envelope of a sound at the 16-bit noise floor
 INDEPENDENT_PER_S = 11.0  # independent observations in a second of speech, measured; see envelope_curve
@@ -44,8 +44,9 @@ def envelope_curve(opening: np.ndarray, envelope: np.ndarray, max_shift: int) ->
     For each shift, over the ticks that both know: the correlation of the levels and the correlation of the slopes
     (difference over two ticks) are averaged, so that neither a slow drift nor landmark jitter alone can fake a match;
     Fisher's z of that times sqrt(independent observations - 3) has unit variance over pairs of unrelated speech
-    (INDEPENDENT_PER_S is set so). The largest of 31 shifts of unrelated speech therefore lies near 2 and hardly ever
-    above 4. A longer overlap earns more, so edges of the curve are not favoured for being short.
+    (INDEPENDENT_PER_S is set so). The largest of 31 shifts of unrelated speech, synthetic, was above 2 in half of all
+    clips, above 3.3 in a twentieth and above 4.1 in a hundredth; the right sound reaches 6 in 2 s and 10 in 4 s where
+    the opening is measured cleanly. A longer overlap earns more, so the ends of the curve are not favoured.
     """
     n = len(opening)
     assert len(envelope) == n + 2 * max_shift, (len(envelope), n, max_shift)
