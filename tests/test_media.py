@@ -1,6 +1,7 @@
 """Reading and writing pictures and sound: order, time zero, rotation, seeking, colours, sound to the sample, bytes."""
 
 import os
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -67,6 +68,22 @@ def test_asking_for_a_frame_that_is_not_there_says_how_many_there_are(folder):
     path = write_video(folder / "short.mp4", 5)
     with pytest.raises(ValueError, match="frames 3 to 5 asked of .* which has 5"):
         list(read.read_frames(path, np.array([3, 5])))
+
+
+@pytest.mark.parametrize(("first", "length"), [(10, 25), (15, 20), (0, 25)])
+def test_a_trimmed_file_shows_what_its_edit_list_leaves(folder, first, length):
+    """Phones trim by an edit list: the hidden frames are still in the file, and are neither shown nor missing."""
+    data = bytearray(write_video(folder / "whole.mp4", 50, sound=clicks(2, [0.5], 44_100)).read_bytes())
+    at = data.index(b"elst") + 12  # of the picture, which is the first track
+    _, media_time = struct.unpack(">Ii", data[at : at + 8])
+    struct.pack_into(">Ii", data, at, 40 * length, media_time + first * 512)
+    path = folder / "trimmed.mp4"
+    path.write_bytes(data)
+    info = probe.probe_media(path)
+    assert info.n_frames == length and info.duration_s == pytest.approx(length / 25)
+    assert [number_of(rgb) for _, rgb in read.read_frames(path)] == list(range(first, first + length))
+    assert number_of(next(read.read_frames(path, np.array([17])))[1]) == first + 17
+    assert abs(int(np.abs(read.read_audio(path)).argmax()) - 8_000) <= 1  # the sound was not trimmed
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

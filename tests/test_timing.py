@@ -46,6 +46,7 @@ def test_the_last_tick_lies_before_the_end_of_the_last_frame_and_the_next_does_n
 
 
 @pytest.mark.parametrize("rate", RATES)
+@settings(max_examples=25)
 @given(n_frames=st.integers(1, 2000))
 def test_constant_rates(rate, n_frames):
     times = np.array([float(i / Fraction(rate)) for i in range(n_frames)])

@@ -75,6 +75,10 @@ def _sentence(path: Path, error: av.error.FFmpegError) -> str:
         return "the file is empty"
     if path.is_dir():
         return "this is a folder, not a file"
+    if isinstance(error, av.error.InvalidDataError) and path.is_file():
+        with open(path, "rb") as file:
+            if file.read(8)[4:] == b"ftyp":
+                return "it begins as an mp4, but its index is missing or broken, as in a file that is cut off"
     return f"FFmpeg cannot read it as a video: {error.strerror}"
 
 
@@ -200,8 +204,10 @@ def _missing(
     container: av.container.InputContainer, video: av.VideoStream, n_packets: int, end_s: float, cut: bool
 ) -> str:
     """A sentence on what the container declares and the file does not hold; empty if all is there."""
-    if n_packets < video.frames:
-        return f"cut off: {n_packets} of {video.frames} frames"
+    # An mp4's count of frames includes those that an edit list trims away; its index, as FFmpeg keeps it, does not.
+    declared = len(video.index_entries) if "mp4" in container.format.name else video.frames
+    if n_packets < declared:
+        return f"cut off: {n_packets} of {declared} frames"
     if container.duration:
         declared_s = (container.duration + (container.start_time or 0)) / av.time_base
         if end_s < declared_s - max(_MISSING_S, 0.02 * declared_s):
