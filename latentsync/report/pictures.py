@@ -1,0 +1,99 @@
+"""Small pictures and previews as data URIs, made from crops, sources and results."""
+
+import base64
+import io
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from latentsync.media.probe import probe_media
+from latentsync.media.read import frame_times, read_audio, read_clip, read_frames
+from latentsync.media.write import VideoWriter
+from latentsync.records import Rejection, Row
+
+THUMB_PX = 112  # shorter side of a picture on a contact sheet
+PREVIEW_PX = 256  # height of a transcoded preview
+PREVIEW_S = 12  # longer videos are shown up to here
+PREVIEW_CRF = 27
+EMBED_BYTES = 400_000  # a file that browsers can play and that is smaller than this goes into the page as it is
+PREVIEW_RATE_HZ = 32_000
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Bytes as an address that needs no file."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def jpeg_uri(rgb: np.ndarray, side_px: int = THUMB_PX, quality: int = 80) -> str:
+    """A picture (h, w, 3) uint8 as JPEG whose shorter side is at most `side_px`."""
+    image = Image.fromarray(rgb)
+    factor = side_px / min(image.size)
+    if factor < 1:
+        image = image.resize([max(1, round(side * factor)) for side in image.size], Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return data_uri(buffer.getvalue(), "image/jpeg")
+
+
+def middle_picture(row: Row, root: Path, sources: Path | None) -> str:
+    """The middle frame of a row's crop, or of its stretch of the source; a sentence where neither can be read."""
+    try:
+        if row.get("crop_file"):
+            middle = (row["end_tick"] - row["start_tick"]) // 2
+            return jpeg_uri(read_clip(root / row["crop_file"], middle, middle + 1)[0])
+        if sources is None:
+            return "no picture: the sources are not at hand"
+        times_s, _ = frame_times(sources / row["path"])
+        wanted = len(times_s) // 2
+        if row.get("start_tick") is not None:
+            wanted = int(np.abs(times_s - (row["start_tick"] + row["end_tick"]) / 50).argmin())
+        [(_, rgb)] = read_frames(sources / row["path"], np.array([wanted]))
+        return jpeg_uri(rgb)
+    except (Rejection, FileNotFoundError):
+        return "no picture can be read"
+
+
+def preview(path: Path) -> dict[str, Any]:
+    """A video for the page: {uri, poster, width, height, cut}; `cut`: seconds that are shown of a longer one, else 0."""
+    info = probe_media(path)
+    playable = path.suffix.lower() == ".mp4" and info.video_codec == "h264" and info.pix_fmt == "yuv420p"
+    times_s, end_s = frame_times(path)
+    n_frames = int(np.searchsorted(times_s, PREVIEW_S))
+    [(_, rgb)] = read_frames(path, np.array([n_frames // 2]))
+    result = {"poster": jpeg_uri(rgb, PREVIEW_PX, quality=70), "width": info.width, "height": info.height}
+    cut = PREVIEW_S if n_frames < len(times_s) else 0
+    if playable and not cut and path.stat().st_size <= EMBED_BYTES:
+        content = path.read_bytes()
+    else:
+        content = _transcode(path, times_s[:n_frames], min(end_s, PREVIEW_S), info.has_audio)
+    return result | {"uri": data_uri(content, "video/mp4"), "cut": cut}
+
+
+def _transcode(path: Path, times_s: np.ndarray, end_s: float, has_audio: bool) -> bytes:
+    audio = read_audio(path, PREVIEW_RATE_HZ)[: round(end_s * PREVIEW_RATE_HZ)] if has_audio else None
+    frames = ((index, Image.fromarray(rgb)) for index, rgb in read_frames(path, np.arange(len(times_s))))
+    first = next(frames)
+    factor = min(1.0, PREVIEW_PX / first[1].height)
+    width, height = (max(2, 2 * round(side * factor / 2)) for side in first[1].size)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "preview.mp4"
+        with VideoWriter(
+            target,
+            fps=Fraction(max(1, round(len(times_s) / end_s))),
+            width=width,
+            height=height,
+            crf=PREVIEW_CRF,
+            keyint=50,
+            audio=audio,
+            audio_rate_hz=PREVIEW_RATE_HZ,
+            audio_bitrate=64_000,
+            frame_times=times_s,
+            end_s=end_s,
+        ) as writer:
+            for _, image in (first, *frames):
+                writer.write(np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)))
+        return target.read_bytes()

@@ -1,0 +1,214 @@
+"""Charts as inline SVG: pure functions from numbers to markup.
+
+Sizes are in CSS pixels of a column about 360 wide; the page's style sheet gives colours to the classes, so that one chart
+serves light and dark mode. Every chart has an aria-label that says in words what it shows. Coordinates are written with
+one decimal: the same numbers give the same bytes.
+"""
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 360, 190
+LEFT, RIGHT, TOP, BOTTOM = 44, 10, 22, 34  # room for tick labels and for the labels of marks above the plot
+
+
+def number(value: float) -> str:
+    """A short label for an axis: four digits at most, a real minus sign."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 100_000 or abs(value) < 0.001:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}".replace("-", "−")
+    return f"{value:.4g}".replace("-", "−")
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers within [low, high]."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def scale(low: float, high: float, start: float, end: float):
+    """The linear map from values in [low, high] to pixels in [start, end]."""
+    span = (high - low) or 1.0
+    return lambda value: start + (value - low) / span * (end - start)
+
+
+def svg(label: str, body: str, width: int = WIDTH, height: int = HEIGHT, css: str = "chart") -> Markup:
+    """The outer element, with the chart in words."""
+    return Markup(
+        f'<svg class="{css}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{body}</svg>'
+    )
+
+
+def text(x: float, y: float, content: str, css: str = "tick", anchor: str = "middle") -> str:
+    """A text element."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}">{escape(content)}</text>'
+
+
+def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
+    """A straight line."""
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{css}"/>'
+
+
+def path(xs: Sequence[float], ys: Sequence[float | None], css: str) -> str:
+    """A line through the points; a None breaks it."""
+    parts, pen_down = [], False
+    for x, y in zip(xs, ys, strict=True):
+        if y is None:
+            pen_down = False
+            continue
+        parts.append(f"{'L' if pen_down else 'M'}{x:.1f} {y:.1f}")
+        pen_down = True
+    return f'<path d="{"".join(parts)}" class="{css}"/>' if parts else ""
+
+
+def x_axis(ticks: Sequence[float], x, base: float, title: str, right: float) -> str:
+    """Base line, tick labels and the axis' name below."""
+    marks = "".join(text(x(tick), base + 14, number(tick)) for tick in ticks)
+    return line(LEFT, base, right, base, "axis") + marks + text((LEFT + right) / 2, base + 29, title, "axis-title")
+
+
+def histogram(
+    label: str,
+    title: str,
+    edges: Sequence[float],
+    layers: Sequence[tuple[str, Sequence[int]]],
+    marks: Sequence[tuple[float, str]] = (),
+) -> Markup:
+    """Stacked bars. `layers`: (css class, counts), bottom first; `marks`: vertical lines (value, words above)."""
+    right, base = WIDTH - RIGHT, HEIGHT - BOTTOM
+    x = scale(edges[0], edges[-1], LEFT, right)
+    totals = [sum(column) for column in zip(*(counts for _, counts in layers), strict=True)]
+    top = max(totals, default=0) or 1
+    y = scale(0, top * 1.05, base, TOP)
+    body = "".join(
+        line(LEFT, y(tick), right, y(tick), "grid") + text(LEFT - 6, y(tick) + 4, number(tick), anchor="end")
+        for tick in nice_ticks(0, top, 3)
+        if tick == int(tick)
+    )
+    floor = [0] * len(totals)
+    for css, counts in layers:
+        for index, count in enumerate(counts):
+            if count:
+                x0, x1 = x(edges[index]) + 0.7, x(edges[index + 1]) - 0.7
+                y0, y1 = y(floor[index]), y(floor[index] + count)
+                body += (
+                    f'<rect x="{x0:.1f}" y="{y1:.1f}" width="{max(x1 - x0, 0.8):.1f}" height="{y0 - y1:.1f}" class="{css}">'
+                    f"<title>{number(edges[index])} to {number(edges[index + 1])}: {count}</title></rect>"
+                )
+            floor[index] += count
+    body += x_axis(nice_ticks(edges[0], edges[-1]), x, base, title, right)
+    for value, words in marks:
+        if edges[0] <= value <= edges[-1]:
+            # words stay inside the picture: to the left of the line in its right half
+            anchor = "start" if x(value) < (LEFT + right) / 2 else "end"
+            body += line(x(value), TOP - 6, x(value), base, "mark")
+            body += text(x(value) + (4 if anchor == "start" else -4), TOP - 8, words, "mark-text", anchor)
+    return svg(label, body)
+
+
+def curves(
+    label: str,
+    title: str,
+    series: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    mark: tuple[float, str] | None = None,
+    log: bool = False,
+) -> Markup:
+    """Lines (css class, xs, ys) from x = 0. `mark`: a horizontal line (value, words), not on a log axis."""
+    right, base = WIDTH - RIGHT, HEIGHT - BOTTOM
+    drawn = [(css, xs, [math.log10(value) for value in ys] if log else list(ys)) for css, xs, ys in series]
+    shown = [value for _, _, ys in drawn for value in ys] + ([mark[0]] if mark and not log else [])
+    low, high = min(shown), max(shown)
+    if not log and 0 <= low < 0.6 * high:
+        low = 0.0
+    pad = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
+    low, high = (low if low == 0 else low - pad), high + pad
+    end = max(x for _, xs, _ in drawn for x in xs)
+    x, y = scale(0, end, LEFT, right), scale(low, high, base, TOP)
+    ticks = [tick for tick in nice_ticks(low, high, 4) if tick == int(tick)] if log else nice_ticks(low, high, 4)
+    if log and len(ticks) < 2:
+        ticks = [low + pad, high - pad]
+    body = "".join(
+        line(LEFT, y(tick), right, y(tick), "grid")
+        + text(LEFT - 6, y(tick) + 4, number(float(f"{10.0**tick:.2g}") if log else tick), anchor="end")
+        for tick in ticks
+    )
+    if mark and not log:
+        body += line(LEFT, y(mark[0]), right, y(mark[0]), "mark")
+        body += text(right - 2, y(mark[0]) - 4, mark[1], "mark-text", "end")
+    for css, xs, ys in drawn:
+        body += path([x(value) for value in xs], [y(value) for value in ys], css)
+        if len(xs) <= 20:
+            body += "".join(
+                f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.4" class="point {css}"/>'
+                for a, b in zip(xs, ys, strict=True)
+            )
+    body += x_axis(nice_ticks(0, end, 4), x, base, title, right)
+    return svg(label, body)
+
+
+def smooth(values: Sequence[float], share: float = 0.06) -> list[float]:
+    """Running mean over a window of `share` of the points, centred, shorter at the ends."""
+    half = max(1, round(len(values) * share / 2))
+    windows = [values[max(0, index - half) : index + half + 1] for index in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
+
+
+def trace(label: str, rate_hz: float, series: Sequence[tuple[str, Sequence[float | None]]]) -> Markup:
+    """Small time series, each line scaled to its own range; a play head (moved by the page's script) lies over them."""
+    width, height, pad = 320, 76, 4
+    length = max(len(values) for _, values in series)
+    duration_s = max(length / rate_hz, 1e-9)
+    x, base = scale(0, duration_s, pad, width - pad), height - 18
+    body = line(pad, base, width - pad, base, "axis")
+    for tick in nice_ticks(0, duration_s, 5):
+        body += text(x(tick), height - 4, f"{number(tick)} s", anchor="start" if tick == 0 else "middle")
+    for css, values in series:
+        shown = [value for value in values if value is not None]
+        if shown:
+            y = scale(min(shown), max(shown), base - 2, 6)
+            xs = [x(index / rate_hz) for index in range(len(values))]
+            body += path(xs, [None if v is None else y(v) for v in values], css)
+    body += f'<line x1="{pad}" y1="2" x2="{pad}" y2="{base}" class="playhead" data-span="{width - 2 * pad}" data-seconds="{duration_s:.3f}"/>'
+    return svg(label, body, width, height, "chart trace")
+
+
+def forest(
+    label: str,
+    title: str,
+    rows: Sequence[tuple[str, str, float, float | None, float | None]],
+    mark: tuple[float, str] | None = None,
+) -> Markup:
+    """Dots with intervals, one row each: (css class, name, value, low, high)."""
+    width, step, left = WIDTH, 26, 132
+    height = TOP + step * len(rows) + BOTTOM
+    ends = [v for _, _, value, low, high in rows for v in (value, low, high) if v is not None]
+    if mark:
+        ends.append(mark[0])
+    low, high = min([*ends, 0.0]), max(ends)
+    pad = (high - low) * 0.05 or 1.0
+    low, high = (low if low == 0 else low - pad), high + pad
+    x, base = scale(low, high, left, width - RIGHT), TOP + step * len(rows)
+    body = "".join(
+        line(x(t), TOP, x(t), base, "grid") + text(x(t), base + 14, number(t)) for t in nice_ticks(low, high, 4)
+    )
+    body += text((left + width - RIGHT) / 2, base + 29, title, "axis-title")
+    if mark:
+        body += line(x(mark[0]), TOP - 6, x(mark[0]), base, "mark")
+        anchor = "start" if x(mark[0]) < (left + width) / 2 else "end"
+        body += text(x(mark[0]) + (4 if anchor == "start" else -4), TOP - 8, mark[1], "mark-text", anchor)
+    for index, (css, name, value, lower, upper) in enumerate(rows):
+        y = TOP + step * (index + 0.5)
+        body += text(left - 8, y + 4, name, "row-name", "end")
+        if lower is not None and upper is not None:
+            body += line(x(lower), y, x(upper), y, f"whisker {css}")
+        body += f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="4.5" class="dot {css}"/>'
+    return svg(label, body, width, height)
