@@ -17,10 +17,9 @@ def run(cfg: Segment, inputs: dict[str, list[Path]], outputs: dict[str, Path], s
 def segment_source(row: Row, length: int) -> list[Row]:
     """One row for each piece of each scene; short scenes stay, since select_clips judges length."""
     bounds = [0, *row["cuts"], row["n_ticks"]]
-    base = {name: value for name, value in row.items() if name != "cuts"}
+    base = {name: value for name, value in row.items() if name != "cuts"} | {"kind": "segment"}
     return [
-        base
-        | {"kind": "segment", "id": segment_id(row["source_id"], *piece), "start_tick": piece[0], "end_tick": piece[1]}
+        base | {"id": segment_id(row["source_id"], first, last), "start_tick": first, "end_tick": last}
         for start, stop in zip(bounds, bounds[1:], strict=False)
-        for piece in pieces(start, stop, length)
+        for first, last in pieces(start, stop, length)
     ]
