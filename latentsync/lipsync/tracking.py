@@ -130,7 +130,7 @@ def _likeness(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     step = max(abs(a[0] + a[2] - b[0] - b[2]), abs(a[1] + a[3] - b[1] - b[3])) / 2
     same_size = max(width_a, width_b) <= MAX_ZOOM * min(width_a, width_b)
     near = step <= MAX_STEP * max(width_a, width_b)
-    iou = overlap(a, b)
+    iou, _ = overlap(a, b)
     return iou if same_size and near and iou >= MIN_IOU else 0.0
 
 

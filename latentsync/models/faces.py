@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 MIN_FACE_PX = 32  # narrower faces: the landmarks are guesswork
-SAME_FACE_IOU = 0.3  # two finds that overlap more are one face
+SAME_FACE_OVERLAP = 0.5  # two finds are one face if they share more than this of the smaller
 
 
 @dataclass(frozen=True)
@@ -97,19 +97,20 @@ def open_detector(backend: str, max_faces: int) -> Iterator[Detector]:
         raise ValueError(f"Face detector {backend} is not known; known: mediapipe, face_alignment.")
 
 
-def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """Intersection over union of two boxes (x0, y0, x1, y1)."""
+def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, float]:
+    """Intersection of two boxes (x0, y0, x1, y1) over their union, and over the smaller of them."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
-        return 0.0
+        return 0.0, 0.0
     both = width * height
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+    area_a, area_b = ((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return both / (area_a + area_b - both), both / min(area_a, area_b)
 
 
 def is_new(box: tuple[float, ...], faces: list[Face]) -> bool:
-    """Whether none of the faces is the one in the box."""
-    return all(overlap(box, face.box) < SAME_FACE_IOU for face in faces)
+    """Whether none of the faces is the one in the box; a small find inside a face is that face."""
+    return all(overlap(box, face.box)[1] < SAME_FACE_OVERLAP for face in faces)
 
 
 def face_alignment_weights() -> list[Path]:
