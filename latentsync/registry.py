@@ -13,7 +13,7 @@ FILES = {
     "syncnet_v2": ("auxiliary/syncnet_v2.model", "the published sync scorer (joonson/syncnet_python)"),
     "hyperiqa": ("auxiliary/koniq_pretrained.pkl", "hyperIQA's weights (SSL92/hyperIQA)"),
     "s3fd": ("auxiliary/s3fd-619a316812.pth", "the S3FD face detector of face-alignment"),
-    "2dfan4": ("auxiliary/2DFAN4-cd938726ad.zip", "the 68-point landmarks of face-alignment"),
+    "2dfan4": ("auxiliary/2DFAN4-11f355bf06.pth.tar", "the 68-point landmarks of face-alignment 1.5"),
     "whisper": ("whisper/tiny.pt", "OpenAI's Whisper tiny"),
     "vae": ("sd-vae-ft-mse", "the folder of stabilityai/sd-vae-ft-mse"),
     "vgg16": ("auxiliary/vgg16-397923af.pth", "torchvision's VGG16, for LPIPS"),
