@@ -11,10 +11,11 @@ right are the viewer's. Coordinates are (x, y) in source pixels, the centre of t
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+from latentsync.registry import find
 
 MIN_FACE_PX = 32  # narrower faces: the landmarks are guesswork
 SAME_FACE_OVERLAP = 0.5  # two finds are one face if they share more than this of the smaller
@@ -113,41 +114,38 @@ def is_new(box: tuple[float, ...], faces: list[Face]) -> bool:
     return all(overlap(box, face.box)[1] < SAME_FACE_OVERLAP for face in faces)
 
 
-def face_alignment_weights() -> list[Path]:
-    """The files that the face_alignment backend needs, in torch's hub folder (TORCH_HOME)."""
-    from face_alignment.api import models_urls
-    from face_alignment.detection.sfd.sfd_detector import models_urls as detector_urls
-    from torch.hub import get_dir
-
-    urls = (detector_urls["s3fd"], models_urls["2DFAN-4"])
-    return [Path(get_dir()) / "checkpoints" / url.rsplit("/", 1)[1] for url in urls]
-
-
 class FaceAlignmentDetector:
     """face-alignment's S3FD and 2DFAN4, each frame on its own."""
 
     def __init__(self, max_faces: int):
-        missing = [path for path in face_alignment_weights() if not path.is_file()]
-        if missing:
-            raise ValueError(
-                f"align_faces.backend is face_alignment, but {' and '.join(path.name for path in missing)} cannot be "
-                f"found in {missing[0].parent}: run `latentsync weights fetch`, or choose align_faces.backend: "
-                "mediapipe, whose models are installed."
-            )
+        s3fd, fan = (find(name, key="align_faces.backend: face_alignment") for name in ("s3fd", "2dfan4"))
+
         import torch
         from face_alignment import FaceAlignment, LandmarksType
+        from face_alignment.models import FAN
+
+        class FromFile(FaceAlignment):
+            """Takes its landmark net from our weights folder instead of downloading it."""
+
+            def _load_native(self, network_name, network_size, device, dtype):
+                net = FAN(network_size)
+                net.load_state_dict(torch.load(fan, map_location=device, weights_only=True))
+                return net.to(device, dtype).eval()
 
         self.max_faces = max_faces
-        # compile=False: it would write machine code to the home folder and change results between machines.
-        self.net = FaceAlignment(
-            LandmarksType.TWO_D, device="cuda" if torch.cuda.is_available() else "cpu", flip_input=False, compile=False
+        self.net = FromFile(
+            LandmarksType.TWO_D,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            flip_input=False,
+            face_detector_kwargs={"path_to_detector": str(s3fd)},
+            compile=False,  # it would write machine code to the home folder, and change results between machines
         )
 
     def reset(self) -> None:
         """Nothing is remembered between frames."""
 
     def detect(self, rgb: np.ndarray) -> list[Face]:
-        """Faces of uint8 (h, w, 3), the widest first; the published limits on size and shape hold."""
+        """Faces of uint8 (h, w, 3), the widest first."""
         boxes = [box for box in self.net.face_detector.detect_from_image(rgb.copy()) if _plausible(box)]
         boxes = sorted(boxes, key=lambda box: box[0] - box[2])[: self.max_faces]
         if not boxes:
