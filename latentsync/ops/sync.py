@@ -48,7 +48,7 @@ def envelope_curve(opening: np.ndarray, envelope: np.ndarray, max_shift: int) ->
     clips, above 3.3 in a twentieth and above 4.1 in a hundredth; the right sound reaches 6 in 2 s and 10 in 4 s where
     the opening is measured cleanly. A longer overlap earns more, so the ends of the curve are not favoured.
 
-    Limits: loudness says little about lips on real speech. 20 clips of 3 to 5 s from 8 public videos scored 0.9 to 2.8
+    Limits: loudness says little about lips on real speech. 21 clips of 3 to 5 s from 9 public videos scored 0.9 to 2.8
     with their own sound, 1.6 (median) to 3.0 (one in a hundred) with that of others: a high value is evidence, a low
     one says nothing. A real run should not reject by it, and apply offsets only far above chance.
     """
