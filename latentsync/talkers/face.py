@@ -1,7 +1,7 @@
 """A talker's face drawn ahead: the whole picture once, the mouth at every opening, the eyes at every stage of a blink.
 
-Triangles of the face mesh carry the picture (piecewise affine), so lips, jaw and chin move with their texture. Between the
-inner lips lie teeth, tongue and dark. A video then only moves these pictures (scene.py).
+Triangles of the face mesh carry the picture (piecewise affine), so lips, jaw and chin move with their texture. Between
+the inner lips lie teeth, tongue and dark. A video then only moves these pictures (scene.py).
 
 Lengths are photo pixels. A canvas is the whole photo at CANVAS_SCALE canvas pixels to one photo pixel.
 """
@@ -26,7 +26,7 @@ TOOTH, TONGUE, DEEP = (214, 203, 188), (156, 78, 76), (30, 10, 10)  # RGB in the
 
 @dataclass(frozen=True)
 class Patch:
-    """Pictures that replace a rectangle of the canvas: uint8 (n, h, w, 3), upper left corner (x, y) in canvas pixels."""
+    """Pictures uint8 (n, h, w, 3) that replace a rectangle of the canvas, its upper left corner at canvas pixel (x, y)."""
 
     x: int
     y: int
@@ -56,7 +56,7 @@ def face(look: Look) -> Face:
     points = from_photo(look, source.points)
     size = source.pixels.shape[0] * CANVAS_SCALE
     way_back = to_photo(look, _grid(0, 0, size, size))
-    colours = np.clip(coloured(look), 0, 255).astype(np.uint8)
+    colours = _without_teeth(np.clip(coloured(look), 0, 255).astype(np.uint8), source)
     alpha = _sample((source.person * 255).astype(np.uint8), way_back)
     canvas = np.dstack([_sharper(_sample(colours, way_back)), alpha])
     eyes = tuple(_eye(look, colours, points, side) for side in (0, 1))
@@ -82,6 +82,14 @@ def _sample(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
 def _sharper(picture: np.ndarray) -> np.ndarray:
     """Enlarging made the face soft: a mild unsharp mask."""
     return cv2.addWeighted(picture, 1.5, cv2.GaussianBlur(picture, (0, 0), 1.6), -0.5, 0)
+
+
+def _without_teeth(colours: np.ndarray, source: photos.Photo) -> np.ndarray:
+    """Lips painted over the teeth, so that no white clings to the lips' edge as they move."""
+    ring = source.points[list(photos.INNER_UPPER + photos.INNER_LOWER[::-1])]
+    teeth = np.zeros(colours.shape[:2], np.uint8)
+    cv2.fillPoly(teeth, [np.round(ring * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
+    return cv2.inpaint(colours, cv2.dilate(teeth, np.ones((3, 3), np.uint8)), 2, cv2.INPAINT_TELEA)
 
 
 def _mouth(look: Look, colours: np.ndarray, points: np.ndarray) -> Patch:
@@ -122,6 +130,8 @@ def _carried(where, at_rest, now, triangles, x: int, y: int) -> np.ndarray:
     corners = np.round(_canvas(now, x, y)[triangles] * 16).astype(np.int32)
     for number, corner in enumerate(corners):
         cv2.fillConvexPoly(index, corner, number, cv2.LINE_8, 4)
+    # Half-covered pixels along the lips belong to the triangle beside them.
+    index = np.where(index < 0, cv2.dilate(index.astype(np.float32), np.ones((5, 5))).astype(np.int32), index)
     ones = np.ones((len(triangles), 3, 1))
     affine = np.linalg.solve(np.concatenate([now[triangles], ones], axis=2), at_rest[triangles])  # (n, 3, 2)
     rows = affine[np.maximum(index, 0)].astype(np.float32)

@@ -14,13 +14,14 @@ from latentsync.ops.geometry import apply, crop_size, scale_of, similarity
 from latentsync.ops.mask import keep_mask
 from latentsync.talkers import photo as photos
 
-WIDEST_GAP = 0.37  # gap between the inner lips over the distance of the eyes, fully open
+WIDEST_GAP = 0.4  # gap between the inner lips over the distance of the eyes, fully open
 CLOSED_GAP_PX = 0.35  # a closed mouth shows a dark line
 SEAM = 0.22  # the lips meet at this share of the gap that the photograph's smile leaves
 JAW = 0.5  # the chin moves this far for one pixel of the lower lip
-HOLE_MARGIN_PX, HOLE_FADE_PX = 0.5, 5.0  # movement is zero at the first distance from the hole's edge, whole at the sum
-# Where the nose is taken to be differs between detectors; what moves lies in the hole by each of these readings.
-NOSES = ((1,), (4, 5))
+HOLE_MARGIN_PX, HOLE_FADE_PX = 2.0, 5.0  # movement is zero at the first distance from the hole's edge, whole at the sum
+# Brows and nose as detectors take them (models/faces.py, and a nose low and high): what moves lies in the hole of each.
+_UPPER_BROWS = tuple(brow[:5] for brow in photos.BROWS)
+READINGS = ((*photos.BROWS, photos.NOSE), (*_UPPER_BROWS, (1,)), (*_UPPER_BROWS, (4, 5)))
 _SIDE = 256
 
 
@@ -85,22 +86,22 @@ def moved(points: np.ndarray, opening: float) -> np.ndarray:
 
 
 def neck_ring(points: np.ndarray) -> np.ndarray:
-    """Fixed points outside the oval of the face, one for each of its vertices: skin between them and the jaw stretches."""
+    """Fixed points around the oval of the face, one for each of its vertices: the skin between them and it stretches."""
     oval = points[list(photos.FACE_OVAL)]
     centre = oval.mean(0)
     return centre + (oval - centre) * 1.3
 
 
 def hole_weight(points: np.ndarray, where: np.ndarray, fade_px: float = HOLE_FADE_PX) -> np.ndarray:
-    """How freely what lies at `where` (..., 2) may move: 0 where the published mask shows it, 1 well inside its hole."""
-    depth = np.minimum.reduce([_depth_in_hole(points, nose, where) for nose in NOSES])
+    """How freely the skin at `where` (..., 2) may move: 0 where the published mask shows it, 1 well inside its hole."""
+    depth = np.minimum.reduce([_depth_in_hole(points, reading, where) for reading in READINGS])
     x = np.clip((depth - HOLE_MARGIN_PX) / fade_px, 0, 1)
     return x * x * (3 - 2 * x)
 
 
-def _depth_in_hole(points: np.ndarray, nose: tuple[int, ...], where: np.ndarray) -> np.ndarray:
-    """Distance to the nearest shown pixel, photo pixels, for a detector that takes the nose to be there."""
-    anchors = np.array([points[list(part)].mean(0) for part in (*(brow[:5] for brow in photos.BROWS), nose)])
+def _depth_in_hole(points: np.ndarray, reading: tuple[tuple[int, ...], ...], where: np.ndarray) -> np.ndarray:
+    """Distance to the nearest shown pixel, photo pixels, for a detector that takes these vertices as its anchors."""
+    anchors = np.array([points[list(part)].mean(0) for part in reading])
     matrix = similarity(anchors, _SIDE)
     on_crop = apply(matrix, where).astype(np.float32)
     on_crop = on_crop if on_crop.ndim == 3 else on_crop[:, None]

@@ -22,6 +22,7 @@ LIDS_LOWER = ((33, 7, 163, 144, 145, 153, 154, 155, 133), (263, 249, 390, 373, 3
 IRIS = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
 EYE_CORNERS = ((33, 133), (263, 362))
 BROWS = ((70, 63, 105, 66, 107, 46, 53, 52, 65, 55), (300, 293, 334, 296, 336, 276, 283, 282, 295, 285))
+NOSE = (168, 6, 195, 4, 98, 97, 2, 326, 327)
 CHIN, NOSE_TIP = 152, 4
 
 
@@ -42,7 +43,7 @@ class Photo:
 
 @lru_cache(maxsize=2)
 def photo(mirrored: bool) -> Photo:
-    """The photograph as it is or mirrored; the mirrored one is measured anew, so that left and right keep their names."""
+    """The photograph, or its mirror image, which is measured anew so that left and right keep their names."""
     import mediapipe
     from skimage.data import astronaut
 

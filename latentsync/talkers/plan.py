@@ -1,4 +1,4 @@
-"""Which videos are made: who speaks, how long, at which rate, how far off the sound is, and what is wrong with the video.
+"""Which videos are made: who speaks, how long, at which rate, how far off the sound is, and what is wrong with it all.
 
 A plan follows from the configuration alone and every video's randomness from (seed, its path), so a video is the same
 whatever else is made, in whatever order.
@@ -21,12 +21,12 @@ TWO_FACES = "two_faces"  # not a fault of the video: one of its two clips is goo
 KINDS = {
     "unreadable": ("index cut off", "second half cut off", "text"),
     "no_audio": ("no track",),
-    "no_face": ("coffee", "rocket", "hubble_deep_field", "room"),
+    "no_face": ("coffee", "rocket", "room"),
     "too_short": ("about 1 s",),
     "small_face": ("far away",),
     "low_sync": ("other words",),
     "large_offset": ("picture late", "sound late"),
-    "low_quality": ("blur", "noise", "blur and noise"),
+    "low_quality": ("compression", "blur"),
     "duplicate": ("copy",),
     TWO_FACES: ("other silent", "other speaks"),
 }

@@ -43,7 +43,7 @@ class Motion:
 
 def motion(rng: np.random.Generator, duration_s: float) -> Motion:
     """Draw a movement."""
-    waves = [_smooth(rng, size) for size in (4.0, 2.2, 0.045, 0.02, 0.16, 0.09)]
+    waves = [_smooth(rng, size) for size in (4.5, 2.4, 0.045, 0.02, 0.12, 0.07)]
     blinks, at = [], rng.uniform(0.3, 3.0)
     while at < duration_s:
         blinks.append(float(at))
@@ -144,7 +144,7 @@ def background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
                 book, tall = rng.uniform(0.025, 0.09), rng.uniform(0.14, 0.22)
                 top = (row + 1) * 0.27 - tall
                 inside = (x > left) & (x < left + book) & (y > top) & (y < (row + 1) * 0.27)
-                layer[inside] = rng.uniform(-0.28, 0.3, 3) * 0.8
+                layer[inside] = rng.uniform(-0.2, 0.2) + rng.uniform(-0.07, 0.07, 3)
                 left += book + (rng.uniform(0.05, 0.3) if rng.uniform() < 0.12 else 0)
     elif kind == 1:  # lights at night
         for _ in range(26):

@@ -4,8 +4,8 @@ One trajectory drives both. Its peaks choose the vowel (wide open is a, nearly s
 is the loudness, so the sound tells how far the mouth is open. Onsets have fricatives and bursts, phrases have falling
 pitch, pauses are silent but for the room. The rhythm never repeats, so no other shift fits.
 
-Axes: n sound samples at RATE_HZ, m control points at CONTROL_HZ. Both begin MARGIN_S before time zero, so that a late or
-early picture still knows what to show.
+Axes: n sound samples at RATE_HZ, m control points at CONTROL_HZ. The control points begin MARGIN_S before time zero and
+end as much after the sound, so that a late or early picture still knows what to show.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from scipy.signal import butter, lfilter, resample_poly, sosfilt
 RATE_HZ = 16_000
 CONTROL_HZ = 200
 MARGIN_S = 1.0
-# Formants in Hz of an adult vocal tract of middle length, by how far the mouth is open (Peterson and Barney 1952, rounded).
+# How far the mouth is open, and formants in Hz of a vocal tract of middle length (after Peterson and Barney 1952).
 VOWELS = (
     (0.0, (290, 2200, 2950), "i"),
     (0.15, (310, 900, 2300), "u"),
@@ -31,7 +31,7 @@ ROOM_DB = -58.0
 
 @dataclass(frozen=True)
 class Voice:
-    """sound: float32 (n,) at RATE_HZ from time zero; opening: float64 (m,) at CONTROL_HZ from MARGIN_S before time zero."""
+    """sound: float32 (n,) at RATE_HZ from time zero; opening: float64 (m,) at CONTROL_HZ from -MARGIN_S."""
 
     sound: np.ndarray
     opening: np.ndarray
