@@ -1,0 +1,168 @@
+"""The alignment: parity with golden/alignment, and what must hold for any face."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from scipy import ndimage
+
+from latentsync.ops import geometry
+
+BASE = np.array([[542.0, 673.0], [622.0, 687.0], [567.0, 750.0]])
+STEPS = np.array([[[0, 0], [0, 0], [0, 0]], [[3, -2], [2, -1], [4, 1]], [[-8, 5], [-7, 6], [-9, 3]]], float)
+number = st.floats(-1, 1)
+shapes = st.lists(st.tuples(number, number), min_size=3, max_size=3).map(np.array)
+
+
+def spread(points: np.ndarray) -> float:
+    return float(np.ptp(points, axis=0).max())
+
+
+@st.composite
+def placed(draw) -> tuple[np.ndarray, float]:
+    """Anchors of a face like the template, distorted a little, of any size, turn and place; and the turn."""
+    angle, size = draw(st.floats(-0.8, 0.8)), draw(st.floats(0.2, 20))
+    points = geometry.TEMPLATE + 4 * draw(shapes)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return size * points @ turn.T + 500 * np.array([draw(number), draw(number)]), angle
+
+
+@pytest.fixture(scope="module")
+def parity(golden):
+    folder = golden("alignment")
+    arrays = load_file(folder / "outputs.safetensors")
+    return lambda name: arrays[name] if name in arrays else cv2.imread(str(folder / f"{name}.png"))[..., ::-1]
+
+
+@pytest.mark.parametrize("resolution", [256, 512])
+def test_matrices_of_three_frames_in_a_row_equal_the_published_ones(parity, resolution):
+    state = None
+    for frame, step in enumerate(STEPS):
+        matrix, state = geometry.published_similarity(BASE + step, resolution, state)
+        golden = parity(f"seq_M_smooth_{resolution}_{frame}")
+        assert np.abs(matrix - golden)[:, :2].max() < 1e-5
+        assert np.abs(matrix - golden)[:, 2].max() < 1e-3
+        assert np.abs(state - parity(f"seq_pbias_{resolution}_{frame}")).max() < 1e-6
+    assert np.abs(geometry.similarity(BASE, resolution) - parity(f"affine_matrix_{resolution}")).max() < 1e-3
+    assert (
+        np.abs(geometry.invert(geometry.similarity(BASE, resolution)) - parity(f"inverse_affine_{resolution}")).max()
+        < 1e-3
+    )
+
+
+@pytest.mark.parametrize(("resolution", "size"), [(256, "210x280"), (512, "420x560")])
+def test_crops_equal_the_published_ones(parity, resolution, size):
+    cropped = geometry.crop(parity("frame_1080x1920"), geometry.similarity(BASE, resolution), resolution)
+    if resolution == 256:
+        exact = parity("crop_float_before_truncation_256_rows_0_40")
+        assert np.abs(cropped[:40].transpose(2, 0, 1) - exact).max() < 0.005
+    truncated = np.floor(cropped).astype(np.uint8)
+    for got, name in (
+        (truncated, f"crop_{size}_R{resolution}"),
+        (geometry.stretch(truncated, resolution), f"face_{resolution}"),
+    ):
+        away = np.abs(got.astype(int) - parity(name))
+        assert away.max() <= 1 and (away == 0).mean() > 0.99
+
+
+def test_a_face_at_the_corner_is_filled_with_grey_as_published(parity):
+    matrix, _ = geometry.published_similarity(parity("border_case_landmarks3"), 256, None)
+    assert np.abs(matrix - parity("border_case_affine_matrix_256")).max() < 1e-3
+    cropped = np.floor(geometry.crop(parity("frame_1080x1920"), matrix, 256)).astype(np.uint8)
+    away = np.abs(geometry.stretch(cropped, 256).astype(int) - parity("border_case_face_256"))
+    assert away.max() <= 2 and (away == 0).mean() > 0.98
+    assert (cropped[:, 0] == geometry.FILL).all()
+
+
+def test_the_cubic_resize_equals_the_published_one(parity):
+    face = parity("face_painted_256") / np.float32(127.5) - 1
+    small = geometry.resize_cubic(face, (210, 280))
+    golden = parity("face_resized_210x280_painted_256_rows_130_170")
+    assert np.abs(small[130:170].transpose(2, 0, 1) - golden).max() < 1e-4
+
+
+def test_crop_sizes():
+    assert [geometry.crop_size(r) for r in (64, 128, 256, 512)] == [(52, 70), (105, 140), (210, 280), (420, 560)]
+
+
+def test_three_equal_anchors_are_refused():
+    with pytest.raises(ValueError, match="coincide"):
+        geometry.similarity(np.ones((3, 2)), 256)
+
+
+@given(placed())
+def test_inverse_undoes(face):
+    points, _ = face
+    matrix = geometry.similarity(points, 256)
+    there = geometry.apply(matrix, points)
+    assert np.abs(geometry.apply(geometry.invert(matrix), there) - points).max() < 1e-6 * (1 + np.abs(points).max())
+
+
+@given(placed(), st.sampled_from([64, 256, 512]))
+def test_anchors_come_to_lie_near_the_template(face, resolution):
+    points, _ = face
+    away = geometry.apply(geometry.similarity(points, resolution), points) - geometry.template(resolution)
+    # 4 of 75 units of distortion, rotation fitted around it, and a bias below two pixels
+    assert np.abs(away).max() < 2.8 * resolution / 256 * 8 + 2
+
+
+@given(placed(), st.floats(0.3, 3), st.tuples(number, number))
+def test_scale_and_place_of_a_face_do_not_change_its_crop(face, size, shift):
+    points, _ = face
+    moved = size * points + 300 * np.array(shift)
+    a = geometry.apply(geometry.similarity(points, 256), points)
+    b = geometry.apply(geometry.similarity(moved, 256), moved)
+    assert np.abs(a - b).max() < 1e-6
+
+
+@given(placed(), st.floats(-0.8, 0.8))
+def test_a_turned_face_gets_the_same_crop_but_for_the_bias(face, angle):
+    points, _ = face
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    a = geometry.apply(geometry.similarity(points, 256), points)
+    b = geometry.apply(geometry.similarity(points @ turn.T, 256), points @ turn.T)
+    assert np.ptp(a - b, axis=0).max() < 1e-6  # one common shift: the published bias looks at the face unturned
+    assert np.abs(a - b).max() < 3
+
+
+@given(placed())
+def test_a_small_crop_is_the_256_crop_made_smaller(face):
+    points, _ = face
+    assert np.abs(geometry.similarity(points, 64) * 4 - geometry.similarity(points, 256)).max() < 1e-9 * (
+        1 + np.abs(points).max()
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(3, 12), st.integers(3, 12), st.lists(st.floats(-1.5, 1.5), min_size=4, max_size=4),
+    st.tuples(st.floats(-15, 15), st.floats(-15, 15)), st.integers(0, 9),
+)  # fmt: skip
+def test_warp_is_exact_bilinear_with_a_border(height, width, linear, shift, seed):
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 2), dtype=np.uint8)
+    back = np.column_stack([np.reshape(linear, (2, 2)), shift])
+    got = geometry.warp(image, back, (9, 7))
+    for channel in range(2):
+        expected = ndimage.affine_transform(
+            image[..., channel].astype(float), back[::-1, 1::-1], back[::-1, 2], (7, 9),
+            order=1, mode="grid-constant", cval=geometry.FILL, prefilter=False,
+        )  # fmt: skip
+        assert np.abs(got[..., channel] - expected).max() < 0.01
+
+
+def test_a_shrunk_small_crop_is_an_average_and_does_not_flicker():
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    points = geometry.TEMPLATE * 5 + 100
+    cropped = geometry.crop(noise, geometry.similarity(points, 64), 64)
+    one_sample = geometry.warp(noise, geometry.invert(geometry.similarity(points, 64)), geometry.crop_size(64))
+    assert cropped.shape == (70, 52, 3)
+    assert cropped.std() < 0.35 * one_sample.std()
+    ramp = np.broadcast_to(np.linspace(0, 255, 600)[:, None, None], (600, 600, 3)).astype(np.float32)
+    shrunk = geometry.crop(ramp, geometry.similarity(points, 64), 64)
+    plain = geometry.warp(ramp, geometry.invert(geometry.similarity(points, 64)), geometry.crop_size(64))
+    assert np.abs(shrunk - plain).max() < 0.01  # averaging does not shift the picture
