@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,9 @@ def lip_sync(
         chosen: tracks that speak for certain; without them the largest face of each stretch of time does.
 
     Returns:
-        n_frames, n_generated, passed_through {reason: frames}, and arrays `order`, `times_s`, `matrices` [m, 2, 3] from
-        pixels of the file to crop pixels.
+        n_frames, n_generated, passed_through {reason: frames}, and what was rendered: arrays `order` int64 [m],
+        `times_s` float64 [m], `end_s` and `matrices` float64 [m, 2, 3] from pixels of the file to crop pixels, NaN
+        where the frame passed through.
     """
     found = probe.timeline(video)
     plan = make_plan(found, tracks, chosen, sound.length_s if cfg.length == "audio" else None, models.resolution)
@@ -118,8 +120,8 @@ def lip_sync(
     frames = in_order(video, plan.order)
     first = next(frames)
     matrices = plan.matrices @ planes.to_displayed(first)
-    with _writer(out, first, found, plan, sound, cfg) as writer:
-        frames = _put_back(first, frames)
+    with open_writer(out, first, found, plan.times_s, plan.end_s, cfg.crf, sound) as writer:
+        frames = chain([first], frames)
         for start, stop, label in timeline.runs(plan.labels):
             if label < 0:
                 for _ in range(start, stop):
@@ -135,6 +137,7 @@ def lip_sync(
         "passed_through": dict(sorted(passed.items())),
         "order": plan.order,
         "times_s": plan.times_s,
+        "end_s": np.float64(plan.end_s),
         "matrices": matrices,
     }
 
@@ -172,35 +175,30 @@ def in_order(video: Path, order: np.ndarray) -> Iterator[av.VideoFrame]:
             yield from (frame for _, frame in read_video_frames(video, leg))
 
 
-def _put_back(first: av.VideoFrame, rest: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    yield first
-    yield from rest
-
-
-def _writer(
-    out: Path, first: av.VideoFrame, found: probe.Timeline, plan: Plan, sound: Sound, cfg: Generate
+def open_writer(
+    out: Path,
+    like: av.VideoFrame,
+    found: probe.Timeline,
+    times_s: np.ndarray,
+    end_s: float,
+    crf: int,
+    sound: Sound | None = None,
 ) -> VideoWriter:
-    """A writer with the source's size, format and clock; a constant rate stays exact, other times are kept."""
+    """A writer with the source's size, format and clock; a constant rate stays exact, other times are kept.
+
+    Sound that is not copied becomes as long as the picture, to the sample, with silence behind its end.
+    """
     steps = np.unique(np.append(np.diff(found.pts), found.end_pts - found.pts[-1]))
     constant = len(steps) == 1
     rate = 1 / (int(steps[0]) * found.time_base) if constant else Fraction(found.info.fps).limit_denominator(1001)
-    written = sound.written
-    if written is not None:  # as long as the picture, to the sample; silence behind the end
-        samples = round(plan.end_s * sound.rate_hz)
-        written = np.pad(written[:samples], (0, max(0, samples - len(written))))
-    return VideoWriter(
-        out,
-        rate,
-        first.width,
-        first.height,
-        crf=cfg.crf,
-        audio=written,
-        audio_rate_hz=sound.rate_hz,
-        copy_audio_from=sound.copied_from,
-        frame_times=None if constant else plan.times_s,
-        end_s=None if constant else plan.end_s,
-        like=first,
-    )
+    clock = {} if constant else {"frame_times": times_s, "end_s": end_s}
+    if sound is not None and sound.copied_from is not None:
+        clock["copy_audio_from"] = sound.copied_from
+    elif sound is not None and sound.written is not None:
+        samples = round(end_s * sound.rate_hz)
+        written = sound.written[:samples]
+        clock |= {"audio": np.pad(written, (0, samples - len(written))), "audio_rate_hz": sound.rate_hz}
+    return VideoWriter(out, rate, like.width, like.height, crf=crf, like=like, **clock)
 
 
 @dataclass(frozen=True)

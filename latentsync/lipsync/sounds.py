@@ -1,0 +1,49 @@
+"""The sound that drives a video: what the model hears (16 kHz mono) and what is written beside the picture."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+
+from latentsync.lipsync.generate import Sound
+from latentsync.media.probe import opened
+from latentsync.media.read import read_audio
+from latentsync.ops.timing import SAMPLE_RATE_HZ
+from latentsync.records import Rejection
+
+COPYABLE = frozenset("aac mp3 ac3 eac3 opus flac alac".split())  # codecs of sound that may stand in an mp4 as they are
+AAC_RATES_HZ = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
+
+
+def sound_of(path: Path, own: bool = False, heard: np.ndarray | None = None) -> Sound:
+    """The sound of a video (from its time zero on) or of a sound file (from its first sample on).
+
+    Args:
+        path: the file.
+        own: it is the very video whose mouth is redrawn, so its packets are copied where an mp4 can hold them.
+        heard: 16 kHz mono, where it is at hand already.
+
+    Raises:
+        Rejection: unreadable or no_audio.
+    """
+    with opened(path) as container:
+        pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not container.streams.audio:
+            raise Rejection("no_audio", f"{path.name} has no sound")
+        codec = container.streams.audio[0].codec_context
+        name, rate_hz = codec.name, codec.sample_rate
+    read = read_audio if pictures else _read_sound_file
+    heard = read(path, SAMPLE_RATE_HZ) if heard is None else heard
+    if own and name in COPYABLE:
+        return Sound(heard, copied_from=path)
+    rate_hz = rate_hz if rate_hz in AAC_RATES_HZ else 48_000
+    return Sound(heard, read(path, rate_hz), rate_hz)
+
+
+def _read_sound_file(path: Path, sample_rate_hz: int) -> np.ndarray:
+    resampler = av.AudioResampler("flt", "mono", sample_rate_hz)
+    with opened(path) as container:
+        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+        frames += [part for part in resampler.resample(None) if part is not None]
+        parts = [frame.to_ndarray()[0].copy() for frame in frames]
+    return np.concatenate(parts or [np.zeros(0, np.float32)]).clip(-1, 1)

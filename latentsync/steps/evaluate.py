@@ -1,0 +1,242 @@
+"""evaluate: figures on held-out people, each beside its controls. The only step that reads the truth of the talkers.
+
+Inputs: generate (the ledger of enhance or generate), train, val, test, rejected (csv) and summary of select_clips,
+score_sync (all shards), syncnet (weights), truth (none for real footage: what needs it is null, with the reason).
+
+metrics.json
+  figures     name -> {value, low, high, n, reason, note}, see ops/scores.py: syncnet_accuracy_5f, _at_0.5, _shuffled,
+              syncnet_auc; offset_within_1, offset_within_1_good, faults_right_reason, good_rejected; mouth_r,
+              mouth_r_shuffled; psnr_outside_db, psnr_copy_db, mask_share (a share, not percent)
+  table       one row per system {system, driven_by, title, n, failed, mouth_r, mouth_r_low, mouth_r_high,
+              psnr_outside_db, sync_confidence (median), sync_within_1}
+  passed_through {reason: frames}, failed [{id, reason, detail}], stand_ins [sentences], evaluators {name: stamp}
+items.jsonl, sorted by id, kinds:
+  video       system (ground_truth, copy, untrained, ours), drive (own, cross), pair_id, picture_*, sound_*, video_file
+              (null for sources: picture_path names them), n_frames, n_generated, mouth_r (against the driving sound),
+              mouth_r_picture (against the picture's own opening), mouth_lag_frames (native), psnr_outside_db,
+              outside, outside_copy {squared_error, count}, mask_share, sync_confidence, sync_offset_frames (envelope
+              scorer), trace {times_s, measured, true} (lists; true is null without truth)
+  outcome     what became of a planned stretch of a source, see ops/planted.py
+"""
+
+import csv
+import json
+import math
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentsync import records
+from latentsync.config import Evaluate, TrainSyncnet
+from latentsync.ops import metrics, planted, scores
+from latentsync.ops.funnel import STAND_INS
+from latentsync.ops.timing import TICKS_PER_S
+from latentsync.records import Row
+
+Item = dict[str, Any]
+NEGATIVES = 5, 15  # frames between picture and sound of a pair that is out of sync
+SHUFFLES = 3  # foreign sounds for each pair: the control is near 0.5 or not, chance aside
+MAX_LAG = 6  # native frames
+NO_TRUTH = "real footage: nobody wrote down what is true of it"
+FACES = "faces were found by MediaPipe's FaceMesh, not by S3FD and 2DFAN4 as in LatentSync 1.5"
+
+
+def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
+    """Score everything and write metrics.json and items.jsonl."""
+    root = records.run_dir(outputs["metrics"])
+    rows = records.read_ledgers(inputs["generate"])
+    test = records.read_ledgers(inputs["test"])
+    truth = {row["id"]: row for path in inputs.get("truth", []) for row in records.read_ledger(path)}
+    interval = scores.Bootstrap(cfg.bootstrap, cfg.seed)
+    figures, evaluators = _syncnet(cfg, inputs["syncnet"][0], test, root, interval)
+    outcomes = _outcomes(inputs, list(truth.values()), root)
+    videos = _videos(cfg, rows, truth, root, sources)
+    if truth:
+        figures |= scores.curation_figures(outcomes, interval) | scores.mouth_figures(videos, interval)
+    else:
+        names = "offset_within_1 faults_right_reason good_rejected mouth_r mouth_r_shuffled"
+        figures |= dict.fromkeys(names.split(), scores.unknown(NO_TRUTH))
+    figures |= scores.outside_figures(videos, interval)
+    lost = [row for row in rows if row["status"] != "ok"]
+    passed = Counter()
+    for row in rows:
+        passed.update(row.get("passed_through", {}))
+    result = {
+        "figures": figures,
+        "table": scores.table(videos, Counter((row["system"], row["kind"]) for row in lost), interval),
+        "passed_through": dict(sorted(passed.items())),
+        "failed": [{name: row[name] for name in ("id", "reason", "detail")} for row in lost],
+        "stand_ins": _stand_ins(rows, test),
+        "evaluators": evaluators,
+    }
+    records.write_json(outputs["metrics"], result)
+    items = [item | {"kind": "video"} for item in videos] + [item | {"kind": "outcome"} for item in outcomes]
+    records.write_ledger(outputs["per_item"], items)
+
+
+# --- SyncNet --------------------------------------------------------------------------------------------------------
+
+
+def _syncnet(
+    cfg: Evaluate, path: Path, test: list[Row], root: Path, interval: scores.Bootstrap
+) -> tuple[dict[str, scores.Figure], dict[str, str]]:
+    """Accuracy of the trained SyncNet on pairs of the test clips, and the stamp of its weights."""
+    import torch
+
+    from latentsync.data import pairs as drawn
+    from latentsync.data.clips import ClipStore
+    from latentsync.models import syncnet, weights
+    from latentsync.ops.losses import cosine
+    from latentsync.training.state import stamp
+
+    torch.set_num_threads(cfg.torch_threads)
+    tensors, facts = weights.load(path)
+    shape = TrainSyncnet.model_validate(facts["config"])
+    net = weights.load_strictly(syncnet.build(shape), tensors, str(path)).eval()
+    clips, groups = ClipStore(test, root), [row["group"] for row in test]
+
+    def judged(pairs: list[drawn.Pair]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        found = [np.zeros(0)]
+        with torch.inference_mode():
+            for visual, mel in drawn.batches(clips, pairs, shape.frames, shape.resolution):
+                found.append(cosine(*net(torch.from_numpy(visual), torch.from_numpy(mel))).double().numpy())
+        return np.concatenate(found), np.array([pair.in_sync for pair in pairs], bool), [pair.clip for pair in pairs]
+
+    def draw(seed: int):
+        return drawn.draw(clips, groups, shape.frames, cfg.syncnet_pairs, *NEGATIVES, seed)
+
+    pairs, _ = draw(cfg.seed)
+    if not pairs:
+        reason = f"no test clip has the {shape.frames + NEGATIVES[0]} frames that a pair needs"
+        names = ("syncnet_accuracy_5f", "syncnet_accuracy_at_0.5", "syncnet_auc", "syncnet_accuracy_shuffled")
+        return dict.fromkeys(names, scores.unknown(reason)), {"syncnet": stamp(path)}
+    shuffled = [pair for seed in range(SHUFFLES) for pair in draw(cfg.seed + seed)[1]]
+    figures = scores.syncnet_figures(*judged(pairs), judged(shuffled), facts.get("threshold", 0.5), interval)
+    return figures, {"syncnet": stamp(path)}
+
+
+# --- curation against the truth -------------------------------------------------------------------------------------
+
+
+def _outcomes(inputs: dict[str, list[Path]], truth: list[Row], root: Path) -> list[Row]:
+    if not truth:
+        return []
+    rows = records.read_ledgers(inputs["score_sync"])
+    selected = {row["id"] for split in ("train", "val", "test") for row in records.read_ledgers(inputs[split])}
+    with open(inputs["rejected"][0], newline="", encoding="utf-8") as file:
+        reasons = {row["id"]: row["reason"] for row in csv.DictReader(file)}
+    least = json.loads(inputs["summary"][0].read_text(encoding="utf-8"))["thresholds"]["min_offset_confidence"]
+    shared = {video["id"] for video in truth if any("side" in stretch for stretch in video["expected"])}
+    centre_x = {}
+    for row in rows:
+        if row["kind"] == "clip" and row["source_id"] in shared:
+            with np.load(root / row["geometry_file"]) as geometry:
+                centre_x[row["id"]] = float(geometry["landmarks"][..., 0].mean()) / row["width"]
+    return planted.outcomes(truth, rows, selected, reasons, centre_x, least)
+
+
+# --- written videos -------------------------------------------------------------------------------------------------
+
+
+def _videos(cfg: Evaluate, rows: list[Row], truth: dict[str, Row], root: Path, sources: Path) -> list[Item]:
+    """Items of all videos that were written, and of the untouched sources beside them."""
+    from latentsync.lipsync import measure
+    from latentsync.lipsync.generate import in_order
+    from latentsync.media.read import read_audio, read_flac, read_video_frames
+    from latentsync.models.faces import open_detector
+
+    made = [row for row in rows if row["status"] == "ok"]
+    items, same = [], None
+    with open_detector(cfg.faces, 2) as detector, tempfile.TemporaryDirectory() as folder:
+        for row in sorted(made, key=lambda row: (row["picture_id"], row["id"])):
+            source, video, resolution = sources / row["picture_path"], root / row["video_file"], row["resolution"]
+            with np.load(root / row["render_file"]) as file:
+                render = dict(file)
+            shown = row["picture_id"], render["order"].tobytes(), render["matrices"].tobytes(), row["crf"]
+            if shown != same:  # own and foreign sound mostly show the same frames of a source
+                same, copy = shown, Path(folder, "copy.mp4")
+                frames = enumerate(in_order(source, render["order"]))
+                untouched = measure.mouth_opening(frames, render["matrices"], detector, resolution)
+                measure.reencoded(copy, source, render, row["crf"])
+                of_copy = measure.outside(copy, source, render, resolution)
+            opening = measure.mouth_opening(read_video_frames(video), render["matrices"], detector, resolution)
+            changed = measure.outside(video, source, render, resolution)
+            written = _item(row, row["system"], opening, render, read_audio(video), truth, source)
+            items.append(
+                written
+                | {
+                    "psnr_outside_db": round(min(scores.TOP_DB, changed.psnr_db), 4),
+                    "outside": {"squared_error": changed.squared_error, "count": changed.count},
+                    "outside_copy": {"squared_error": of_copy.squared_error, "count": of_copy.count},
+                    "mask_share": round(changed.mask_share, 6),
+                }
+            )
+            if row["system"] == "ours":
+                system, heard = "ground_truth" if row["kind"] == "own" else "copy", read_flac(root / row["audio_file"])
+                items.append(_item(row, system, untouched, render, heard, truth, source))
+    return items
+
+
+def _item(
+    row: Row,
+    system: str,
+    opening: np.ndarray,
+    render: dict[str, np.ndarray],
+    heard: np.ndarray,
+    truth: dict[str, Row],
+    source: Path,
+) -> Item:
+    """What a measured mouth says about one video."""
+    from latentsync.lipsync import measure
+    from latentsync.media.read import frame_times
+
+    times_s = render["times_s"]
+    picture, sound = truth.get(row["picture_id"]), truth.get(row["sound_id"])
+    nothing = np.full(len(opening), np.nan)
+    driving = of_picture = nothing
+    if sound:
+        driving = metrics.sample_at(times_s, np.array(sound["sound_opening"]), TICKS_PER_S)
+    if picture:
+        at_s = frame_times(source)[0][render["order"]] - picture["offset_frames"] / TICKS_PER_S
+        of_picture = metrics.sample_at(at_s, np.array(picture["sound_opening"]), TICKS_PER_S)
+    planted_offset = 0
+    if system == "ground_truth" and picture:  # the source's sound is off by design; its mouth is judged where it is
+        driving, planted_offset = of_picture, picture["offset_frames"]
+    offset, confidence = measure.sync_of(opening, times_s, float(render["end_s"]), heard)
+    names = "pair_id picture_id picture_path picture_group sound_id sound_path sound_group n_frames n_generated".split()
+    return {name: row[name] for name in names} | {
+        "id": f"{row['pair_id']}-{system}",
+        "system": system,
+        "drive": row["kind"],
+        "video_file": row["video_file"] if system in ("ours", "untrained") else None,
+        "mouth_r_known": bool(np.isfinite(driving).any()),
+        "mouth_r": _or_none(metrics.correlation(opening, driving)),
+        "mouth_r_picture": _or_none(metrics.correlation(opening, of_picture)),
+        "mouth_lag_frames": metrics.best_lag(opening, driving, MAX_LAG)[1],
+        "sync_offset_frames": offset - planted_offset,
+        "sync_confidence": round(confidence, 4),
+        "psnr_outside_db": None,
+        "trace": {
+            "times_s": [round(float(time), 4) for time in times_s],
+            "measured": [_or_none(value) for value in opening],
+            "true": [_or_none(value) for value in driving] if sound else None,
+        },
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return round(float(value), 5) if math.isfinite(value) else None
+
+
+def _stand_ins(rows: list[Row], test: list[Row]) -> list[str]:
+    """Sentences on every part that ran in place of the published one, each once."""
+    backends = {row[name] for row in test for name in ("sync_backend", "quality_backend")}
+    said = [sentence for row in rows for sentence in row["stand_ins"]]
+    said += [STAND_INS[name] for name in sorted(backends) if name in STAND_INS]
+    if any(row.get("faces") == "mediapipe" for row in rows):
+        said.append(FACES)
+    said.append("the sync of written videos was scored by the envelope correlation, not by SyncNet v2")
+    return list(dict.fromkeys(said))

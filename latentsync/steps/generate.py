@@ -1,0 +1,134 @@
+"""generate: lip-sync every pair of picture and sound, and some pairs once more with an untrained U-Net as a control.
+
+Inputs: pairs, test (the clips of the pictures: which face speaks), unet, vae (none: the published one).
+A pair becomes one row of kind own or cross for each system:
+  system          ours, or untrained (the same network with fresh weights; id and file end in -untrained)
+  status          ok, or rejected with its reason
+  video_file  mp4: resolution, pixel format and frame times of the source; its name ends in a key of what made it
+  render_file     npz, one entry per written frame: order int64 [m] (source frame), times_s float64 [m], matrices
+                  float64 [m, 2, 3] (pixels of the file -> unstretched crop pixels, NaN where the frame passed through);
+                  end_s, the end of the last frame
+  n_frames, n_generated, passed_through {reason: frames}
+  resolution, crf, faces (detector that made the crops), unet, vae (stamps of the weights), stand_ins (sentences)
+"""
+
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latentsync import records
+from latentsync.config import VERSIONS, Generate
+from latentsync.records import Row
+
+RENDER = ("order", "times_s", "end_s", "matrices")
+NAMED = {"ours": "", "untrained": "-untrained"}
+
+
+def run(cfg: Generate, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
+    """Pairs -> videos in the folder media beside the ledger."""
+    import torch
+
+    torch.set_num_threads(cfg.torch_threads)
+    ledger = outputs["ledger"]
+    [unet], vae = inputs["unet"], next(iter(inputs.get("vae", [])), None)
+    clips = {row["id"]: row for row in records.read_ledgers(inputs["test"])}
+    facts = describe(unet, vae)
+    rows = [row | facts for row in plan(records.read_ledgers(inputs["pairs"]), cfg.controls)]
+    with _Renderer(cfg, unet, vae, clips, records.run_dir(ledger), sources) as renderer:
+        records.run_shard(ledger, rows, cfg, VERSIONS["generate"], renderer.render)
+
+
+def plan(pairs: list[Row], controls: int) -> list[Row]:
+    """One row per video to make: every pair, and the first cross pairs again as controls; in the order of pictures."""
+    again = [pair["id"] for pair in sorted(pairs, key=lambda pair: pair["id"]) if pair["kind"] == "cross"][:controls]
+    rows = []
+    for pair in sorted(pairs, key=lambda pair: (pair["picture_id"], pair["id"])):
+        for system, suffix in NAMED.items():
+            if system == "ours" or pair["id"] in again:
+                state = {"status": "ok", "reason": None, "detail": ""}
+                rows.append(pair | state | {"pair_id": pair["id"], "id": pair["id"] + suffix, "system": system})
+    return rows
+
+
+def describe(unet: Path, vae: Path | None) -> dict[str, Any]:
+    """What the videos depend on beside the pair, and which parts are not the published ones, in words."""
+    from latentsync.lipsync.loading import read_unet
+    from latentsync.training.state import stamp
+
+    tensors, facts = read_unet(unet)
+    said = []
+    millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
+    if unet.suffix == ".safetensors":
+        said.append(f"the U-Net has {millions:.1f} M parameters, trained in this run; LatentSync's has 1267 M")
+    if facts["audio_encoder"]["backend"] == "embedded":
+        said.append("sound was read by a small untrained encoder, not by Whisper tiny")
+    if vae is not None and vae.suffix == ".safetensors":
+        said.append("pictures were encoded by a small VAE trained in this run, not by sd-vae-ft-mse")
+    if facts.get("teachers") == "embedded":
+        said.append("the LPIPS and TREPA losses compared features of small untrained nets, not of VGG16 and VideoMAEv2")
+    return {"unet": stamp(unet), "vae": stamp(vae) if vae is not None else "published", "stand_ins": said}
+
+
+class _Renderer:
+    """Models and detector, opened when the first video needs them: a second run needs neither."""
+
+    def __init__(self, cfg: Generate, unet: Path, vae: Path | None, clips: dict[str, Row], root: Path, sources: Path):
+        from contextlib import ExitStack
+
+        from latentsync.lipsync import loading, speakers
+        from latentsync.models.faces import open_detector
+
+        self.cfg, self.clips, self.root, self.sources = cfg, clips, root, sources
+        self.stack = ExitStack()
+        self.models = cache(lambda system: loading.load_models(unet, vae, trained=system == "ours"))
+        self.detector = cache(lambda backend: self.stack.enter_context(open_detector(backend, speakers.MAX_FACES)))
+        self.tracks = lru_cache(1)(lambda path, backend: speakers.track_video(path, self.detector(backend)))
+
+    def __enter__(self) -> "_Renderer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def render(self, row: Row) -> list[Row]:
+        """The row of one video.
+
+        Raises:
+            Rejection: the picture or the sound cannot be read.
+        """
+        from latentsync.lipsync.generate import lip_sync
+        from latentsync.lipsync.sounds import sound_of
+        from latentsync.media.read import read_flac
+
+        picture, models = self.sources / row["picture_path"], self.models(row["system"])
+        backend, chosen = self.speaker(picture, row["picture_clips"])
+        heard = read_flac(self.root / row["audio_file"])
+        sound = sound_of(self.sources / row["sound_path"], row["kind"] == "own" and self.cfg.length == "video", heard)
+        key = records.fingerprint(row, self.cfg.model_dump(mode="json"), VERSIONS["generate"])[:8]
+        out = self.root / "generate" / "media" / f"{row['id']}.{key}.mp4"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        report = lip_sync(picture, sound, out, models, self.cfg, self.tracks(picture, backend), chosen)
+        with records.replacing(out.with_suffix(".npz")) as temporary:
+            np.savez(temporary, **{name: report.pop(name) for name in RENDER})
+        files = {
+            "video_file": out.relative_to(self.root).as_posix(),
+            "render_file": out.with_suffix(".npz").relative_to(self.root).as_posix(),
+        }
+        return [row | files | report | {"resolution": models.resolution, "crf": self.cfg.crf, "faces": backend}]
+
+    def speaker(self, picture: Path, clip_ids: list[str]) -> tuple[str, list[int]]:
+        """The detector that made the crops of these clips, and the tracks that are their faces."""
+        from latentsync.lipsync import speakers
+        from latentsync.media.read import frame_times
+
+        backend, chosen = "", []
+        for clip in clip_ids:
+            row = self.clips[clip]
+            with np.load(self.root / row["geometry_file"]) as geometry:
+                landmarks = geometry["landmarks"]
+            backend = speakers.BACKEND_OF_POINTS[landmarks.shape[1]]
+            tracks = self.tracks(picture, backend)
+            chosen.append(speakers.same_face(tracks, frame_times(picture)[0], landmarks, row["start_tick"]))
+        return backend, [index for index in chosen if index is not None]
