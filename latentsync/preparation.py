@@ -21,12 +21,22 @@ def prepare(values: dict[str, Any], main_process: bool) -> config.Config:
     if cfg.select_clips.speakers is not None and not Path(cfg.select_clips.speakers).is_file():
         raise ValueError(f"select_clips.speakers is {cfg.select_clips.speakers!r}, which is not a file.")
     registry.check(cfg)
+    if main_process:
+        _write_configuration(cfg)
     if main_process and cfg.input_dir is not None:
         videos, others = sources.write_sources(Path(cfg.input_dir), Path("results", cfg.run, "sources"), cfg.shards)
         if others:
             names = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
             print(f"{cfg.input_dir}: {videos} videos; {len(others)} files passed over, not videos by name: {names}")
     return cfg
+
+
+def _write_configuration(cfg: config.Config) -> None:
+    """Keep results/<run>/config.json for the report, without the places of this machine."""
+    path = Path("results", cfg.run, "config.json")
+    text = cfg.model_dump_json(indent=1, exclude={"input_dir": True, "select_clips": {"speakers"}}) + "\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        records.write_text(path, text)
 
 
 def record_run(run: Path, started_s: float, outcome: str) -> None:
