@@ -1,19 +1,16 @@
 """The step score_quality on small ledgers: blur shows in the source's pixels, the right frames are read."""
 
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from videos import number_of, write_video
 
 from latentsync import records
 from latentsync.config import ScoreQuality
 from latentsync.media.write import VideoWriter
 from latentsync.steps import score_quality
-
-sys.path.insert(0, str(Path(__file__).parent))
-from videos import number_of, write_video  # noqa: E402
 
 FACE = (60.0, 30.0, 190.0, 190.0)  # x0, y0, x1, y1 of the landmarks in source pixels
 

@@ -1,20 +1,17 @@
 """The step score_sync on small ledgers: columns, named verdicts, passing through, both backends."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from test_sync import mouth_of, sound_of, speech
 
 from latentsync import records
 from latentsync.config import ScoreSync
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.ops import sync
 from latentsync.steps import score_sync
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_sync import mouth_of, sound_of, speech  # noqa: E402
 
 N_TICKS = 130
 

@@ -1,11 +1,11 @@
 """The published SyncNet: keys, embeddings, distances and offset of golden/syncnet_v2, and what a wrong file says."""
 
 import json
-import sys
 import wave
 from pathlib import Path
 
 import cv2
+import hashed_syncnet
 import numpy as np
 import pytest
 import torch
@@ -14,9 +14,6 @@ from safetensors.numpy import load_file
 from latentsync.models import syncnet_v2
 from latentsync.ops import sync
 from latentsync.ops.mfcc import mfcc
-
-sys.path.insert(0, str(Path(__file__).parent))
-import hashed_syncnet  # noqa: E402
 
 
 @pytest.fixture(scope="module")

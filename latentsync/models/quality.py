@@ -2,9 +2,11 @@
 
 piqe (embedded): (100 - PIQE) times the share of blocks that PIQE itself does not call noisy. From block statistics, no
     weights. PIQE alone charges noise so little that a face under heavy noise scores like a clean one (measured: 50 and
-    52); with the factor 29 and 51. It wants pixels as the camera wrote them: an enlarged face looks blurred to it.
+    52); with the factor 26 and 51. It wants pixels as the camera wrote them: an enlarged face looks blurred to it.
 hyperiqa (published): HyperIQA with its KonIQ-10k weights, 0 to 100, LatentSync's filter (threshold 40). The picture is
     brought to 256 px and its centre of 224 px is judged, so that the scale is the same for crops of 256 and 512 px.
+
+Both run on the CPU with one thread, so that a score does not depend on the machine.
 """
 
 from collections.abc import Callable
@@ -56,20 +58,19 @@ def _open_hyperiqa() -> Scorer:
 
     path = registry.find("hyperiqa", key="score_quality.backend: hyperiqa")
     torch.set_num_threads(1)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = build_hyperiqa()
     state = hyperiqa_state(torch.load(path, map_location="cpu", weights_only=True))
     if {key: value.shape for key, value in state.items()} != {k: v.shape for k, v in net.state_dict().items()}:
         raise ValueError(f"{path} does not hold the tensors of HyperIQA (koniq_pretrained.pkl); fetch it again.")
     net.load_state_dict(state)
-    net.eval().requires_grad_(False).to(device)
+    net.eval().requires_grad_(False)
 
     def score(rgb: np.ndarray) -> float:
         side = (HYPERIQA_SIDE_PX, HYPERIQA_SIDE_PX)
         whole = cv2.resize(rgb, side, interpolation=cv2.INTER_AREA if rgb.shape[0] > side[0] else cv2.INTER_CUBIC)
         margin = (HYPERIQA_SIDE_PX - HYPERIQA_CENTRE_PX) // 2
         centre = np.ascontiguousarray(whole[margin:-margin, margin:-margin])
-        pixels = torch.from_numpy(centre).permute(2, 0, 1).unsqueeze(0).float().div(255).to(device)
+        pixels = torch.from_numpy(centre).permute(2, 0, 1).unsqueeze(0).float().div(255)
         return float(net.forward_patch(pixels))
 
     return score
