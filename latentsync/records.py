@@ -176,7 +176,9 @@ def run_shard(
 
     `work(row)` returns the rows that this one becomes (one, or several where a segment holds several faces), or raises
     Rejection. Rows already rejected pass through. A finished row is taken from the journal when the input row, the
-    config section and the step version are the same and the files it names still exist.
+    config section and the step version are the same and the files it names still exist. The column `made_by` is that
+    fingerprint: since it is part of the next step's input row, another section or version here is seen further down,
+    even where the names of the files stay the same.
     """
     root = run_dir(ledger)
     section = cfg.model_dump(mode="json")
@@ -196,6 +198,7 @@ def run_shard(
                     done = work(row)
                 except Rejection as verdict:
                     done = [rejected(row, verdict.reason, verdict.detail)]
+                done = [item | {"made_by": key} for item in done]
                 journal.append(key, done)
                 spent = {"id": row["id"], "wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
                 cost_file.write(dumps({name: round(v, 4) if name != "id" else v for name, v in spent.items()}) + "\n")
