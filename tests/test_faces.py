@@ -135,7 +135,10 @@ def test_unknown_and_missing_backends_are_one_sentence(tmp_path, monkeypatch):
 
 def test_face_alignment_runs_on_files_of_the_right_shape(tmp_path, monkeypatch, photo):
     """Untrained nets written under the published names: everything but the quality of the landmarks."""
+    import numba
     import torch
+
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)  # compiling what reads the heat maps takes 30 s
     from face_alignment.detection.sfd.net_s3fd import s3fd
     from face_alignment.models import FAN
 
