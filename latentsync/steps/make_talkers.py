@@ -15,9 +15,9 @@ following steps read as if a camera had filled it. One row of truth for each vid
     offset_frames       at 25 frames a second; above 0 the picture is late: it shows at t the mouth of
                         sound_opening(t - offset_frames / 25)
     cuts_s              where a new shot begins
-    expected            one entry for each talking face of each shot: start_s, end_s, track ("speaker", or "silent" for
-                        a mouth that the sound is not from), side ("left", "right"; only where there are two), and the reason for
-                        which its clips must be rejected, null where they must be kept
+    expected            one entry for each face of each shot: start_s, end_s, track ("speaker", or "silent" for a mouth
+                        that the sound is not from), side ("left", "right"; only where there are two), and the
+                        reason for which its clips must be rejected, null where they must be kept
     sound_opening       how far the mouth of the sound is open at ticks k / 25 s, 0 to 1, whatever the picture shows
 
 A finished video is remembered in a journal and never made again, so a killed run carries on.
@@ -80,7 +80,7 @@ def _rendered(takes: list[Take], seed: int, folder: Path) -> Iterable[tuple[Take
 
 
 def _remove_superseded(journal: Journal, keys: dict[str, str], folder: Path) -> None:
-    """Delete videos that an earlier configuration of this run made and this one does not want; nothing else is touched."""
+    """Delete videos that an earlier configuration of this run made and this one does not want, and no others."""
     for [row] in journal.rows.values():
         if row["path"] not in keys:
             (folder / row["path"]).unlink(missing_ok=True)

@@ -14,8 +14,9 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from latentsync.talkers import photo as photos
-from latentsync.talkers.look import Look, coloured, from_photo, to_photo
+from latentsync.talkers.look import Look, from_photo, to_photo
 from latentsync.talkers.mouth import hole_weight, lips, moved, neck_ring
+from latentsync.talkers.paint import coloured
 
 CANVAS_SCALE = 2
 LEVELS = 45  # openings drawn ahead: half a photo pixel of gap from one to the next
@@ -26,7 +27,7 @@ TOOTH, TONGUE, DEEP = (214, 203, 188), (156, 78, 76), (30, 10, 10)  # RGB in the
 
 @dataclass(frozen=True)
 class Patch:
-    """Pictures uint8 (n, h, w, 3) that replace a rectangle of the canvas, its upper left corner at canvas pixel (x, y)."""
+    """Pictures uint8 (n, h, w, 3) that replace a rectangle of the canvas; (x, y) is its upper left pixel."""
 
     x: int
     y: int

@@ -86,7 +86,7 @@ def moved(points: np.ndarray, opening: float) -> np.ndarray:
 
 
 def neck_ring(points: np.ndarray) -> np.ndarray:
-    """Fixed points around the oval of the face, one for each of its vertices: the skin between them and it stretches."""
+    """Fixed points around the oval of the face, one for each of its vertices: the skin between stretches."""
     oval = points[list(photos.FACE_OVAL)]
     centre = oval.mean(0)
     return centre + (oval - centre) * 1.3
