@@ -1,0 +1,214 @@
+"""The step: rows, crops and geometry of each face, on made videos and on the real clips."""
+
+import shutil
+import time
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from latentsync.config import AlignFaces
+from latentsync.lipsync.paste import align_face
+from latentsync.media.read import frame_times, read_clip, read_frames
+from latentsync.media.write import VideoWriter
+from latentsync.ops.geometry import apply, crop_size
+from latentsync.ops.timing import ticks_to_frames
+from latentsync.records import read_ledger, segment_id, source_id, write_ledger
+from latentsync.steps import align_faces
+
+PORTRAIT = data.astronaut()[:250, 150:300]
+CFG = AlignFaces(backend="mediapipe", resolution=64)
+# What each real clip shows between two ticks, and why.
+REAL = {
+    "iplap_129": (0, 30, 1),
+    "ls_demo1": (0, 30, 1),
+    "ls_demo3": (0, 30, 1),
+    "musetalk_yongen": (0, 30, 1),  # a drawn face is a face
+    "realtime_girl": (0, 30, 1),
+    "synctalk_demo": (0, 30, 1),
+    "talkvid_aoc": (0, 30, 1),
+    "talkvid_tys": (0, 30, 1),  # the second one, in the corner, is below 32 px
+    "vrt1": (0, 30, 1),
+    "vrt3": (0, 30, 1),
+    "vrt5": (0, 30, 1),
+    "w2lgfpgan_kim": (0, 30, 1),
+    "cosmos10": (112, 160, 0),  # titles; before and after them an animated film, whose faces are found
+}
+
+
+def heads(number: int, places: tuple[int, ...] = (150,), width: int = 480) -> np.ndarray:
+    """Portraits, faces about 92 px wide, that move to and fro by 20 px, on grey."""
+    picture = np.full((260, width, 3), 110, np.uint8)
+    for place in places:
+        x = place + int(20 * np.sin(number / 6))
+        picture[5:255, x - 75 : x + 75] = PORTRAIT
+    return picture
+
+
+def write(path, times, pictures):
+    first = pictures(0)
+    with VideoWriter(path, 25, first.shape[1], first.shape[0], crf=12, frame_times=times) as writer:
+        for number in range(len(times)):
+            writer.write(pictures(number))
+
+
+def prepare(root, videos, names, ranges=None):
+    """A ledger of one segment for each video, with its table of ticks."""
+    rows = []
+    for name in names:
+        ident = source_id(name)
+        ticks = ticks_to_frames(*frame_times(videos / name))
+        start, end = (ranges or {}).get(name, (0, len(ticks)))
+        ticks_file = root / "resample" / "media" / f"{ident}.npy"
+        ticks_file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(ticks_file, ticks)
+        rows.append(
+            {
+                "id": segment_id(ident, start, end), "kind": "segment", "source_id": ident, "path": name,
+                "start_tick": start, "end_tick": end, "n_ticks": len(ticks), "status": "ok", "reason": None,
+                "detail": "",
+                "ticks_file": ticks_file.relative_to(root).as_posix(),
+            }
+        )  # fmt: skip
+    ledger = root / "segment" / "00000.jsonl"
+    write_ledger(ledger, rows)
+    return ledger
+
+
+def run(root, videos, ledger, cfg=CFG):
+    align_faces.run(cfg, {"segment": [ledger]}, {"ledger": root / "align_faces" / "00000.jsonl"}, videos)
+    return read_ledger(root / "align_faces" / "00000.jsonl")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Videos: 16 fps (each frame for one or two ticks); two faces; none; a face that leaves for good."""
+    videos = tmp_path_factory.mktemp("videos")
+    write(videos / "slow.mp4", np.arange(24) / 16, heads)
+    write(videos / "two.mp4", np.arange(20) / 25, lambda n: heads(n, (110, 350)))
+    write(videos / "none.mp4", np.arange(12) / 25, lambda n: heads(n, ()))
+    write(videos / "leaves.mp4", np.arange(30) / 25, lambda n: heads(n, (150,) if n < 16 else ()))
+    root = tmp_path_factory.mktemp("run")
+    ledger = prepare(root, videos, ["slow.mp4", "two.mp4", "none.mp4", "leaves.mp4"])
+    rows = run(root, videos, ledger)
+    return videos, root, ledger, {name: [r for r in rows if r["path"] == name] for name in {r["path"] for r in rows}}
+
+
+def test_a_clip_has_one_crop_and_one_matrix_for_each_tick(made):
+    videos, root, _, rows = made
+    [row] = rows["slow.mp4"]
+    assert (row["kind"], row["status"], row["track"], row["start_tick"], row["end_tick"]) == ("clip", "ok", 0, 0, 38)
+    assert row["id"] == f"{row['source_id']}-000000-000038-t0" and row["segment_id"] == row["id"][:-3]
+    assert (row["resolution"], row["face_share"], row["n_faces"]) == (64, 1.0, 1)
+    assert row["face_px"] == pytest.approx(92, abs=8)
+    crops = read_clip(root / row["crop_file"])
+    geometry = np.load(root / row["geometry_file"])
+    assert crops.shape == (38, 64, 64, 3)
+    assert geometry["matrices"].shape == (38, 2, 3) and geometry["landmarks"].shape == (38, 478, 2)
+    assert geometry["matrices"].dtype == geometry["landmarks"].dtype == geometry["mouth_opening"].dtype == np.float32
+    assert geometry["found"].dtype == bool and geometry["found"].all() and np.isfinite(geometry["mouth_opening"]).all()
+    shown = ticks_to_frames(*frame_times(videos / "slow.mp4"))
+    pictures = dict(read_frames(videos / "slow.mp4"))
+    for tick in range(38):
+        face = align_face(pictures[shown[tick]], geometry["matrices"][tick], 64)
+        assert np.abs(face.astype(int) - crops[tick]).mean() < 3, tick
+    same = np.flatnonzero(np.diff(shown) == 0)
+    assert len(same) == 14 and (geometry["matrices"][same] == geometry["matrices"][same + 1]).all()
+
+
+def test_two_faces_are_two_clips(made):
+    _, root, _, rows = made
+    first, second = rows["two.mp4"]
+    assert (first["track"], second["track"], first["n_faces"], second["n_faces"]) == (0, 1, 2, 2)
+    left, right = sorted(np.load(root / row["geometry_file"])["landmarks"][0, :, 0].mean() for row in (first, second))
+    assert left < 200 < 250 < right
+    for row in (first, second):
+        assert read_clip(root / row["crop_file"]).shape == (20, 64, 64, 3)
+
+
+def test_a_segment_without_a_face_keeps_its_row_and_leaves_no_file(made):
+    _, root, _, rows = made
+    [row] = rows["none.mp4"]
+    assert (row["kind"], row["status"], row["reason"]) == ("segment", "rejected", "no_face")
+    assert row["detail"] == "no face was found in 12 frames"
+    named = {root / row[key] for part in rows.values() for row in part for key in row if key.endswith("_file")}
+    assert set((root / "align_faces" / "media").iterdir()) <= named
+
+
+def test_a_clip_ends_where_its_face_does(made):
+    _, root, _, rows = made
+    [row] = rows["leaves.mp4"]
+    assert (row["start_tick"], row["end_tick"]) == (0, 16) and row["face_share"] == 1.0
+    assert len(read_clip(root / row["crop_file"])) == 16
+
+
+def test_the_same_again_gives_the_same_bytes_and_repeats_nothing(made, tmp_path, monkeypatch):
+    videos, root, ledger, _ = made
+    again = tmp_path / "run"
+    shutil.copytree(root / "resample", again / "resample")
+    shutil.copytree(root / "segment", again / "segment")
+    later = time.localtime(time.time() + 1e8)
+    monkeypatch.setattr(time, "localtime", lambda *_: later)
+    run(again, videos, again / "segment" / "00000.jsonl")
+    for path in sorted(p for p in (root / "align_faces").rglob("*") if p.is_file()):
+        assert path.read_bytes() == (again / path.relative_to(root)).read_bytes(), path.name
+    monkeypatch.setattr(align_faces, "track_faces", None)
+    run(again, videos, again / "segment" / "00000.jsonl")
+
+
+def test_a_fault_in_the_middle_leaves_no_file(made, tmp_path, monkeypatch):
+    videos, root, ledger, _ = made
+    shutil.copytree(root / "resample", tmp_path / "resample")
+
+    def broken(path, indices):
+        for index, picture in read_frames(path, indices):
+            if index == 15:
+                raise RuntimeError("the disk is gone")
+            yield index, picture
+
+    monkeypatch.setattr(align_faces, "read_frames", broken)
+    shutil.copytree(root / "segment", tmp_path / "segment")
+    with pytest.raises(RuntimeError, match="disk"):
+        run(tmp_path, videos, tmp_path / "segment" / "00000.jsonl")
+    assert [path.name for path in (tmp_path / "align_faces" / "media").iterdir() if "mp4" in path.name] == []
+
+
+@pytest.fixture(scope="module")
+def real(clips, tmp_path_factory):
+    root = tmp_path_factory.mktemp("real")
+    ranges = {f"{name}.mp4": (start, end) for name, (start, end, _) in REAL.items()}
+    rows = run(root, clips, prepare(root, clips, sorted(ranges), ranges))
+    return root, {name: [row for row in rows if row["path"] == f"{name}.mp4"] for name in REAL}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_clips_yield_faces_where_there_are_some_framed_as_a_person_would(real, name):
+    root, rows = real
+    start, end, n_faces = REAL[name]
+    if n_faces == 0:
+        assert [(row["status"], row["reason"]) for row in rows[name]] == [("rejected", "no_face")]
+        return
+    assert len(rows[name]) == n_faces
+    for row in rows[name]:
+        assert (row["start_tick"], row["end_tick"], row["face_share"]) == (start, end, 1.0)
+        assert len(read_clip(root / row["crop_file"])) == end - start
+        geometry = np.load(root / row["geometry_file"])
+        places = np.array([apply(m, p) for m, p in zip(geometry["matrices"], geometry["landmarks"], strict=True)])
+        places /= crop_size(64)
+        eyes, mouth, chin = places[:, [33, 133, 362, 263]].mean(1), places[:, [61, 291]].mean(1), places[:, 152]
+        # In shares of the crop: eyes above the mask's bands (0.37), mouth and chin inside its U (0.5 to 0.95).
+        assert 0.2 < eyes[:, 1].min() and eyes[:, 1].max() < 0.37
+        assert 0.5 < mouth[:, 1].min() and mouth[:, 1].max() < 0.78 and chin[:, 1].max() < 0.97
+        assert np.abs(eyes[:, 0] - 0.5).max() < 0.1 and np.abs(mouth[:, 0] - 0.5).max() < 0.15
+        brow_tilt = places[:, 334, 1] - places[:, 105, 1]
+        assert np.abs(brow_tilt).max() < 0.06  # upright, however the head leans
+        step = np.abs(np.diff(geometry["matrices"].astype(float), axis=0))
+        assert np.median(step[:, :, :2]) < 0.01
+
+
+def test_crops_of_real_clips_are_sharp_enough_to_see_the_mouth(real):
+    root, rows = real
+    for name in ("vrt3", "ls_demo3", "talkvid_aoc"):
+        crops = read_clip(root / rows[name][0]["crop_file"])
+        assert cv2.Laplacian(crops[10, 30:50, 16:48], cv2.CV_64F).std() > 8, name
