@@ -68,11 +68,8 @@ def read_unet(path: Path) -> tuple[weights.State, dict[str, Any]]:
     if path.suffix == ".safetensors":
         return weights.load(path)
     state = weights.read_foreign(path)
-    motion = "none"
-    if any("motion_modules" in key for key in state):
-        motion = (
-            "all" if any(key.startswith("down_blocks.") and "motion_modules" in key for key in state) else "decoder"
-        )
+    blocks = {key.split(".")[0] for key in state if "motion_modules" in key}
+    motion = "all" if "down_blocks" in blocks else "decoder" if blocks else "none"
     return state, PUBLISHED | {"config": {"motion": motion}}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import av
 import numpy as np
 
 from latentsync.lipsync import generate, planes
@@ -23,11 +24,11 @@ Render = Mapping[str, np.ndarray]
 
 
 def mouth_opening(
-    frames: Iterable[tuple[int, object]], matrices: np.ndarray, detector: Detector, resolution: int
+    frames: Iterable[tuple[int, av.VideoFrame]], matrices: np.ndarray, detector: Detector, resolution: int
 ) -> np.ndarray:
     """Inner-lip gap over inter-ocular distance in each decoded frame, float64 [m]; NaN where the face is not found.
 
-    Of several faces it is the one in the middle of the crop box of its frame; frames that passed through are not measured.
+    Of several faces it is the one in the middle of its frame's crop box. Frames that passed through are not measured.
     """
     width, height = geometry.crop_size(resolution)
     middle = np.array([width / 2, height / 2])
@@ -91,7 +92,7 @@ def outside(video: Path, source: Path, render: Render, resolution: int) -> Outsi
     return total
 
 
-def _luma(frame) -> np.ndarray:
+def _luma(frame: av.VideoFrame) -> np.ndarray:
     return planes.planes(frame)[0] / 2 ** (frame.format.components[0].bits - 8)
 
 

@@ -70,24 +70,20 @@ class Gfpgan:
 
         assert faces.shape[1:] == (self.size, self.size, 3), faces.shape
         with torch.inference_mode():
-            pixels = torch.from_numpy(faces).to(self.device).permute(0, 3, 1, 2) / 127.5 - 1
+            pixels = torch.from_numpy(faces).to(self.device).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
             restored, _ = self.network(pixels, return_rgb=False, randomize_noise=False)
             return ((restored.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).float().cpu().numpy()
 
 
-def open_restorer(method: str, weights: Path):
+RESTORERS = {"gfpgan": Gfpgan}
+
+
+def open_restorer(method: str, weights: Path) -> Gfpgan:
     """The restorer of this name with these weights.
 
     Raises:
-        ValueError: the file is missing or does not fit, or the network is not part of this environment.
+        ValueError: the file does not fit, or the network is not part of this version.
     """
-    if not weights.is_file():
-        raise ValueError(
-            f"enhance.method is {method!r}, but its weights are not at {str(weights)!r}; put the file there, "
-            "name another in enhance.weights, or set enhance.method to null."
-        )
-    if method != "gfpgan":
-        raise ValueError(
-            f"enhance.method is {method!r}, whose network is not part of this version; choose gfpgan or null."
-        )
-    return Gfpgan(weights)
+    if method not in RESTORERS:
+        raise ValueError(f"enhance.method {method} has no network in this version; choose gfpgan or null.")
+    return RESTORERS[method](weights)

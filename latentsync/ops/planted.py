@@ -30,7 +30,7 @@ def outcomes(
         rows: every row that curation ended with (of score_sync), any kind.
         selected: ids of the clips that were selected.
         reasons: id -> reason of the rows that were not.
-        centre_x: id of a clip -> horizontal middle of its face as a share of the picture's width, where faces share one.
+        centre_x: id of a clip -> middle of its face as a share of the picture's width, where faces share a picture.
         min_confidence: below it an offset was not trusted, which counts as not found.
 
     A row belongs to the stretch that it overlaps most. A fault is right if every row of it was rejected for its reason.

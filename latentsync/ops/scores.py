@@ -88,15 +88,17 @@ def curation_figures(outcomes: Sequence[Item], interval: Bootstrap) -> dict[str,
         reason = "the truth holds no clip with a talking face"
         result[name] = figure(np.mean(hits), len(hits), interval(hits), note) if hits else unknown(reason)
     right = [float(item["right"]) for item in faults]
-    wrong = ", ".join(
-        f"{item['path']}: {item['expected']} became {'/'.join(item['found'])}" for item in faults if not item["right"]
-    )
-    lost = ", ".join(f"{item['path']}: {'/'.join(item['found'])}" for item in good if not item["right"])
+    wrong = "; ".join(_became(item) for item in faults if not item["right"])
+    lost = "; ".join(_became(item) for item in good if not item["right"])
     no_faults, no_good = "no fault was planted", "nothing was planned as good"
     result["faults_right_reason"] = figure(np.mean(right), len(right), note=wrong) if right else unknown(no_faults)
     rejected = sum(not item["right"] for item in good)
     result["good_rejected"] = figure(rejected, len(good), note=lost) if good else unknown(no_good)
     return result
+
+
+def _became(item: Item) -> str:
+    return f"{item['path']}: {item['expected'] or 'good'} became {'/'.join(item['found'])}"
 
 
 def mouth_figures(videos: Sequence[Item], interval: Bootstrap) -> dict[str, Figure]:

@@ -24,6 +24,8 @@ import json
 import math
 import tempfile
 from collections import Counter
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +152,14 @@ def _videos(cfg: Evaluate, rows: list[Row], truth: dict[str, Row], root: Path, s
 
     made = [row for row in rows if row["status"] == "ok"]
     items, same = [], None
-    with open_detector(cfg.faces, 2) as detector, tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        detectors = cache(lambda faces: stack.enter_context(open_detector(cfg.faces, faces)))
         for row in sorted(made, key=lambda row: (row["picture_id"], row["id"])):
             source, video, resolution = sources / row["picture_path"], root / row["video_file"], row["resolution"]
             with np.load(root / row["render_file"]) as file:
                 render = dict(file)
+            detector = detectors(row["n_faces"])
             shown = row["picture_id"], render["order"].tobytes(), render["matrices"].tobytes(), row["crf"]
             if shown != same:  # own and foreign sound mostly show the same frames of a source
                 same, copy = shown, Path(folder, "copy.mp4")

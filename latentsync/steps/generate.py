@@ -9,7 +9,8 @@ A pair becomes one row of kind own or cross for each system:
                   float64 [m, 2, 3] (pixels of the file -> unstretched crop pixels, NaN where the frame passed through);
                   end_s, the end of the last frame
   n_frames, n_generated, passed_through {reason: frames}
-  resolution, crf, faces (detector that made the crops), unet, vae (stamps of the weights), stand_ins (sentences)
+  resolution, crf, faces (the detector that made the crops), n_faces (most that it saw at a time)
+  unet, vae (stamps of the weights), stand_ins (sentences)
 """
 
 from functools import cache, lru_cache
@@ -83,8 +84,8 @@ class _Renderer:
         self.cfg, self.clips, self.root, self.sources = cfg, clips, root, sources
         self.stack = ExitStack()
         self.models = cache(lambda system: loading.load_models(unet, vae, trained=system == "ours"))
-        self.detector = cache(lambda backend: self.stack.enter_context(open_detector(backend, speakers.MAX_FACES)))
-        self.tracks = lru_cache(1)(lambda path, backend: speakers.track_video(path, self.detector(backend)))
+        self.detector = cache(lambda backend, faces: self.stack.enter_context(open_detector(backend, faces)))
+        self.tracks = lru_cache(1)(lambda path, *kind: speakers.track_video(path, self.detector(*kind)))
 
     def __enter__(self) -> "_Renderer":
         return self
@@ -103,32 +104,33 @@ class _Renderer:
         from latentsync.media.read import read_flac
 
         picture, models = self.sources / row["picture_path"], self.models(row["system"])
-        backend, chosen = self.speaker(picture, row["picture_clips"])
+        backend, faces, chosen = self.speaker(picture, row["picture_clips"])
         heard = read_flac(self.root / row["audio_file"])
         sound = sound_of(self.sources / row["sound_path"], row["kind"] == "own" and self.cfg.length == "video", heard)
         key = records.fingerprint(row, self.cfg.model_dump(mode="json"), VERSIONS["generate"])[:8]
         out = self.root / "generate" / "media" / f"{row['id']}.{key}.mp4"
         out.parent.mkdir(parents=True, exist_ok=True)
-        report = lip_sync(picture, sound, out, models, self.cfg, self.tracks(picture, backend), chosen)
+        report = lip_sync(picture, sound, out, models, self.cfg, self.tracks(picture, backend, faces), chosen)
         with records.replacing(out.with_suffix(".npz")) as temporary:
             np.savez(temporary, **{name: report.pop(name) for name in RENDER})
         files = {
             "video_file": out.relative_to(self.root).as_posix(),
             "render_file": out.with_suffix(".npz").relative_to(self.root).as_posix(),
         }
-        return [row | files | report | {"resolution": models.resolution, "crf": self.cfg.crf, "faces": backend}]
+        facts = {"resolution": models.resolution, "crf": self.cfg.crf, "faces": backend, "n_faces": faces}
+        return [row | files | report | facts]
 
-    def speaker(self, picture: Path, clip_ids: list[str]) -> tuple[str, list[int]]:
-        """The detector that made the crops of these clips, and the tracks that are their faces."""
+    def speaker(self, picture: Path, clip_ids: list[str]) -> tuple[str, int, list[int]]:
+        """The detector that made these clips' crops, how many faces it saw, and the tracks that are the clips'."""
         from latentsync.lipsync import speakers
         from latentsync.media.read import frame_times
 
-        backend, chosen = "", []
-        for clip in clip_ids:
-            row = self.clips[clip]
+        rows = [self.clips[clip] for clip in clip_ids]
+        backend, faces, chosen = "", max(row["n_faces"] for row in rows), []
+        for row in rows:
             with np.load(self.root / row["geometry_file"]) as geometry:
                 landmarks = geometry["landmarks"]
             backend = speakers.BACKEND_OF_POINTS[landmarks.shape[1]]
-            tracks = self.tracks(picture, backend)
+            tracks = self.tracks(picture, backend, faces)
             chosen.append(speakers.same_face(tracks, frame_times(picture)[0], landmarks, row["start_tick"]))
-        return backend, [index for index in chosen if index is not None]
+        return backend, faces, [index for index in chosen if index is not None]
