@@ -301,7 +301,7 @@ class Enhance(Section):
     @classmethod
     def _has_a_network(cls, method: str | None) -> str | None:
         if method not in (None, "gfpgan"):
-            raise ValueError(f"enhance.method is {method}, whose network is not part of this version; choose gfpgan or null.")
+            raise ValueError(f"enhance.method {method} has no network in this version; choose gfpgan or null.")
         return method
 
 
