@@ -20,8 +20,15 @@ TEXT_COLUMNS = frozenset("id kind source_id path reason detail".split())
 STAGES = {
     "found": ("Videos found", "videos"),
     "readable": ("that can be read", "videos"),
-    "segments": ("cut at scenes into segments", "segments"),
-    "faces": ("followed faces", "clips"),
+    "segments": ("cut into segments", "segments"),
+    "faces": ("with a face", "clips"),
+    "no_audio": ("with sound", "clips"),
+    "duplicate": ("seen once", "clips"),
+    "too_short": ("long enough", "clips"),
+    "small_face": ("face large enough", "clips"),
+    "low_quality": ("sharp enough", "clips"),
+    "low_sync": ("picture and sound belong together", "clips"),
+    "large_offset": ("offset small enough", "clips"),
     "selected": ("Selected", "clips"),
 }
 # score -> title, axis
@@ -72,10 +79,7 @@ def summarise(facts: Mapping[str, Any], selected: list[Row], rejected: list[Row]
         "stages": stages,
         "longest_s": max((stage["seconds"] + stage["lost_s"] for stage in stages), default=0.0),
         "reasons": facts["reasons"],
-        "splits": [
-            {"split": name, "clips": s["clips"], "sources": s["sources"], "groups": len(s["groups"]), "seconds": round(s["hours"] * 3600, 1)}
-            for name, s in ((name, facts["splits"][name]) for name in SPLITS)
-        ],
+        "splits": [_split(name, facts["splits"][name]) for name in SPLITS],
         "same_clips_in_all_splits": facts["same_clips_in_all_splits"],
         "offsets_applied": facts["offsets_applied"],
         "thresholds": facts["thresholds"],
@@ -87,7 +91,12 @@ def summarise(facts: Mapping[str, Any], selected: list[Row], rejected: list[Row]
         "rejected": [_listed(row) for row in by_reason(rejected)[:LISTED]],
         "rejected_n": len(rejected),
         "rejected_more": max(0, len(rejected) - LISTED),
-    }  # fmt: skip
+    }
+
+
+def _split(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    counts = {"clips": found["clips"], "sources": found["sources"], "groups": len(found["groups"])}
+    return {"split": name, **counts, "seconds": round(found["hours"] * 3600, 1)}
 
 
 def _scores(row: Row) -> dict[str, Any]:
@@ -110,7 +119,7 @@ def funnel(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     result: list[dict[str, Any]] = []
     for stage in stages:
         name, seconds = stage["stage"], round(stage["hours"] * 3600, 1)
-        title, unit = STAGES.get(name, (f"without {name}", "clips"))
+        title, unit = STAGES.get(name, (f"not {name}", "clips"))
         before = result[-1]["seconds"] if result else seconds
         result.append(
             {
@@ -120,7 +129,9 @@ def funnel(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "left": stage["left"],
                 "seconds": seconds,
                 "lost_s": round(max(0.0, before - seconds), 1) if stage["lost"] else 0.0,
-                "lost": [{"reason": reason, "words": REASONS[reason], "rows": n} for reason, n in stage["lost"].items()],
+                "lost": [
+                    {"reason": reason, "words": REASONS[reason], "rows": n} for reason, n in stage["lost"].items()
+                ],
             }
         )
     return result
@@ -130,7 +141,15 @@ def histogram(score: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Counts of selected and rejected clips over one score, with the thresholds that judge it."""
     title, axis = SCORES[score]
     kept, lost = (_finite(facts["scores"][group].get(score, [])) for group in ("selected", "rejected"))
-    result = {"score": score, "title": title, "axis": axis, "kept_n": len(kept), "lost_n": len(lost), "outside_n": 0, "reason": None}
+    result = {
+        "score": score,
+        "title": title,
+        "axis": axis,
+        "kept_n": len(kept),
+        "lost_n": len(lost),
+        "outside_n": 0,
+        "reason": None,
+    }
     if len(kept) + len(lost) == 0:
         return result | {"reason": "No clip has this score."}
     marks = _marks(score, facts["thresholds"])
@@ -151,7 +170,11 @@ def _finite(values: Sequence[float | None]) -> np.ndarray:
 def _marks(score: str, thresholds: Mapping[str, Any]) -> list[dict[str, Any]]:
     if score == "sync_offset_frames":
         limit = thresholds["max_offset_frames"]
-        return [] if limit is None else [{"at": sign * (limit + 0.5), "words": f"{sign * limit:+d}".replace("-", "−")} for sign in (-1, 1)]
+        return (
+            []
+            if limit is None
+            else [{"at": sign * (limit + 0.5), "words": f"{sign * limit:+d}".replace("-", "−")} for sign in (-1, 1)]
+        )
     limit = next((thresholds[key] for key, (name, _) in LIMITS.items() if name == score), None)
     return [] if limit is None else [{"at": limit, "words": f"at least {limit:g}"}]
 
@@ -201,7 +224,7 @@ def what_if(selected: list[Row], rejected: list[Row], thresholds: Mapping[str, A
 
 
 def _tried(key: str, now: float | None, values: np.ndarray) -> list[float | None]:
-    """Values to try, loosest first: none at all, around what is set, or around what the clips have where none is set."""
+    """Values to try, loosest first: none at all, then around what is set, or what clips have where nothing is set."""
     if now is None:
         tried = {float(f"{np.quantile(values, share):.2g}") for share in (0.1, 0.25, 0.5)}
     elif key == "max_offset_frames":

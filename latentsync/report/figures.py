@@ -1,4 +1,4 @@
-"""The key figures and their bars: what a value must reach, over how many items, and which control it must stay away from.
+"""The key figures and their bars: what a value must reach, over how many items, and what its control must do.
 
 The bars are those of the demo (synthetic talkers, small networks); for other footage they are a yardstick, no promise.
 """
@@ -21,6 +21,7 @@ class Figure:
     at_most: bool = False
     digits: int = 2
     unit: str = ""
+    before_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,58 @@ class Control:
 
 
 FIGURES = (
-    Figure("syncnet_accuracy_5f", "SyncNet accuracy", 0.85, (0, 1), "balanced pairs, negatives 5 to 15 frames away", 500),
-    Figure("offset_within_1", "Offsets within one frame", 0.95, (0, 1), "talking clips, abstentions counted as misses"),
-    Figure("faults_right_reason", "Faults caught for the right reason", 1.0, (0, 1), "planted faults"),
-    Figure("good_rejected", "Good clips rejected", 0, (0, 10), "good clips", at_most=True, digits=0),
-    Figure("mouth_r", "Mouth follows the sound", 0.6, (0, 1), "clips, mean of each clip's correlation", 8, unit="r"),
-    Figure("psnr_outside_db", "Picture outside the mouth", 45, (20, 60), "videos, every frame", digits=1, unit="dB"),
+    Figure(
+        "syncnet_accuracy_5f", "SyncNet accuracy", 0.85, (0, 1), "balanced pairs, negatives 5 to 15 frames away", 500
+    ),
+    Figure(
+        "offset_within_1",
+        "Offsets within one frame",
+        0.95,
+        (0, 1),
+        "clips with a talking face, abstentions counted as misses",
+    ),
+    Figure(
+        "faults_right_reason",
+        "Faults caught for the right reason",
+        1.0,
+        (0, 1),
+        "planted faults",
+        before_note="Judged otherwise: ",
+    ),
+    Figure(
+        "good_rejected",
+        "Good clips rejected",
+        0,
+        (0, 10),
+        "good stretches of film",
+        at_most=True,
+        digits=0,
+        before_note="Rejected: ",
+    ),
+    Figure(
+        "mouth_r",
+        "Mouth follows the sound",
+        0.6,
+        (0, 1),
+        "videos driven by foreign speech, mean of their correlations",
+        8,
+        unit="r",
+    ),
+    Figure("psnr_outside_db", "Picture outside the mouth", 45, (20, 60), "videos, all frames", digits=1, unit="dB"),
 )
 CONTROLS = (
     Control("syncnet_accuracy_shuffled", "syncnet_accuracy_5f", "With shuffled sound", between=(0.45, 0.55)),
-    Control("mouth_r_shuffled", "mouth_r", "Driven by other speech, against the picture's own opening", below=0.4),
+    Control("mouth_r_shuffled", "mouth_r", "The same videos against the picture's own opening", below=0.4),
     Control("psnr_copy_db", "psnr_outside_db", "Untouched copy, encoded again", digits=1, unit=" dB"),
-    Control("mask_share", "psnr_outside_db", "Share of the frame inside the mask", drawn=False, digits=1, unit=" %", percent=True),
+    Control(
+        "mask_share",
+        "psnr_outside_db",
+        "Share of the frame inside the mask",
+        drawn=False,
+        digits=1,
+        unit=" %",
+        percent=True,
+    ),
 )
 NAMES = [figure.key for figure in FIGURES] + [control.key for control in CONTROLS]
 
@@ -83,6 +124,7 @@ def _card(figure: Figure, measured: Mapping[str, Any], values: Mapping[str, Mapp
         "bar_words": f"{'at most' if figure.at_most else 'at least'} {figure.bar:g}",
         "controls": controls,
         "reason": measured["reason"],
+        "note": figure.before_note + measured["note"] if measured["note"] else "",
     }
     if value is None:
         return card | {"verdict": "unknown", "words": "not measured"}
@@ -94,6 +136,8 @@ def _card(figure: Figure, measured: Mapping[str, Any], values: Mapping[str, Mapp
         return card | {"verdict": "fail", "words": f"too few: {figure.min_n} are asked for"}
     if any(control["verdict"] == "fail" for control in controls):
         return card | {"verdict": "fail", "words": f"clears {figure.bar:g}, its control does not"}
+    if any(control["verdict"] == "missing" for control in controls):
+        return card | {"verdict": "unknown", "words": f"clears {figure.bar:g}, its control is missing"}
     return card | {"verdict": "pass", "words": f"clears {figure.bar:g}"}
 
 
@@ -111,10 +155,10 @@ def _control(control: Control, measured: Mapping[str, Any], value: float | None)
         "digits": control.digits,
         "unit": control.unit,
         "words": "",
-        "verdict": "unknown",
+        "verdict": "none asked",
     }
     if found is None:
-        return card
+        return card | {"verdict": "missing" if control.between or control.below else "none asked"}
     if control.between is not None:
         low, high = control.between
         inside = low <= found <= high

@@ -1,7 +1,7 @@
 """From summary.json and pictures to one HTML page that loads nothing.
 
-The page shows only what stands in the summary: numbers are written by the filter `num` as `<data value="...">`, charts are
-drawn from lists in it. So a test can hold the two against each other.
+The page shows only what stands in the summary: numbers are written by the filter `num` as `<data value="...">`, charts
+are drawn from lists in it. So a test can hold the two against each other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ HERE = Path(__file__).parent
 READING = (
     (
         "SyncNet accuracy",
-        "The SyncNet trained in this run sees 16 frames of the lower face and a stretch of sound, and says whether they "
-        "belong together. Pairs come half from the same moment and half from elsewhere in the same clip. With shuffled "
-        "sound it must fall to a coin's toss, or it has learned to know clips instead of lips.",
+        "The SyncNet trained in this run sees 16 frames of the lower face and a stretch of sound, and says whether "
+        "they belong together. Pairs come half from the same moment and half from elsewhere in the same clip. With "
+        "shuffled sound it must fall to a coin's toss, or it has learned to know clips instead of lips.",
     ),
     (
         "Offsets found",
-        "Every talking clip was given a known shift between picture and sound. A clip counts as found when the measured "
-        "shift lies within one frame; a clip on which the scorer would not commit itself counts as a miss.",
+        "Every talking clip was given a known shift between picture and sound. A clip counts as found when the "
+        "measured shift lies within one frame; a clip on which the scorer would not commit itself counts as a miss.",
     ),
     (
         "Mouth follows sound",
@@ -35,8 +35,8 @@ READING = (
     ),
     (
         "Picture outside the mouth",
-        "Luma error against the decoded source outside the pasted region, as PSNR. The control is the untouched source, "
-        "encoded again in the same way: no model can do better than that.",
+        "Luma error against the decoded source outside the pasted region, as PSNR. The control is the untouched "
+        "source, encoded again in the same way: no model can do better than that.",
     ),
     (
         "Sync confidence and offset",
@@ -50,12 +50,12 @@ READING = (
     ),
     (
         "Intervals",
-        "Bootstrap over clips, 95 %. Few clips make wide intervals; two rows whose intervals overlap are not told apart.",
+        "Bootstrap over clips, 95 %. Few clips make wide intervals; rows whose intervals overlap are not told apart.",
     ),
     (
         "Rejected, error",
-        "Errors are faults of a file, such as a broken one; rejections are judgements. Nothing is deleted: all rows are "
-        "in the ledgers, and a changed threshold costs seconds.",
+        "Errors are faults of a file, such as a broken one; rejections are judgements. Nothing is deleted: all rows "
+        "are in the ledgers, and a changed threshold costs seconds.",
     ),
 )
 
@@ -72,7 +72,7 @@ def plain(value: float, digits: int) -> str:
 
 
 def num(value: float, digits: int = 2, raw: float | None = None, factor: float = 1.0) -> Markup:
-    """The number with its machine-readable value. For another unit: `raw` is what stands in the summary, `factor` the unit."""
+    """The number with its machine-readable value. In another unit: `raw` stands in the summary, times `factor`."""
     assert raw is None or abs(raw * factor - value) <= 1e-6 * abs(value), (value, raw, factor)
     return Markup(f'<data value="{value if raw is None else raw!r}">{escape(plain(value, digits))}</data>')
 
@@ -82,6 +82,11 @@ def auto(value: float) -> Markup:
     return Markup(f'<data value="{value!r}">{escape(plots.number(float(f"{value:.3g}")))}</data>')
 
 
+def sentence(words: str) -> str:
+    """Words from elsewhere as a sentence: a capital letter and a full stop."""
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
+
+
 def share(value: float, axis: tuple[float, float]) -> str:
     """Where a value lies on an axis, in percent, kept inside it."""
     low, high = axis
@@ -89,10 +94,11 @@ def share(value: float, axis: tuple[float, float]) -> str:
 
 
 def _trace(column: Mapping[str, Any]) -> Markup:
-    series = ([("true", column["true"])] if column["true"] else []) + [("measured", column["measured"])]
+    known = any(value is not None for value in column["true"])
+    series = ([("true", column["true"])] if known else []) + [("measured", column["measured"])]
     r = "" if column["r"] is None else f", correlation {column['r']:.2f}"
-    what = "measured mouth opening and true opening of the sound" if column["true"] else "measured mouth opening"
-    return plots.trace(f"{column['title']}: {what} over time{r}", column["rate_hz"], series)
+    what = "measured mouth opening and true opening of the sound" if known else "measured mouth opening"
+    return plots.trace(f"{column['title']}: {what} over time{r}", column["times_s"], series)
 
 
 def _histogram(item: Mapping[str, Any]) -> Markup:
@@ -101,20 +107,31 @@ def _histogram(item: Mapping[str, Any]) -> Markup:
     return plots.histogram(label, item["axis"], item["edges"], [("kept", item["kept"]), ("lost", item["lost"])], marks)
 
 
+LINES = ("first", "second", "third", "fourth")  # css classes of the lines of a panel, in order
+
+
 def _curve(step: Mapping[str, Any], panel: Mapping[str, Any]) -> Markup:
-    label = f"{step['title']}, {panel['title']}: from {panel['first']:.3g} to {panel['last']:.3g}"
-    steps, values = panel["train"]
-    series = [("raw", steps, values), ("mean", steps, plots.smooth(values))] if len(steps) > 20 else [("mean", steps, values)]
-    if panel["held_out"]:
-        series.append(("other", *panel["held_out"]))
+    series, said = [], []
+    for css, line in zip(LINES, panel["lines"], strict=False):
+        said.append(f"{line['name']} from {plots.number(line['first'])} to {plots.number(line['last'])}")
+        many = len(line["values"]) > 20
+        if many:
+            series.append((f"{css} raw", line["steps"], line["values"]))
+        series.append((css, line["steps"], plots.smooth(line["values"]) if many else line["values"]))
     mark = (panel["mark"]["at"], panel["mark"]["words"]) if panel["mark"] else None
-    return plots.curves(label, "step", series, mark, panel["log"])
+    return plots.curves(f"{step['title']}, {panel['title']}: {'; '.join(said)}", "step", series, mark, panel["log"])
 
 
-def _forest(item: Mapping[str, Any]) -> Markup:
-    label = item["title"] + ": " + "; ".join(f"{row['title']} {row['value']:.2f}" for row in item["rows"])
-    rows = [("ours" if r["ours"] else "", r["title"], r["value"], r["low"], r["high"]) for r in item["rows"]]
-    return plots.forest(label, item["axis"], rows, (item["mark"], "bar") if item["mark"] is not None else None)
+def _forest(section: Mapping[str, Any], name: str, axis: str, bar: float) -> Markup:
+    rows = [
+        ("ours" if row["ours"] else "", row["short"], cell["value"], cell["low"], cell["high"], row[f"each_{name}"])
+        for row in section["systems"]
+        if (cell := row["cells"][name])["value"] is not None
+    ]
+    if not rows:
+        return Markup("")
+    label = f"{axis}: " + "; ".join(f"{short} {value:.2f}" for _, short, value, *_ in rows)
+    return plots.forest(label, axis, rows, (bar, f"bar {plots.number(bar)}"))
 
 
 def render(summary: Mapping[str, Any], media: Mapping[str, Any]) -> str:
@@ -127,10 +144,16 @@ def render(summary: Mapping[str, Any], media: Mapping[str, Any]) -> str:
         what = media["pictures"][item["id"]]
         if not what.startswith("data:"):
             return Markup(f'<div class="blank">{escape(what)}</div>')
-        return Markup(f'<img loading="lazy" alt="Frame of {escape(item["path"])}" title="{escape(item["path"])}" src="{what}">')
+        return Markup(f'<img alt="Frame of {escape(item["path"])}" title="{escape(item["path"])}" src="{what}">')
 
     environment = _environment()
-    environment.globals |= {"trace": _trace, "histogram": _histogram, "curve": _curve, "forest": _forest}
+    environment.globals |= {
+        "trace": _trace,
+        "lines": LINES,
+        "histogram": _histogram,
+        "curve": _curve,
+        "forest": _forest,
+    }
     return environment.get_template("report.html.j2").render(
         s=summary,
         media=media,
@@ -158,7 +181,7 @@ def render_costs(run: str, steps: Sequence[Mapping[str, Any]]) -> str:
 
 def _environment() -> Environment:
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"num": num, "auto": auto, "plain": plain, "share": share}
+    environment.filters |= {"num": num, "auto": auto, "plain": plain, "sentence": sentence, "share": share}
     return environment
 
 

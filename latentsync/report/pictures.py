@@ -58,7 +58,7 @@ def middle_picture(row: Row, root: Path, sources: Path | None) -> str:
 
 
 def preview(path: Path) -> dict[str, Any]:
-    """A video for the page: {uri, poster, width, height, cut}; `cut`: seconds that are shown of a longer one, else 0."""
+    """A video for the page: {uri, poster, width, height, cut}; `cut`: seconds shown of a longer one, else 0."""
     info = probe_media(path)
     playable = path.suffix.lower() == ".mp4" and info.video_codec == "h264" and info.pix_fmt == "yuv420p"
     times_s, end_s = frame_times(path)

@@ -1,8 +1,8 @@
 """Charts as inline SVG: pure functions from numbers to markup.
 
-Sizes are in CSS pixels of a column about 360 wide; the page's style sheet gives colours to the classes, so that one chart
-serves light and dark mode. Every chart has an aria-label that says in words what it shows. Coordinates are written with
-one decimal: the same numbers give the same bytes.
+Sizes are in CSS pixels of a card about 320 wide (curves: 240); the page's style sheet gives colours to the classes, so
+that one chart serves light and dark mode. Every chart has an aria-label that says in words what it shows. Coordinates
+are written with one decimal: the same numbers give the same bytes.
 """
 
 import math
@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 360, 190
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 22, 34  # room for tick labels and for the labels of marks above the plot
+WIDTH, HEIGHT = 320, 180
+NARROW, LOW = 240, 150  # loss curves, four in a row
+LEFT, RIGHT, TOP, BOTTOM = 38, 8, 22, 34  # room for tick labels and for the labels of marks above the plot
 
 
 def number(value: float) -> str:
@@ -99,9 +100,10 @@ def histogram(
         for index, count in enumerate(counts):
             if count:
                 x0, x1 = x(edges[index]) + 0.7, x(edges[index + 1]) - 0.7
+                wide = max(x1 - x0, 0.8)
                 y0, y1 = y(floor[index]), y(floor[index] + count)
                 body += (
-                    f'<rect x="{x0:.1f}" y="{y1:.1f}" width="{max(x1 - x0, 0.8):.1f}" height="{y0 - y1:.1f}" class="{css}">'
+                    f'<rect x="{x0:.1f}" y="{y1:.1f}" width="{wide:.1f}" height="{y0 - y1:.1f}" class="{css}">'
                     f"<title>{number(edges[index])} to {number(edges[index + 1])}: {count}</title></rect>"
                 )
             floor[index] += count
@@ -123,7 +125,8 @@ def curves(
     log: bool = False,
 ) -> Markup:
     """Lines (css class, xs, ys) from x = 0. `mark`: a horizontal line (value, words), not on a log axis."""
-    right, base = WIDTH - RIGHT, HEIGHT - BOTTOM
+    top = TOP if mark else 6
+    right, base = NARROW - RIGHT, LOW - BOTTOM
     drawn = [(css, xs, [math.log10(value) for value in ys] if log else list(ys)) for css, xs, ys in series]
     shown = [value for _, _, ys in drawn for value in ys] + ([mark[0]] if mark and not log else [])
     low, high = min(shown), max(shown)
@@ -132,8 +135,8 @@ def curves(
     pad = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
     low, high = (low if low == 0 else low - pad), high + pad
     end = max(x for _, xs, _ in drawn for x in xs)
-    x, y = scale(0, end, LEFT, right), scale(low, high, base, TOP)
-    ticks = [tick for tick in nice_ticks(low, high, 4) if tick == int(tick)] if log else nice_ticks(low, high, 4)
+    x, y = scale(0, end, LEFT, right), scale(low, high, base, top)
+    ticks = [tick for tick in nice_ticks(low, high, 3) if tick == int(tick)] if log else nice_ticks(low, high, 3)
     if log and len(ticks) < 2:
         ticks = [low + pad, high - pad]
     body = "".join(
@@ -151,8 +154,8 @@ def curves(
                 f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.4" class="point {css}"/>'
                 for a, b in zip(xs, ys, strict=True)
             )
-    body += x_axis(nice_ticks(0, end, 4), x, base, title, right)
-    return svg(label, body)
+    body += x_axis(nice_ticks(0, end, 3), x, base, title, right)
+    return svg(label, body, NARROW, LOW)
 
 
 def smooth(values: Sequence[float], share: float = 0.06) -> list[float]:
@@ -162,53 +165,53 @@ def smooth(values: Sequence[float], share: float = 0.06) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def trace(label: str, rate_hz: float, series: Sequence[tuple[str, Sequence[float | None]]]) -> Markup:
+def trace(label: str, times_s: Sequence[float], series: Sequence[tuple[str, Sequence[float | None]]]) -> Markup:
     """Small time series, each line scaled to its own range; a play head (moved by the page's script) lies over them."""
     width, height, pad = 320, 76, 4
-    length = max(len(values) for _, values in series)
-    duration_s = max(length / rate_hz, 1e-9)
+    duration_s = max(times_s[-1] + (times_s[-1] - times_s[0]) / max(1, len(times_s) - 1), 1e-9)
     x, base = scale(0, duration_s, pad, width - pad), height - 18
     body = line(pad, base, width - pad, base, "axis")
     for tick in nice_ticks(0, duration_s, 5):
-        body += text(x(tick), height - 4, f"{number(tick)} s", anchor="start" if tick == 0 else "middle")
+        anchor = "start" if tick == 0 else "end" if x(tick) > width - 14 else "middle"
+        body += text(x(tick), height - 4, f"{number(tick)} s", anchor=anchor)
     for css, values in series:
-        shown = [value for value in values if value is not None]
-        if shown:
-            y = scale(min(shown), max(shown), base - 2, 6)
-            xs = [x(index / rate_hz) for index in range(len(values))]
-            body += path(xs, [None if v is None else y(v) for v in values], css)
-    body += f'<line x1="{pad}" y1="2" x2="{pad}" y2="{base}" class="playhead" data-span="{width - 2 * pad}" data-seconds="{duration_s:.3f}"/>'
+        known = [value for value in values if value is not None]
+        if known:
+            y = scale(min(known), max(known), base - 2, 6)
+            body += path([x(time) for time in times_s], [None if v is None else y(v) for v in values], css)
+    body += (
+        f'<line x1="{pad}" y1="2" x2="{pad}" y2="{base}" class="playhead" data-span="{width - 2 * pad}" '
+        f'data-seconds="{duration_s:.3f}"/>'
+    )
     return svg(label, body, width, height, "chart trace")
 
 
 def forest(
     label: str,
     title: str,
-    rows: Sequence[tuple[str, str, float, float | None, float | None]],
+    rows: Sequence[tuple[str, str, float, float | None, float | None, Sequence[float]]],
     mark: tuple[float, str] | None = None,
 ) -> Markup:
-    """Dots with intervals, one row each: (css class, name, value, low, high)."""
-    width, step, left = WIDTH, 26, 132
-    height = TOP + step * len(rows) + BOTTOM
-    ends = [v for _, _, value, low, high in rows for v in (value, low, high) if v is not None]
+    """Dots with intervals, one row each: (css class, name, value, low, high, single values as faint dots)."""
+    step, left, right = 28, 124, WIDTH - RIGHT
+    base = TOP + step * len(rows)
+    ends = [v for _, _, value, low, high, each in rows for v in (value, low, high, *each) if v is not None]
+    ends += [0.0] + ([mark[0]] if mark else [])
+    low, high = min(ends), max(ends)
+    pad = (high - low) * 0.04 or 1.0
+    x = scale(low - pad, high + pad, left, right)
+    ticks = nice_ticks(low - pad, high + pad, 4)
+    body = "".join(line(x(t), TOP, x(t), base, "grid") + text(x(t), base + 14, number(t)) for t in ticks)
+    body += text((left + right) / 2, base + 29, title, "axis-title")
     if mark:
-        ends.append(mark[0])
-    low, high = min([*ends, 0.0]), max(ends)
-    pad = (high - low) * 0.05 or 1.0
-    low, high = (low if low == 0 else low - pad), high + pad
-    x, base = scale(low, high, left, width - RIGHT), TOP + step * len(rows)
-    body = "".join(
-        line(x(t), TOP, x(t), base, "grid") + text(x(t), base + 14, number(t)) for t in nice_ticks(low, high, 4)
-    )
-    body += text((left + width - RIGHT) / 2, base + 29, title, "axis-title")
-    if mark:
+        anchor = "start" if x(mark[0]) < (left + right) / 2 else "end"
         body += line(x(mark[0]), TOP - 6, x(mark[0]), base, "mark")
-        anchor = "start" if x(mark[0]) < (left + width) / 2 else "end"
         body += text(x(mark[0]) + (4 if anchor == "start" else -4), TOP - 8, mark[1], "mark-text", anchor)
-    for index, (css, name, value, lower, upper) in enumerate(rows):
+    for index, (css, name, value, lower, upper, each) in enumerate(rows):
         y = TOP + step * (index + 0.5)
         body += text(left - 8, y + 4, name, "row-name", "end")
+        body += "".join(f'<circle cx="{x(v):.1f}" cy="{y + 5:.1f}" r="2.2" class="single {css}"/>' for v in each)
         if lower is not None and upper is not None:
             body += line(x(lower), y, x(upper), y, f"whisker {css}")
         body += f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="4.5" class="dot {css}"/>'
-    return svg(label, body, width, height)
+    return svg(label, body, WIDTH, base + BOTTOM)

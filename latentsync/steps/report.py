@@ -1,0 +1,158 @@
+"""report: one page that one likes to read, and summary.json with every number on it.
+
+Inputs: summary, rejected, train, val, test of select_clips; score_sync (all shards: crops of rejected clips); generate
+(the ledger of enhance or generate); metrics and items of evaluate; the curve.csv of each training step under the name
+of that step (train_vae only where it ran); config (the whole configuration as JSON; optional).
+Outputs: page and summary. Beside them, undeclared, costs.html: what every step cost.
+
+summary.json holds the figures of figures.py by name at its top level (null: see `reasons`), `n`, `intervals`,
+`stand_ins`, and one key for each section of the page. The page is made of nothing else, pictures and videos apart.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from latentsync import records
+from latentsync.config import VERSIONS, Report
+from latentsync.records import Row
+from latentsync.report import costs, curation, evaluation, figures, page, pictures, training
+
+PARTS = (
+    "accelerate av diffusers face-alignment mediapipe numpy pyiqa scenedetect torch torchvision transformers".split()
+)
+
+
+def run(cfg: Report, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:
+    """Write page and summary, and the page of costs beside them."""
+    root = records.run_dir(outputs["page"])
+    generated = records.read_ledgers(inputs["generate"])
+    items = records.read_ledgers(inputs["items"])
+    selected = {row["id"]: row for split in ("train", "val", "test") for row in records.read_ledgers(inputs[split])}
+    rejected = curation.read_rejected(inputs["rejected"][0])
+    synthetic = sources is not None and sources.resolve().is_relative_to(root.resolve())
+    summary = summarise(
+        run=root.name,
+        synthetic=synthetic,
+        facts=_json(inputs["summary"][0]),
+        metrics=_json(inputs["metrics"][0]),
+        selected=list(selected.values()),
+        rejected=rejected,
+        curves={step: inputs[step][0] for step in training.STEPS if inputs.get(step)},
+        generated=generated,
+        items=items,
+        players=cfg.players,
+        configuration=_json(inputs["config"][0]) if inputs.get("config") else {},
+    )
+    rows = {row["id"]: row for row in rejected} | {row["id"]: row for row in records.read_ledgers(inputs["score_sync"])}
+    media = {
+        "pictures": {ident: pictures.middle_picture(rows[ident], root, sources) for ident in shown(summary)},
+        "players": {},
+    }
+    for column in (column for row in summary["players"] for column in row["columns"]):
+        path = root / column["file"] if column["file"] else (sources or Path()) / column["path"]
+        media["players"][column["file"] or column["path"]] = pictures.preview(path)
+    summary["players_cut_s"] = max((clip["cut"] for clip in media["players"].values()), default=0)
+    records.write_json(outputs["summary"], summary)
+    records.write_text(outputs["page"], page.render(summary, media))
+    records.write_text(outputs["page"].with_name("costs.html"), page.render_costs(root.name, costs.collect(root)))
+
+
+def summarise(
+    *,
+    run: str,
+    synthetic: bool,
+    facts: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    selected: list[Row],
+    rejected: list[Row],
+    curves: Mapping[str, Path],
+    generated: list[Row],
+    items: list[Row],
+    players: int,
+    configuration: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything that summary.json holds."""
+    measured = metrics["figures"]
+    cards = figures.judge(measured)
+    kept = curation.summarise(facts, selected, rejected)
+    trained = training.summarise_all(curves)
+    ours = [row for row in generated if row["system"] == "ours"]
+    made = [row for row in ours if row["status"] == "ok"]
+    rows = evaluation.choose_players(generated, items, players)
+    return {
+        "run": run,
+        **{name: measured[name]["value"] for name in figures.NAMES},
+        "n": {name: measured[name]["n"] for name in figures.NAMES},
+        "intervals": {name: [measured[name]["low"], measured[name]["high"]] for name in figures.NAMES},
+        "reasons": {name: measured[name]["reason"] for name in figures.NAMES if measured[name]["value"] is None},
+        "stand_ins": list(dict.fromkeys([*metrics["stand_ins"], *facts["stand_ins"]])),
+        "warnings": _warnings(facts),
+        "headline": {
+            "kind": "synthetic videos" if synthetic else "videos",
+            "sources": kept["stages"][0]["left"],
+            "source_s": kept["stages"][0]["seconds"],
+            "clips": kept["stages"][-1]["left"],
+            "clip_s": kept["stages"][-1]["seconds"],
+            "trained": _listed([step["title"].replace(", stage", " stage") for step in trained]),
+            "generated": len(made),
+            "own": sum(row["kind"] == "own" for row in made),
+            "cross": sum(row["kind"] == "cross" for row in made),
+            "failed": len(ours) - len(made),
+            "judged": sum(card["verdict"] != "unknown" for card in cards),
+            "passed": sum(card["verdict"] == "pass" for card in cards),
+        },
+        "figures": cards,
+        "players": rows,
+        "no_players": _no_players(players, ours),
+        "curation": kept,
+        "training": trained,
+        "evaluation": evaluation.summarise(metrics, items),
+        "configuration": dict(configuration),
+        "versions": {"steps": VERSIONS, "parts": _parts(metrics, generated)},
+    }
+
+
+def shown(summary: Mapping[str, Any]) -> list[str]:
+    """Ids of the rows whose picture stands on the page."""
+    section = summary["curation"]
+    items = [*section["shown"], *(item for sheet in section["rejected_sheets"] for item in sheet["shown"])]
+    return [item["id"] for item in items]
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def _warnings(facts: Mapping[str, Any]) -> list[str]:
+    found = []
+    if facts["same_clips_in_all_splits"]:
+        found.append(
+            "There were too few people or sources for three splits, so training, validation and test hold the same "
+            "clips: nothing on this page is held out."
+        )
+    if facts["speakers_without_source"]:
+        found.append("Some paths in the table of speakers fit no source; their speakers were not used.")
+    return found
+
+
+def _no_players(players: int, ours: list[Row]) -> str:
+    if not players:
+        return "No players were asked for: report.players is 0."
+    if not ours:
+        return "No video was generated, so there is nothing to watch."
+    return "Every video that was to be generated failed; the evaluation below lists why."
+
+
+def _parts(metrics: Mapping[str, Any], generated: list[Row]) -> dict[str, str]:
+    """Names of what ran -> versions of libraries, stamps of weights."""
+    weights = {name: value for row in generated for name, value in row.items() if name in ("unet", "vae")}
+    libraries = {name: metadata.version(name) for name in PARTS}
+    stamps = {f"weights: {name}": str(value) for name, value in sorted({**metrics["evaluators"], **weights}.items())}
+    return stamps | libraries
