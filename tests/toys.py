@@ -10,6 +10,7 @@ import numpy as np
 
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.ops.timing import SAMPLE_RATE_HZ, SAMPLES_PER_TICK
+from latentsync.records import write_ledger
 
 MARGIN_TICKS = 20  # sound before and after the clip, so that offsets have something to take
 
@@ -87,3 +88,23 @@ def clip(
         "offset_frames": offset_frames, "group": f"identity {identity}",
         "opening": [round(float(value), 4) for value in tune[start - offset_frames : stop - offset_frames]],
     }  # fmt: skip
+
+
+def run_folder(folder: Path, *, n_frames: int = 40, each: int = 2) -> Path:
+    """A run folder as select_clips leaves it: four identities to train, one to validate, one to test on."""
+    rows = [
+        clip(folder, each * identity + k, identity, n_frames=n_frames, offset_frames=(identity + k) % 3 - 1)
+        for identity in range(6)
+        for k in range(each)
+    ]
+    for split, identities in {"train": range(4), "val": [4], "test": [5]}.items():
+        write_ledger(
+            folder / f"select_clips/{split}.jsonl",
+            [row | {"split": split} for row in rows if int(row["group"].split()[1]) in identities],
+        )
+    return folder
+
+
+def ledgers(folder: Path, *splits: str) -> dict[str, list[Path]]:
+    """The inputs of a step, by name."""
+    return {split: [folder / f"select_clips/{split}.jsonl"] for split in splits}

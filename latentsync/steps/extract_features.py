@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from latentsync import records
+from latentsync import records, registry
 from latentsync.config import VERSIONS, ExtractFeatures
 from latentsync.data.clips import ClipStore, to_pixels
-from latentsync.models import audio_encoder, vae, weights
+from latentsync.models import audio_encoder, vae
 from latentsync.ops.mask import keep_mask
 from latentsync.records import Row
 from latentsync.training import state
@@ -29,10 +29,14 @@ def run(cfg: ExtractFeatures, inputs: dict[str, list[Path]], outputs: dict[str, 
     torch.set_num_threads(cfg.torch_threads)
     ledger = outputs["ledger"]
     root = records.run_dir(ledger)
-    vae_path = inputs["vae"][0] if inputs.get("vae") else weights.find_weights("sd_vae_ft_mse", cfg.vae_weights)
+    vae_path = (
+        inputs["vae"][0]
+        if inputs.get("vae")
+        else registry.find("vae", cfg.vae_weights, "extract_features.vae: published")
+    )
     encoder_path = None
     if cfg.audio_encoder == "whisper":
-        encoder_path = weights.find_weights("whisper_tiny", cfg.whisper_weights)
+        encoder_path = registry.find("whisper", cfg.whisper_weights, "extract_features.audio_encoder: whisper")
     rows = [row | {"split": split} for split in ("train", "val", "test") for row in records.read_ledgers(inputs[split])]
     clips = ClipStore(rows, root)
     facts = {
@@ -88,4 +92,4 @@ class _Extractor:
             vae.encode_moments(self.vae, torch.from_numpy(np.ascontiguousarray(some)).to(self.device)).half().cpu()
             for some in np.split(pixels, range(self.batch_size, len(pixels), self.batch_size))
         ]
-        return torch.cat(parts).numpy()
+        return torch.cat(parts).contiguous().numpy()  # safetensors writes memory as it lies

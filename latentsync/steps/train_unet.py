@@ -16,7 +16,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
-from latentsync import records
+from latentsync import records, registry
 from latentsync.config import TrainSyncnet, TrainUnet, TrainUnetStage1, TrainUnetStage2
 from latentsync.data.clips import ClipStore, FeatureStore, require_frames, to_pixels
 from latentsync.data.sampler import EpochSampler
@@ -56,7 +56,7 @@ def run(
     two = isinstance(cfg, TrainUnetStage2)
     step = "train_unet_stage2" if two else "train_unet_stage1"
     root = records.run_dir(outputs["weights"])
-    vae_path = inputs["vae"][0] if inputs.get("vae") else weights.find_weights("sd_vae_ft_mse")
+    vae_path = inputs["vae"][0] if inputs.get("vae") else registry.find("vae")
     data = read_data(cfg, step, records.read_ledgers(inputs["features"]), root, vae_path)
     torch.manual_seed(cfg.seed)
     unet = continued_unet(cfg, inputs["stage1"][0]) if two else fresh_unet(cfg, data)

@@ -21,6 +21,7 @@ from latentsync.training import loop, state
 
 MEASURED_FRAMES = 256  # fixed frames behind validation and scaling factor
 ENCODED_AT_ONCE = 32
+START_LOG_VARIANCE = -6.0
 
 
 class Autoencode(nn.Module):
@@ -45,7 +46,7 @@ def run(cfg: TrainVae, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
     clips = ClipStore(require_frames(train, 1, at_least=1, what="train_vae", way_out=way_out), root)
     shown = ClipStore(val, root)
     torch.manual_seed(cfg.seed)
-    vae = vaes.build(cfg)
+    vae = quiet(vaes.build(cfg)).to(memory_format=torch.channels_last)  # a fifth faster on a CPU
     if cfg.gradient_checkpointing:
         vae.enable_gradient_checkpointing()
     with state.only_writer(outputs["weights"].parent / "state") as folder:
@@ -54,6 +55,15 @@ def run(cfg: TrainVae, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
         if loop.is_main():
             scaling_factor = 1 / _latent_std(vae.to(loop.device()), clips)
             vaes.save(outputs["weights"], vae, scaling_factor, resolution=clips.rows[0]["resolution"])
+
+
+def quiet(vae: AutoencoderKL) -> AutoencoderKL:
+    """Let the posterior start narrow: at PyTorch's start noise is as strong as the latents, and for a hundred steps the
+    decoder learns to do without them (measured)."""
+    with torch.no_grad():
+        vae.quant_conv.weight.chunk(2)[1].zero_()
+        vae.quant_conv.bias.chunk(2)[1].fill_(START_LOG_VARIANCE)
+    return vae
 
 
 def _task(cfg: TrainVae, vae: AutoencoderKL, clips: ClipStore, shown: ClipStore) -> loop.Task:
@@ -70,8 +80,9 @@ def _task(cfg: TrainVae, vae: AutoencoderKL, clips: ClipStore, shown: ClipStore)
         return {"pixels": np.ascontiguousarray(pixels)}
 
     def losses(model: nn.Module, batch: dict[str, Tensor], context: loop.Context) -> dict[str, Tensor]:
-        decoded, kl = model(batch["pixels"], context.generator)
-        l1, mse = F.l1_loss(decoded, batch["pixels"]), F.mse_loss(decoded, batch["pixels"])
+        pixels = batch["pixels"].to(memory_format=torch.channels_last)
+        decoded, kl = model(pixels, context.generator)
+        l1, mse = F.l1_loss(decoded, pixels), F.mse_loss(decoded, pixels)
         return {"l1": l1, "mse": mse, "kl": kl}
 
     def validate(model: nn.Module, context: loop.Context) -> dict[str, float]:
