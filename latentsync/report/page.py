@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -85,6 +86,11 @@ def auto(value: float) -> Markup:
 def sentence(words: str) -> str:
     """Words from elsewhere as a sentence: a capital letter and a full stop."""
     return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """The configuration as it stands in a file, short lists on one line."""
+    return yaml.safe_dump(dict(values), sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
 
 
 def share(value: float, axis: tuple[float, float]) -> str:
@@ -181,7 +187,8 @@ def render_costs(run: str, steps: Sequence[Mapping[str, Any]]) -> str:
 
 def _environment() -> Environment:
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"num": num, "auto": auto, "plain": plain, "sentence": sentence, "share": share}
+    environment.filters |= {"num": num, "auto": auto, "plain": plain, "share": share}
+    environment.filters |= {"sentence": sentence, "as_yaml": as_yaml}
     return environment
 
 
