@@ -1,0 +1,5 @@
+"""`python -m latentsync` is the command `latentsync`."""
+
+import runpy
+
+runpy.run_module("latentsync.cli", run_name="__main__")
