@@ -105,7 +105,7 @@ def choose_players(generated: Sequence[Row], items: Sequence[Row], count: int) -
             item = _find(videos, system="ours", pair_id=row["pair_id"])
             subtitle = f"speech of {row['sound_path']}" if foreign else ""
             short = "Foreign sound" if foreign else "Own sound"
-            columns.append(_column(title, short, subtitle, None, row["generated_file"], item))
+            columns.append(_column(title, short, subtitle, None, row["video_file"], item))
         if not any(row["kind"] == "cross" for row in mine):
             missing.append("There is no foreign sound: the held-out clips are all of one video.")
         rows.append({"picture_id": picture, "title": path, "columns": columns, "missing": missing})
