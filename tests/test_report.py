@@ -137,9 +137,7 @@ def generate(root: Path, fail: str | None = None) -> list[records.Row]:
                 continue
             file = f"generate/media/{ident}.mp4"
             film(root / file, 96, 128, 50, len(ident) + 40 * len(rows))
-            rows.append(
-                row | {"generated_file": file, "n_frames": 50, "n_generated": 48, "passed_through": {"no_face": 2}}
-            )
+            rows.append(row | {"video_file": file, "n_frames": 50, "n_generated": 48, "passed_through": {"no_face": 2}})
     records.write_ledger(root / "enhance" / "enhanced.jsonl", rows)
     return rows
 

@@ -94,7 +94,9 @@ def choose_players(generated: Sequence[Row], items: Sequence[Row], count: int) -
         mine = [row for row in ours if row["picture_id"] == picture]
         path = mine[0]["picture_path"]
         source = _find(videos, system="ground_truth", picture_id=picture)
-        columns = [_column("As filmed", "Source", "", path, None, source)]
+        shifted = source is not None and source["trace"]["true"]
+        subtitle = "its sound is shifted on purpose, the line below is put right" if shifted else ""
+        columns = [_column("As filmed", "Source", subtitle, path, None, source)]
         missing = []
         for row in sorted(mine, key=lambda row: row["kind"] == "cross"):
             foreign = row["kind"] == "cross"
