@@ -195,6 +195,8 @@ class TrainSyncnet(Training):
     resolution: Positive = Field(256, description="side of the face fed to it, pixels")
     min_negative_frames: Positive = Field(1, description="negatives start at least this far away")
     max_negative_frames: Positive | None = Field(None, description="and at most this far; null: anywhere, as published")
+    batch_size: Positive = Field(256, description="windows per step and process; a multiple of windows_per_clip")
+    windows_per_clip: int = Field(2, ge=2, description="windows of a clip that are compared; 2: pairs, as published")
     colour_jitter: float = Field(0.0, ge=0, description="largest change of gain and level; published: none")
     shift_px: int = Field(0, ge=0, description="largest shift of a window's pictures, pixels; published: none")
     gain_db: float = Field(0.0, ge=0, description="largest change of loudness, dB; published: none")
@@ -216,6 +218,15 @@ class TrainSyncnet(Training):
         ),
         description="mel encoder, 1 x 80 x 52",
     )
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> "TrainSyncnet":
+        if self.batch_size % self.windows_per_clip:
+            raise ValueError(
+                f"train_syncnet.batch_size is {self.batch_size}, not a multiple of windows_per_clip "
+                f"({self.windows_per_clip}); change one of them."
+            )
+        return self
 
 
 class UNetShape(Section):
@@ -278,6 +289,7 @@ class Generate(Section):
     overlap: int = Field(
         0, ge=0, le=15, description="frames that neighbouring windows share and fade over; published: none"
     )
+    batch_size: Positive = Field(1, description="windows denoised at once")
     crf: int = Field(13, ge=0, le=51, description="x264 quality of the result")
     controls: int = Field(
         0, ge=0, description="cross pairs generated once more with an untrained U-Net, as a control of the evaluation"

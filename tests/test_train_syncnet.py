@@ -11,6 +11,7 @@ import toys
 from latentsync import records
 from latentsync.config import SyncNetEncoder, TrainSyncnet
 from latentsync.data.clips import ClipStore, to_pixels
+from latentsync.data.pairs import lower_halves
 from latentsync.models import syncnet, weights
 from latentsync.ops import losses as ops
 from latentsync.ops.timing import mel_start
@@ -46,52 +47,76 @@ def run(folder, cfg, name="train_syncnet"):
     return outputs
 
 
-def test_negatives_lie_in_the_ring():
-    for start in range(25):
-        away = train_syncnet.negative_starts(start, 25, 5, 15)
-        assert all(5 <= abs(other - start) <= 15 and 0 <= other < 25 for other in away)
-        assert len(away) == sum(5 <= abs(other - start) <= 15 for other in range(25))
-    assert list(train_syncnet.negative_starts(1, 4, 1, None)) == [0, 2, 3], "published: any other start"
+def test_every_window_of_a_group_has_a_negative():
+    for windows, n_starts in ((2, 6), (2, 40), (3, 16), (4, 16), (4, 90)):
+        cfg = CFG.model_copy(update={"windows_per_clip": windows})
+        for seed in range(50):
+            starts = np.array(train_syncnet.draw_starts(cfg, n_starts, np.random.default_rng(seed)))
+            assert len(starts) == windows and starts.min() >= 0 and starts.max() < n_starts
+            away = np.abs(starts[:, None] - starts)
+            assert ((away >= 5) & (away <= 15)).any(1).all()
+    everything = [train_syncnet.draw_starts(CFG, 40, np.random.default_rng(seed))[0] for seed in range(600)]
+    assert set(everything) == set(range(40))
 
 
-def test_both_of_a_pair_share_their_sound_and_one_fits_it(clips):
-    for number in range(30):
-        index = number % len(clips)
-        one, other = (
-            train_syncnet.draw_pair(CFG, clips, index, np.random.default_rng(number), in_sync)
-            for in_sync in (True, False)
-        )
-        assert np.array_equal(one["mel"], other["mel"]) and (one["y"], other["y"]) == (1, 0)
-        mel, frames = clips.mel(index), clips.frames(index, 0, 40)
-        starts = range(40 - 8 + 1)
-        heard = [s for s in starts if np.array_equal(mel[None, :, mel_start(s) : mel_start(s) + 26], one["mel"])]
-        seen = [s for s in starts if np.array_equal(train_syncnet.lower_halves(frames[s : s + 8], 32), one["visual"])]
-        assert heard and seen == heard
-        seen = [s for s in starts if np.array_equal(train_syncnet.lower_halves(frames[s : s + 8], 32), other["visual"])]
-        assert 5 <= abs(seen[0] - heard[0]) <= 15
+def test_published_negatives_are_any_other_start():
+    published = TrainSyncnet()
+    seen = {tuple(train_syncnet.draw_starts(published, 4, np.random.default_rng(seed))) for seed in range(200)}
+    assert seen == {(a, b) for a in range(4) for b in range(4) if a != b}
 
 
-def test_the_shortest_clip_that_has_a_negative_is_enough(folder, clips):
-    row = clips.rows[0] | {"end_tick": clips.rows[0]["start_tick"] + 8 + 5}
-    for seed in range(20):
-        train_syncnet.draw_pair(CFG, ClipStore([row], folder), 0, np.random.default_rng(seed), in_sync=False)
+def test_a_group_shares_its_clip_and_each_sound_fits_its_picture(clips):
+    task = train_syncnet.task(CFG, torch.nn.Identity(), clips, clips)
+    for group in range(12):
+        members = [task.item(2 * group + n, np.random.default_rng(n)) for n in range(2)]
+        assert {int(member["group"]) for member in members} == {group}
+        for member in members:
+            start = int(member["start"])
+            fitting = [
+                index
+                for index in range(len(clips))
+                if np.array_equal(member["visual"], lower_halves(clips.frames(index, start, start + 8), 32))
+            ]
+            mel = clips.mel(fitting[0])[:, mel_start(start) : mel_start(start) + 26]
+            assert len(fitting) == 1 and np.array_equal(member["mel"][0], mel)
+
+
+def test_the_loss_is_that_of_balanced_pairs():
+    """Two groups; in the first all windows are negatives of one another, in the second only neighbours are."""
+    cfg = CFG.model_copy(update={"windows_per_clip": 3, "batch_size": 6})
+    task = train_syncnet.task(cfg, torch.nn.Identity(), _OneClip(), _OneClip())
+    starts, groups = torch.tensor([0, 5, 15, 0, 10, 25]), torch.tensor([0, 0, 0, 1, 1, 1])
+    visual, audio = (torch.nn.functional.normalize(torch.rand(6, 4) + 0.1, dim=1) for _ in range(2))
+    batch = {"visual": visual, "mel": audio, "start": starts, "group": groups}
+    loss = task.losses(lambda v, a: (v, a), batch, None)["sync"]
+    cosine = (audio @ visual.T).clamp(0, 1)
+    negatives = [(0, 1), (0, 2), (1, 2), (3, 4), (4, 5)]
+    fails = [-math.log(1 - cosine[pair]) for a, b in negatives for pair in ((a, b), (b, a))]
+    fits = [-math.log(cosine[n, n]) for n in range(6)]
+    assert loss.item() == pytest.approx((np.mean(fits) + np.mean(fails)) / 2, rel=1e-4)
+
+
+class _OneClip:
+    rows: list = []
+
+    def __len__(self):
+        return 1
 
 
 def test_the_net_sees_what_stage_2_will_show_it(clips):
     pixels = torch.from_numpy(to_pixels(clips.frames(0, 3, 11)))[None]
     shown = ops.frames_on_channels(ops.lower_half(pixels))[0].numpy()
-    assert np.array_equal(shown, train_syncnet.lower_halves(clips.frames(0, 3, 11), 64))
+    assert np.array_equal(shown, lower_halves(clips.frames(0, 3, 11), 64))
 
 
 def test_augmentation_is_off_by_default_and_stays_in_range(clips):
-    pair = train_syncnet.draw_pair(CFG, clips, 0, np.random.default_rng(0), in_sync=True)
-    rng = np.random.default_rng
-    assert np.array_equal(train_syncnet._jitter(pair["visual"], rng(0), CFG), pair["visual"])
+    visual, rng = lower_halves(clips.frames(0, 0, 8), 32), np.random.default_rng
+    assert np.array_equal(train_syncnet.jittered(visual, rng(0), CFG), visual)
     strong = CFG.model_copy(update={"colour_jitter": 0.3, "shift_px": 2})
-    changed = train_syncnet._jitter(pair["visual"], rng(0), strong)
-    assert changed.shape == pair["visual"].shape and changed.min() >= -1 and changed.max() <= 1
-    assert not np.array_equal(changed, pair["visual"])
-    assert not np.array_equal(changed, train_syncnet._jitter(pair["visual"], rng(1), strong))
+    changed = train_syncnet.jittered(visual, rng(0), strong)
+    assert changed.shape == visual.shape and changed.min() >= -1 and changed.max() <= 1
+    assert not np.array_equal(changed, visual)
+    assert not np.array_equal(changed, train_syncnet.jittered(visual, rng(1), strong))
 
 
 def test_the_best_threshold():
@@ -119,21 +144,9 @@ def test_outputs_carry_what_later_steps_need(folder):
 
 @pytest.mark.slow
 def test_it_leaves_the_coin_flip(folder):
-    outputs = run(
-        folder,
-        CFG.model_copy(
-            update={
-                "steps": 200,
-                "batch_size": 16,
-                "save_every": 1000,
-                "log_every": 20,
-                "gradient_checkpointing": False,
-                "learning_rate": 2e-3,
-                "warmup_steps": 20,
-            }
-        ),
-        "longer",
-    )
+    longer = {"steps": 150, "batch_size": 24, "windows_per_clip": 3, "learning_rate": 1e-3, "warmup_steps": 20}
+    quick = {"save_every": 150, "log_every": 25, "gradient_checkpointing": False}
+    outputs = run(folder, CFG.model_copy(update=longer | quick), "longer")
     rows = list(csv.DictReader(outputs["curve"].open()))
     assert float(rows[-1]["sync"]) < 0.75 * math.log(2)
     assert float(rows[-1]["val_best"]) > 0.65
