@@ -72,7 +72,8 @@ def run(
         )  # fmt: skip
         loop.fit(task, cfg, folder=folder, facts=facts, curve=outputs["curve"])
         if loop.is_main():
-            weights.save(outputs["weights"], unet.state_dict(), asdict(unet.config), stage=1 + two, **data.metadata)
+            taught = {"stage": 2, "teachers": cfg.teachers} if two else {"stage": 1}
+            weights.save(outputs["weights"], unet.state_dict(), asdict(unet.config), **taught, **data.metadata)
 
 
 def read_data(cfg: TrainUnet, step: str, rows: list[records.Row], root: Path, vae_path: Path) -> Data:
