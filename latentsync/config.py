@@ -159,6 +159,7 @@ class TrainVae(Training):
     kl_weight: float = Field(1e-4, ge=0, description="weight of the KL term")
     masked_share: Share = Field(0.25, description="share of pictures with the mouth region blanked")
     flip_share: Share = Field(0.5, description="share of pictures mirrored left to right")
+    colour_jitter: float = Field(0.0, ge=0, description="largest change of gain and level; teaches unseen colours")
 
 
 class ExtractFeatures(Section):

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from latentsync import records
 from latentsync.config import TrainSyncnet
 from latentsync.data import pairs
+from latentsync.data.augment import move, recolour
 from latentsync.data.clips import ClipStore, require_frames
 from latentsync.data.sampler import EpochSampler
 from latentsync.models import syncnet, weights
@@ -117,14 +118,10 @@ def draw_starts(cfg: TrainSyncnet, n_starts: int, rng: np.random.Generator) -> l
 
 
 def jittered(visual: np.ndarray, rng: np.random.Generator, cfg: TrainSyncnet) -> np.ndarray:
-    """Change contrast, brightness and colours of a whole window, and move it by a few pixels: (f 3) h w."""
-    strengths = rng.uniform(-cfg.colour_jitter, cfg.colour_jitter, (2, 3)) / 2
-    strengths += rng.uniform(-cfg.colour_jitter, cfg.colour_jitter, (2, 1)) / 2  # half for all colours together
-    gain, bias = np.tile(strengths.astype(np.float32), len(visual) // 3)[..., None, None]
-    right, down = rng.integers(0, 2 * cfg.shift_px + 1, 2)
-    h, w = visual.shape[1:]
-    padded = np.pad(visual, ((0, 0), (cfg.shift_px, cfg.shift_px), (cfg.shift_px, cfg.shift_px)), mode="edge")
-    return (padded[:, down : down + h, right : right + w] * (1 + gain) + bias).clip(-1, 1)
+    """Change the colours of a whole window, and move it by a few pixels: (f 3) h w."""
+    colours = visual.reshape(-1, 3, *visual.shape[1:]).swapaxes(0, 1)
+    changed = move(recolour(colours, cfg.colour_jitter, rng), cfg.shift_px, rng)
+    return np.ascontiguousarray(changed.swapaxes(0, 1)).reshape(visual.shape)
 
 
 @torch.inference_mode()

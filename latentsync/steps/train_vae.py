@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from latentsync import records
 from latentsync.config import TrainVae
+from latentsync.data.augment import recolour
 from latentsync.data.clips import ClipStore, require_frames, to_pixels
 from latentsync.data.sampler import EpochSampler
 from latentsync.models import vae as vaes
@@ -75,6 +76,7 @@ def _task(cfg: TrainVae, vae: AutoencoderKL, clips: ClipStore, shown: ClipStore)
         pixels = to_pixels(clips.frames(index, frame, frame + 1))[:, 0]
         if rng.random() < cfg.flip_share:
             pixels = pixels[:, :, ::-1]
+        pixels = recolour(pixels, cfg.colour_jitter, rng)
         if rng.random() < cfg.masked_share:
             pixels = pixels * keep_mask(pixels.shape[-1])
         return {"pixels": np.ascontiguousarray(pixels)}
