@@ -28,7 +28,7 @@ def tiny(golden):
     return load_strictly(UNet3D(config), state, "the golden U-Net").eval()
 
 
-@pytest.mark.parametrize(("name", "guidance"), [("cfg1.5", 1.5), ("nocfg", 1.0)])
+@pytest.mark.parametrize(("name", "guidance"), [("nocfg", 1.0)])  # with guidance: test_diffusion.py
 def test_the_loop_is_the_published_one(golden, tiny, name, guidance):
     folder = golden("diffusion")
     given, expected = load_file(folder / "loop_inputs.safetensors"), load_file(folder / "outputs.safetensors")
@@ -36,13 +36,13 @@ def test_the_loop_is_the_published_one(golden, tiny, name, guidance):
         tiny,
         given["init_latent_one_frame"],
         given["mask"].reshape(-1, *given["mask"].shape[-2:])[0],
-        given["masked_latents"][0].transpose(0, 1),
-        given["ref_latents"][0].transpose(0, 1),
-        given["audio"],
+        given["masked_latents"].transpose(1, 2),
+        given["ref_latents"].transpose(1, 2),
+        given["audio"][None],
         steps=20,
         guidance=guidance,
     )
-    wanted = expected[f"loop_{name}_final"][0].transpose(0, 1)
+    wanted = expected[f"loop_{name}_final"].transpose(1, 2)
     assert (final - wanted).abs().max() < 1e-3 * wanted.abs().max()
 
 
@@ -50,7 +50,7 @@ def test_guidance_changes_the_result_only_when_it_is_not_one():
     def unet(sample, timesteps, audio):
         return audio.mean((2, 3))[:, None, :, None, None].expand(-1, 4, -1, *sample.shape[-2:])
 
-    faces, audio = torch.zeros(3, 4, 2, 2), torch.ones(3, 5, 6)
+    faces, audio = torch.zeros(2, 3, 4, 2, 2), torch.ones(2, 3, 5, 6)
     noise, mask = sampling.shared_noise(0, 2, 2), torch.ones(2, 2)
     plain, strong = (
         sampling.denoise(unet, noise, mask, faces, faces, audio, steps=3, guidance=guidance) for guidance in (1.0, 2.0)
@@ -67,17 +67,47 @@ def test_noise_is_shared_by_the_frames_and_follows_the_seed():
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 29, 45])
 @pytest.mark.parametrize("overlap", [0, 4, 12])
-def test_joined_gives_every_frame_once_and_keeps_what_windows_agree_on(length, overlap):
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_joined_gives_every_frame_once_and_keeps_what_windows_agree_on(length, overlap, size):
     truth = torch.arange(float(length)).reshape(-1, 1, 1, 1)
-    pieces = list(sampling.joined(windows(length, 16, overlap), lambda window: truth[window[0] : window[1]].clone()))
+    sizes = []
+
+    def latents_of(batch):
+        sizes.append(len(batch))
+        return torch.stack([truth[start:stop] for start, stop in batch])
+
+    spans = windows(length, 16, overlap)
+    pieces = list(sampling.joined(spans, size, latents_of))
     assert torch.allclose(torch.cat([latents for _, latents in pieces]), truth)
-    assert [start for start, _ in pieces] == [start for start, _ in windows(length, 16, overlap)]
+    assert [start for start, _ in pieces] == [start for start, _ in spans]
+    assert max(sizes) <= size and sum(sizes) == len(spans)
 
 
 def test_joined_fades_from_one_window_to_the_next():
-    spans = windows(28, 16, 4)
-    result = torch.cat(
-        [piece for _, piece in sampling.joined(spans, lambda w: torch.full((16, 1, 1, 1), float(w[0] > 0)))]
-    )
-    assert torch.allclose(result[12:16].flatten(), torch.tensor([0.2, 0.4, 0.6, 0.8]))
-    assert (result[:12] == 0).all() and (result[16:] == 1).all()
+    def latents_of(batch):
+        return torch.stack([torch.full((16, 1, 1, 1), float(start > 0)) for start, _ in batch])
+
+    for size in (1, 2):
+        result = torch.cat([piece for _, piece in sampling.joined(windows(28, 16, 4), size, latents_of)])
+        assert torch.allclose(result[12:16].flatten(), torch.tensor([0.2, 0.4, 0.6, 0.8]))
+        assert (result[:12] == 0).all() and (result[16:] == 1).all()
+
+
+def test_windows_of_a_batch_do_not_see_each_other(tiny_net):
+    generator = torch.Generator().manual_seed(0)
+    masked, reference = (torch.randn(3, 4, 4, 8, 8, generator=generator) for _ in range(2))
+    audio, noise, mask = torch.randn(3, 4, 5, 16, generator=generator), sampling.shared_noise(1, 8, 8), torch.ones(8, 8)
+    together = sampling.denoise(tiny_net, noise, mask, masked, reference, audio, steps=3, guidance=1.5)
+    for index in range(3):
+        parts = (values[index : index + 1] for values in (masked, reference, audio))
+        alone = sampling.denoise(tiny_net, noise, mask, *parts, steps=3, guidance=1.5)
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def tiny_net():
+    torch.manual_seed(0)
+    shape = UNetConfig(block_out_channels=(16, 16), cross_attention_dim=16, attention_heads=2, norm_groups=8)
+    net = UNet3D(shape).eval()
+    torch.nn.init.normal_(net.conv_out.weight, std=0.1)
+    return net

@@ -215,15 +215,17 @@ def _redrawn(
     frames: Iterator[av.VideoFrame], run: Run, features: Tensor, models: Models, cfg: Generate, pix_fmt: str
 ) -> Iterator[av.VideoFrame]:
     """The frames of a run with new mouths, in order. `features` t s d of the whole sound."""
-    mask = torch.from_numpy(latent_mask(models.resolution)).to(models.device)
-    noise = sampling.shared_noise(cfg.seed, *mask.shape).to(models.device)
+    vae = models.vae.config
+    mask = latent_mask(models.resolution, 2 ** (len(vae.block_out_channels) - 1))
+    noise = sampling.shared_noise(cfg.seed, *mask.shape, vae.latent_channels).to(models.device)
+    mask = torch.from_numpy(mask).to(models.device)
     held: list[av.VideoFrame] = []  # read but not yet written
     seen = torch.zeros(0)  # f 2c h w, conditions of the last frames read
     n_read = 0
 
-    def latents_of(window: sampling.Window) -> Tensor:
+    def latents_of(batch: list[sampling.Window]) -> Tensor:
         nonlocal seen, n_read
-        start, stop = window
+        first, stop = batch[0][0], batch[-1][1]
         new = [yuv(next(frames), pix_fmt) for _ in range(n_read, stop)]
         faces = [
             align_face(planes.native_rgb(frame), matrix, models.resolution)
@@ -232,14 +234,15 @@ def _redrawn(
         held.extend(new)
         n_read = stop
         conditions = encode(models, np.stack(faces))
-        seen = torch.cat([seen, conditions])[start - stop :] if len(seen) else conditions
-        audio = tokens_at(features, run.centres[start:stop])
+        seen = torch.cat([seen, conditions])[first - stop :] if len(seen) else conditions
+        windows = torch.stack([seen[start - first : end - first] for start, end in batch])
+        audio = torch.stack([tokens_at(features, run.centres[start:end]) for start, end in batch])
         with models.autocast():
-            masked, reference = seen.chunk(2, dim=1)
+            masked, reference = windows.chunk(2, dim=2)
             return sampling.denoise(models.unet, noise, mask, masked, reference, audio, cfg.steps, cfg.guidance).float()
 
     spans = timeline.windows(len(run.matrices), models.frames, min(cfg.overlap, models.frames - 1))
-    for start, latents in sampling.joined(spans, latents_of):
+    for start, latents in sampling.joined(spans, cfg.batch_size, latents_of):
         for index, face in enumerate(decode(models, latents)):
             yield planes.paste_face(held[index], face, run.matrices[start + index], models.resolution)
         del held[: len(latents)]

@@ -33,25 +33,25 @@ def denoise(
     steps: int,
     guidance: float,
 ) -> Tensor:
-    """Latents f c h w of one window.
+    """Latents b f c h w of windows.
 
-    noise: 1 c 1 h w. mask: h w, 1 = keep. masked, reference: f c h w, the faces without and with their mouths.
-    audio: f s d. steps: of DDIM, eta 0. guidance: against zero tokens; at 1 the null half is not computed.
+    noise: 1 c 1 h w. mask: h w, 1 = keep. masked, reference: b f c h w, the faces without and with their mouths.
+    audio: b f s d. steps: of DDIM, eta 0. guidance: against zero tokens; at 1 the null half is not computed.
     """
-    assert masked.shape == reference.shape and len(audio) == len(masked), (masked.shape, reference.shape, audio.shape)
-    masked, reference, audio = masked.transpose(0, 1)[None], reference.transpose(0, 1)[None], audio[None]
+    assert masked.shape == reference.shape and audio.shape[:2] == masked.shape[:2], (masked.shape, audio.shape)
+    masked, reference = masked.transpose(1, 2), reference.transpose(1, 2)
     latents = noise.to(masked).expand_as(masked)
     for t, following in diffusion.ddim_steps(steps):
         sample = diffusion.unet_input(latents, mask, masked, reference)
-        time = torch.full((1,), t, device=sample.device)
+        time = torch.full((len(sample),), t, device=sample.device)
         if guidance == 1:
             eps = unet(sample, time, audio)
         else:  # null first, as published
             both = torch.cat([torch.zeros_like(audio), audio])
-            null, told = unet(sample.expand(2, *sample.shape[1:]), time.expand(2), both).chunk(2)
+            null, told = unet(torch.cat([sample, sample]), torch.cat([time, time]), both).chunk(2)
             eps = null + guidance * (told - null)
         latents = diffusion.ddim_step(latents, eps, t, following)
-    return latents[0].transpose(0, 1)
+    return latents.transpose(1, 2)
 
 
 def crossfade(before: Tensor, after: Tensor) -> Tensor:
@@ -61,16 +61,33 @@ def crossfade(before: Tensor, after: Tensor) -> Tensor:
     return torch.lerp(before, after, weight[:, None, None, None])
 
 
-def joined(windows: list[Window], latents_of: Callable[[Window], Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """Run the windows in order and give each frame's latents once, as soon as no later window changes them.
+def batches(windows: list[Window], size: int) -> Iterator[list[Window]]:
+    """Successive windows in batches of at most `size`, each of windows of one length."""
+    batch: list[Window] = []
+    for window in windows:
+        if batch and (len(batch) == size or window[1] - window[0] != batch[0][1] - batch[0][0]):
+            yield batch
+            batch = []
+        batch.append(window)
+    yield batch
+
+
+def joined(
+    windows: list[Window], size: int, latents_of: Callable[[list[Window]], Tensor]
+) -> Iterator[tuple[int, Tensor]]:
+    """Run the windows in order, `size` at once, and give each frame's latents once, when no later window changes them.
+
+    latents_of: windows of one length -> their latents b f c h w.
 
     Yields:
-        (first frame, f c h w). What is held meanwhile is one window.
+        (first frame, f c h w). What is held meanwhile is one batch.
     """
     tail = None
-    for (start, stop), (following, _) in zip(windows, [*windows[1:], (windows[-1][1], 0)], strict=True):
-        latents = latents_of((start, stop))
-        if tail is not None and len(tail):
-            latents = torch.cat([crossfade(tail, latents[: len(tail)]), latents[len(tail) :]])
-        yield start, latents[: following - start]
-        tail = latents[following - start :]
+    following = iter([start for start, _ in windows[1:]] + [windows[-1][1]])
+    for batch in batches(windows, size):
+        for (start, _), latents in zip(batch, latents_of(batch), strict=True):
+            if tail is not None and len(tail):
+                latents = torch.cat([crossfade(tail, latents[: len(tail)]), latents[len(tail) :]])
+            done = next(following) - start
+            yield start, latents[:done]
+            tail = latents[done:]
