@@ -2,7 +2,7 @@
 # Both need Python 3.11 and a package registry, nothing else. `make` alone lists what there is.
 .PHONY: help setup demo test fmt lint lock clean
 .DEFAULT_GOAL := help
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
