@@ -108,7 +108,7 @@ def judge(values: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _card(figure: Figure, measured: Mapping[str, Any], values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     value, n = measured["value"], measured["n"] or 0
     controls = [_control(control, values[control.key], value) for control in CONTROLS if control.of == figure.key]
-    top = max(figure.axis[1], 1.1 * value if value is not None else 0)
+    top = figure.axis[1] if value is None or value <= figure.axis[1] else 1.1 * value
     card = {
         "key": figure.key,
         "title": figure.title,
