@@ -84,7 +84,7 @@ def test_every_source_keeps_a_row_with_a_reason_to_the_end(whole):
 def test_declared_outputs_name_no_place_and_no_machine(whole):
     for name, content in declared(whole).items():
         if not name.endswith((".mp4", ".flac", ".npy", ".npz", ".safetensors")):
-            assert str(whole).encode() not in content and os.uname().nodename.encode() not in content, name
+            assert str(whole).encode() not in content and f'"{os.uname().nodename}"'.encode() not in content, name
 
 
 def test_a_second_call_has_nothing_to_do(whole):
