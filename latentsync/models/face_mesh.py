@@ -30,7 +30,7 @@ _BLANK = np.zeros((64, 64, 3), np.uint8)  # a first picture, so that a graph say
 class MediapipeDetector:
     """A Detector that follows faces from frame to frame; a context manager."""
 
-    SCAN_EVERY = 5  # frames between searches for small faces while another face is seen
+    SCAN_EVERY = 10  # frames between searches for small faces while another face is seen
 
     def __init__(self, max_faces: int):
         self.max_faces = max_faces
