@@ -102,6 +102,7 @@ def summarise(
             "cross": sum(row["kind"] == "cross" for row in made),
             "failed": len(ours) - len(made),
             "judged": sum(card["verdict"] != "unknown" for card in cards),
+            "unjudged": sum(card["verdict"] == "unknown" for card in cards),
             "passed": sum(card["verdict"] == "pass" for card in cards),
         },
         "figures": cards,
