@@ -157,7 +157,9 @@ def superseded_media(run: Path) -> list[Path]:
 
     if not (run / "sources").is_dir():
         raise ValueError(f"{run} is not the folder of a run: it has no sources/; give results/<run>.")
-    ledgers = [path for path in sorted(run.glob("*/*.jsonl"))]
+    journals = sorted(run.glob("*/journal/*.jsonl"))
+    _require_idle(journals)
+    ledgers = sorted(run.glob("*/*.jsonl"))
     named = {
         (run / value).resolve()
         for ledger in ledgers
@@ -167,9 +169,10 @@ def superseded_media(run: Path) -> list[Path]:
     }
     found = []
     for media in sorted(run.glob("*/media")):
-        journals = sorted((media.parent / "journal").glob("*.jsonl"))
-        _require_idle(journals)
-        if all((media.parent / journal.name).exists() for journal in journals):
+        finished = any(ledger.parent == media.parent for ledger in ledgers) and all(
+            (media.parent / journal.name) in ledgers for journal in journals if journal.parent.parent == media.parent
+        )
+        if finished:
             found += [path for path in sorted(media.rglob("*")) if path.is_file() and path.resolve() not in named]
     return found
 

@@ -291,6 +291,7 @@ class Generate(Section):
         0, ge=0, le=15, description="frames that neighbouring windows share and fade over; published: none"
     )
     batch_size: Positive = Field(1, description="windows denoised at once")
+    workers: Positive = Field(1, description="processes that share the videos, each with torch_threads threads")
     crf: int = Field(13, ge=0, le=51, description="x264 quality of the result")
     controls: int = Field(
         0, ge=0, description="cross pairs generated once more with an untrained U-Net, as a control of the evaluation"

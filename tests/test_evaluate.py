@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections import Counter
 from dataclasses import asdict
 
@@ -372,8 +373,9 @@ def finished(tmp_path_factory):
     return root
 
 
-def run_generate(root):
-    cfg = config.Generate(steps=1, guidance=1.0, length="video", crf=8, controls=1, torch_threads=1)
+def run_generate(root, workers: int = 1):
+    settings = {"steps": 1, "guidance": 1.0, "length": "video", "crf": 8, "controls": 1, "torch_threads": 1}
+    cfg = config.Generate(**settings, workers=workers)
     inputs = {
         "pairs": [root / "select_clips/pairs.jsonl"],
         "test": [root / "select_clips/test.jsonl"],
@@ -413,6 +415,17 @@ def test_generate_makes_every_pair_and_a_control_and_repeats_nothing(finished):
     again = run_generate(finished)
     assert {row["id"]: (finished / row["video_file"]).stat().st_mtime_ns for row in again} == written
     assert (finished / "generate/generated.jsonl").read_bytes() == before
+
+
+def test_two_workers_make_the_same_videos(finished, tmp_path):
+    run_generate(finished)
+    alone = (finished / "generate/generated.jsonl").read_bytes()
+    root = tmp_path / "tiny"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("generate"))
+    rows = run_generate(root, workers=2)
+    assert (root / "generate/generated.jsonl").read_bytes() == alone
+    for row in rows:
+        assert (root / row["video_file"]).read_bytes() == (finished / row["video_file"]).read_bytes()
 
 
 def test_evaluate_gives_every_figure_beside_its_controls(finished):

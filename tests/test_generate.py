@@ -10,8 +10,10 @@ from skimage import data
 
 from latentsync.config import Generate, TrainVae
 from latentsync.lipsync import generate, planes, speakers
-from latentsync.lipsync.generate import Models, Sound, lip_sync
+from latentsync.lipsync import video as video_io
+from latentsync.lipsync.generate import Models, lip_sync
 from latentsync.lipsync.paste import paste_region
+from latentsync.lipsync.video import Sound
 from latentsync.media.probe import probe_media
 from latentsync.media.read import frame_times, read_frames, read_video_frames
 from latentsync.models import audio_encoder
@@ -233,15 +235,15 @@ def test_no_more_than_a_batch_of_windows_is_held(source, tracks, models, tmp_pat
             most = max(most, read - written)
             yield pair
 
-    class Writer(generate.VideoWriter):
+    class Writer(video_io.VideoWriter):
         def write_frame(self, frame):
             nonlocal written
             written += 1
             super().write_frame(frame)
 
-    monkeypatch.setattr(generate, "read_video_frames", counting)
-    monkeypatch.setattr(generate, "VideoWriter", Writer)
-    monkeypatch.setattr(generate, "BACKWARDS_BLOCK", 8)
+    monkeypatch.setattr(video_io, "read_video_frames", counting)
+    monkeypatch.setattr(video_io, "VideoWriter", Writer)
+    monkeypatch.setattr(video_io, "BACKWARDS_BLOCK", 8)
     cfg = Generate(**(LOSSLESS | {"length": length, "steps": 1, "overlap": 3, "batch_size": 2}))
     report = lip_sync(source, Sound(speech(3.5)), tmp_path / "out.mp4", models, cfg, tracks)
     assert written == report["n_frames"] == (30 if length == "video" else 88)

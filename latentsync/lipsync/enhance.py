@@ -14,10 +14,10 @@ import numpy as np
 
 from latentsync.config import Enhance
 from latentsync.lipsync import planes
-from latentsync.lipsync.generate import Sound, open_writer, yuv
 from latentsync.lipsync.paste import Region, paste_region
 from latentsync.lipsync.speakers import track_video
 from latentsync.lipsync.tracking import Track, smooth
+from latentsync.lipsync.video import Sound, open_writer, yuv
 from latentsync.media import probe
 from latentsync.media.read import read_video_frames
 from latentsync.models.faces import Detector

@@ -1,6 +1,6 @@
 """Lip-sync one video: every native frame is kept, its mouth redrawn to the sound at its own time, written in one pass.
 
-Two readings of the video: the first tracks faces, the second renders. Never more than a window of frames is held, so a
+Two readings of the video: the first tracks faces, the second renders. Never more than a batch of windows is held, so a
 long video takes no more memory than a short one (landmarks and sound features apart: about 0.5 MB a second).
 Frames whose face was not found, or is not the speaker's, pass through as they are and are counted with their reason.
 
@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,16 +25,13 @@ from latentsync.lipsync import planes, sampling, timeline
 from latentsync.lipsync.paste import align_face
 from latentsync.lipsync.speakers import PASSED_THROUGH, speaking
 from latentsync.lipsync.tracking import Track
+from latentsync.lipsync.video import Sound, in_order, open_writer, yuv
 from latentsync.media import probe
-from latentsync.media.read import read_video_frames
-from latentsync.media.write import VideoWriter
 from latentsync.models import vae as vaes
 from latentsync.models.audio_encoder import WhisperFeatures, tokens_at
 from latentsync.ops import geometry
 from latentsync.ops.mask import keep_mask, latent_mask
-from latentsync.ops.timing import SAMPLE_RATE_HZ, WHISPER_ROWS_PER_S
-
-BACKWARDS_BLOCK = 32  # frames held at once while the picture runs backwards
+from latentsync.ops.timing import WHISPER_ROWS_PER_S
 
 
 @dataclass(frozen=True)
@@ -54,23 +50,6 @@ class Models:
     def autocast(self):
         """fp16 on a GPU, as published; float32 on a CPU."""
         return torch.autocast("cuda", torch.float16) if self.device.type == "cuda" else nullcontext()
-
-
-@dataclass(frozen=True)
-class Sound:
-    """What drives the mouth and what is heard."""
-
-    heard_by_model: np.ndarray
-    """float32 [n], 16 kHz mono, from time zero."""
-    written: np.ndarray | None = None
-    """float32 [n], mono at `rate_hz`, written as AAC; None: `copied_from`'s packets."""
-    rate_hz: int = SAMPLE_RATE_HZ
-    copied_from: Path | None = None
-
-    @property
-    def length_s(self) -> float:
-        """Seconds of driving sound."""
-        return len(self.heard_by_model) / SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True)
@@ -164,43 +143,6 @@ def whisper_centres(times_s: np.ndarray) -> np.ndarray:
     return np.floor(np.round(np.asarray(times_s) * WHISPER_ROWS_PER_S, 6) + 0.5).astype(np.int64)
 
 
-def in_order(video: Path, order: np.ndarray) -> Iterator[av.VideoFrame]:
-    """Decoded frames in the written order; backwards in blocks, so that no more than a block is held."""
-    for leg in timeline.legs(order):
-        if len(leg) > 1 and leg[1] < leg[0]:
-            for start in range(0, len(leg), BACKWARDS_BLOCK):
-                block = leg[start : start + BACKWARDS_BLOCK][::-1]
-                yield from reversed([frame for _, frame in read_video_frames(video, block)])
-        else:
-            yield from (frame for _, frame in read_video_frames(video, leg))
-
-
-def open_writer(
-    out: Path,
-    like: av.VideoFrame,
-    found: probe.Timeline,
-    times_s: np.ndarray,
-    end_s: float,
-    crf: int,
-    sound: Sound | None = None,
-) -> VideoWriter:
-    """A writer with the source's size, format and clock; a constant rate stays exact, other times are kept.
-
-    Sound that is not copied becomes as long as the picture, to the sample, with silence behind its end.
-    """
-    steps = np.unique(np.append(np.diff(found.pts), found.end_pts - found.pts[-1]))
-    constant = len(steps) == 1
-    rate = 1 / (int(steps[0]) * found.time_base) if constant else Fraction(found.info.fps).limit_denominator(1001)
-    clock = {} if constant else {"frame_times": times_s, "end_s": end_s}
-    if sound is not None and sound.copied_from is not None:
-        clock["copy_audio_from"] = sound.copied_from
-    elif sound is not None and sound.written is not None:
-        samples = round(end_s * sound.rate_hz)
-        written = sound.written[:samples]
-        clock |= {"audio": np.pad(written, (0, samples - len(written))), "audio_rate_hz": sound.rate_hz}
-    return VideoWriter(out, rate, like.width, like.height, crf=crf, like=like, **clock)
-
-
 @dataclass(frozen=True)
 class Run:
     """A stretch of written frames that follow one face."""
@@ -246,13 +188,6 @@ def _redrawn(
         for index, face in enumerate(decode(models, latents)):
             yield planes.paste_face(held[index], face, run.matrices[start + index], models.resolution)
         del held[: len(latents)]
-
-
-def yuv(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
-    """The frame in the pixel format that will be written; almost always it has it already."""
-    if frame.format.name == pix_fmt:
-        return frame
-    return frame.reformat(format=pix_fmt, dst_colorspace=frame.colorspace, dst_color_range=frame.color_range, threads=1)
 
 
 @torch.inference_mode()

@@ -12,8 +12,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from latentsync.lipsync import generate, planes
+from latentsync.lipsync import planes
 from latentsync.lipsync.paste import paste_region
+from latentsync.lipsync.video import in_order, open_writer, yuv
 from latentsync.media import probe
 from latentsync.media.read import read_video_frames, to_rgb
 from latentsync.models.faces import Detector, Face
@@ -77,9 +78,9 @@ def outside(video: Path, source: Path, render: Render, resolution: int) -> Outsi
     Deeper pixels count on the scale of 8 bits. The mask is the one that pasting used: wherever alpha is above 0.
     """
     total = Outside()
-    originals = generate.in_order(source, render["order"])
+    originals = in_order(source, render["order"])
     for (_, frame), original, matrix in zip(read_video_frames(video), originals, render["matrices"], strict=True):
-        pictures = [_luma(generate.yuv(one, frame.format.name)) for one in (frame, original)]
+        pictures = [_luma(yuv(one, frame.format.name)) for one in (frame, original)]
         free = np.ones(pictures[0].shape, bool)
         if np.isfinite(matrix).all():
             (x0, y0, x1, y1), alpha = paste_region(free.shape, matrix, resolution)
@@ -98,10 +99,10 @@ def _luma(frame: av.VideoFrame) -> np.ndarray:
 
 def reencoded(out: Path, source: Path, render: Render, crf: int) -> None:
     """Write an untouched copy of the frames that a render shows, with the same settings."""
-    frames = generate.in_order(source, render["order"])
+    frames = in_order(source, render["order"])
     first = next(frames)
     clock = render["times_s"], float(render["end_s"])
-    with generate.open_writer(out, first, probe.timeline(source), *clock, crf) as writer:
+    with open_writer(out, first, probe.timeline(source), *clock, crf) as writer:
         for frame in chain([first], frames):
             writer.write_frame(frame)
 

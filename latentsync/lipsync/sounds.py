@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from latentsync.lipsync.generate import Sound
+from latentsync.lipsync.video import Sound
 from latentsync.media.probe import opened
 from latentsync.media.read import read_audio
 from latentsync.ops.timing import SAMPLE_RATE_HZ

@@ -24,6 +24,7 @@ import json
 import math
 import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -53,9 +54,11 @@ def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
     test = records.read_ledgers(inputs["test"])
     truth = {row["id"]: row for path in inputs.get("truth", []) for row in records.read_ledger(path)}
     interval = scores.Bootstrap(cfg.bootstrap, cfg.seed)
-    figures, evaluators = _syncnet(cfg, inputs["syncnet"][0], test, root, interval)
     outcomes = _outcomes(inputs, list(truth.values()), root)
-    videos = _videos(cfg, rows, truth, root, sources)
+    with ThreadPoolExecutor(1) as aside:  # torch in one thread, video and landmarks in the other
+        judged = aside.submit(_syncnet, cfg, inputs["syncnet"][0], test, root, interval)
+        videos = _videos(cfg, rows, truth, root, sources)
+        figures, evaluators = judged.result()
     if truth:
         figures |= scores.curation_figures(outcomes, interval) | scores.mouth_figures(videos, interval)
     else:
@@ -146,7 +149,7 @@ def _outcomes(inputs: dict[str, list[Path]], truth: list[Row], root: Path) -> li
 def _videos(cfg: Evaluate, rows: list[Row], truth: dict[str, Row], root: Path, sources: Path) -> list[Item]:
     """Items of all videos that were written, and of the untouched sources beside them."""
     from latentsync.lipsync import measure
-    from latentsync.lipsync.generate import in_order
+    from latentsync.lipsync.video import in_order
     from latentsync.media.read import read_audio, read_flac, read_video_frames
     from latentsync.models.faces import open_detector
 

@@ -13,7 +13,9 @@ A pair becomes one row of kind own or cross for each system:
   unet, vae (stamps of the weights), stand_ins (sentences)
 """
 
+import sys
 from functools import cache, lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +30,51 @@ NAMED = {"ours": "", "untrained": "-untrained"}
 
 
 def run(cfg: Generate, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
-    """Pairs -> videos in the folder media beside the ledger."""
+    """Pairs -> videos in the folder media beside the ledger.
+
+    With several workers each makes the videos of its own pictures and keeps them in part-<number>.jsonl beside the
+    ledger; videos do not depend on who made them.
+    """
+    ledger = outputs["ledger"]
+    if cfg.workers == 1:
+        make(cfg, inputs, ledger, sources, 0)
+        return
+    parts = [ledger.with_name(f"part-{number}.jsonl") for number in range(cfg.workers)]
+    fresh = get_context("spawn")  # torch does not survive a fork
+    workers = [
+        fresh.Process(target=_worker, args=(cfg, inputs, part, sources, number)) for number, part in enumerate(parts)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise SystemExit(1)  # the worker has said why
+    records.write_ledger(ledger, records.read_ledgers(parts))
+
+
+def _worker(cfg: Generate, inputs: dict[str, list[Path]], part: Path, sources: Path, number: int) -> None:
+    try:
+        make(cfg, inputs, part, sources, number)
+    except ValueError as error:
+        print(f"generate: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def make(cfg: Generate, inputs: dict[str, list[Path]], ledger: Path, sources: Path, number: int) -> None:
+    """The share of worker `number`: every cfg.workers-th picture."""
     import torch
 
     torch.set_num_threads(cfg.torch_threads)
-    ledger = outputs["ledger"]
     [unet], vae = inputs["unet"], next(iter(inputs.get("vae", [])), None)
     clips = {row["id"]: row for row in records.read_ledgers(inputs["test"])}
     facts = describe(unet, vae)
     rows = [row | facts for row in plan(records.read_ledgers(inputs["pairs"]), cfg.controls)]
+    mine = set(sorted({row["picture_id"] for row in rows})[number :: cfg.workers])
     with _Renderer(cfg, unet, vae, clips, records.run_dir(ledger), sources) as renderer:
-        records.run_shard(ledger, rows, cfg, VERSIONS["generate"], renderer.render)
+        work = cfg.model_copy(update={"workers": 1})  # a video does not depend on their number
+        rows = [row for row in rows if row["picture_id"] in mine]
+        records.run_shard(ledger, rows, work, VERSIONS["generate"], renderer.render)
 
 
 def plan(pairs: list[Row], controls: int) -> list[Row]:
@@ -107,7 +143,7 @@ class _Renderer:
         backend, faces, chosen = self.speaker(picture, row["picture_clips"])
         heard = read_flac(self.root / row["audio_file"])
         sound = sound_of(self.sources / row["sound_path"], row["kind"] == "own" and self.cfg.length == "video", heard)
-        key = records.fingerprint(row, self.cfg.model_dump(mode="json"), VERSIONS["generate"])[:8]
+        key = records.fingerprint(row, self.cfg.model_dump(mode="json", exclude={"workers"}), VERSIONS["generate"])[:8]
         out = self.root / "generate" / "media" / f"{row['id']}.{key}.mp4"
         out.parent.mkdir(parents=True, exist_ok=True)
         report = lip_sync(picture, sound, out, models, self.cfg, self.tracks(picture, backend, faces), chosen)
