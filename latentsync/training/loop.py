@@ -25,6 +25,7 @@ from latentsync import records
 from latentsync.config import Training
 from latentsync.training import state as states
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # the latter is SLURM's warning of the time limit
 VALIDATION = 2**31  # stands in a seed where a step stands; no training has that many
 
 
@@ -109,7 +110,8 @@ def fit(task: Task, cfg: Training, *, folder: Path, facts: Any, curve: Path) -> 
             progress.note(context.figures)
             if log:
                 pace = (progress.step - first) / (time.perf_counter() - started)
-                _say(f"{task.step}: step {progress.step} of {cfg.steps}, {_figures(progress)}, {pace:.2f} steps/s")
+                row = _listed(progress.rows[progress.step])
+                _say(f"{task.step}: step {progress.step} of {cfg.steps}, {row}, {pace:.2f} steps/s")
             if progress.step % cfg.save_every == 0:
                 trainer.validate()
             if progress.step % cfg.save_every == 0 or progress.step == cfg.steps or stopped:
@@ -277,7 +279,9 @@ class _Trainer:
             self.ema.store(self.trained)
             self.ema.copy_to(self.trained)
         with torch.no_grad(), self.accelerator.autocast():
-            self.progress.note(self.task.validate(model, self.context(VALIDATION)))
+            figures = self.task.validate(model, self.context(VALIDATION))
+        self.progress.note(figures)
+        _say(f"{self.task.step}: after step {self.progress.step} held out: {_listed(figures)}")
         if self.ema:
             self.ema.restore(self.trained)
 
@@ -291,7 +295,7 @@ def _pace(cfg: Training, step: int) -> float:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGUSR1 (SLURM's warning) instead of dying of them."""
+    """Collect the signals that ask to stop, instead of dying of them."""
     came: list[int] = []
     handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in STOP_SIGNALS}
     try:
@@ -301,11 +305,8 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
-
-def _figures(progress: Progress) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in progress.rows[progress.step].items())
+def _listed(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 
 def _say(text: str) -> None:
