@@ -21,7 +21,7 @@ RUN = Path("results/tiny")
 
 def command(folder: Path, *args: str, configfile: Path = TINY) -> list[str]:
     parts = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    parts += ["--profile", ROOT / "profiles/default", "--cores", "2", "--configfile", configfile, *args]
+    parts += ["--configfile", configfile, "--profile", ROOT / "profiles/default", "--cores", "2", *args]
     return [str(part) for part in parts]
 
 
