@@ -210,6 +210,17 @@ def test_format_times_and_turn_are_the_sources(name, options, detector, models, 
         assert assert_same_outside(*pair, tolerance) > 100
 
 
+@pytest.mark.parametrize("rotation", [None, (90, False), (270, True), (180, False), (0, True)])
+def test_native_rgb_turned_by_to_displayed_is_what_is_shown(rotation, tmp_path):
+    source = write_video(tmp_path / "v.mp4", 2, pictures=face, size=(208, 176), rotation=rotation)
+    [(_, frame)] = read_video_frames(source, np.array([0]))
+    [(_, shown)] = read_frames(source, np.array([0]))
+    native, matrix = planes.native_rgb(frame), planes.to_displayed(frame)
+    y, x = np.mgrid[0:176:25, 0:208:25].reshape(2, -1)
+    at_x, at_y = (matrix[:2] @ np.stack([x, y, np.ones_like(x)])).round().astype(int)
+    np.testing.assert_array_equal(native[y, x], shown[at_y, at_x])
+
+
 def test_the_picture_runs_to_and_fro_until_the_sound_ends(source, tracks, models, tmp_path):
     sound = speech(2.0)
     cfg = Generate(**(LOSSLESS | {"length": "audio"}))

@@ -35,10 +35,12 @@ def mouth_opening(
     middle = np.array([width / 2, height / 2])
     opening = np.full(len(matrices), np.nan)
     detector.reset()
+    to_file = None
     for (_, frame), (index, matrix) in zip(frames, enumerate(matrices), strict=True):
+        to_file = np.linalg.inv(planes.to_displayed(frame)) if to_file is None else to_file
         faces = detector.detect(to_rgb(frame))
         if np.isfinite(matrix).all():
-            shown = matrix @ np.linalg.inv(planes.to_displayed(frame))
+            shown = matrix @ to_file
             face = _nearest(faces, geometry.apply(geometry.invert(shown), middle))
             if face is not None:
                 opening[index] = face.mouth_opening

@@ -6,14 +6,15 @@ way through RGB. Frames are copied before they are changed: a decoder still pred
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
 
 from latentsync.lipsync import paste
 from latentsync.media.probe import display_matrix, orientation
-from latentsync.media.read import to_rgb
 
 # Values of FFmpeg's AVColorSpace -> names in paste.LUMA; unspecified means BT.601 (FFmpeg, OpenCV and media/read.py).
 _MATRICES = {1: "bt709", 2: "bt601", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}
 _FULL_RANGE = 2
+_EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT  # as in media/read.py
 
 
 def planes(frame: av.VideoFrame) -> list[np.ndarray]:
@@ -37,14 +38,16 @@ def copied(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 def native_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """uint8 (h, w, 3) as the pixels lie in the file, before any turn, by the same conversion as `read.to_rgb`."""
-    turns, mirrored = orientation(display_matrix(frame))
-    rgb = np.rot90(to_rgb(frame), -turns)
-    return np.ascontiguousarray(rgb[:, ::-1] if mirrored else rgb)
+    """uint8 (h, w, 3) as the pixels lie in the file, before any turn; otherwise the conversion of `read.to_rgb`."""
+    return frame.reformat(format="rgb24", interpolation=_EXACT, threads=1).to_ndarray()
 
 
 def to_displayed(frame: av.VideoFrame) -> np.ndarray:
-    """Matrix float64 [3, 3] from pixels in the file to pixels on the screen, (x, y, 1) columns."""
+    """Matrix float64 [3, 3] from pixels in the file to pixels on the screen, (x, y, 1) columns.
+
+    Ask once per video: PyAV's side data and its frame refer to each other, so that only the garbage collector frees
+    a frame that was asked, and by then there may be hundreds.
+    """
     turns, mirrored = orientation(display_matrix(frame))
     width, height = frame.width, frame.height
     matrix = np.eye(3)
