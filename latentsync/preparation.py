@@ -21,13 +21,13 @@ def prepare(values: dict[str, Any], main_process: bool) -> config.Config:
     if cfg.select_clips.speakers is not None and not Path(cfg.select_clips.speakers).is_file():
         raise ValueError(f"select_clips.speakers is {cfg.select_clips.speakers!r}, which is not a file.")
     registry.check(cfg)
-    if main_process:
-        _write_configuration(cfg)
     if main_process and cfg.input_dir is not None:
         videos, others = sources.write_sources(Path(cfg.input_dir), Path("results", cfg.run, "sources"), cfg.shards)
         if others:
             names = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
             print(f"{cfg.input_dir}: {videos} videos; {len(others)} files passed over, not videos by name: {names}")
+    if main_process:
+        _write_configuration(cfg)
     return cfg
 
 
