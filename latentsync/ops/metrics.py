@@ -1,4 +1,4 @@
-"""Scores and their intervals on arrays alone: correlation, PSNR, accuracy, bootstrap over clips. No file is read here.
+"""Scores and their intervals on arrays alone: correlation, PSNR, ROC area, bootstrap. No file is read here.
 
 A score that cannot be computed (constant signal, nothing measured) is NaN; the reader decides what to say about it.
 """
@@ -56,11 +56,6 @@ def squared_error(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> tuple[floa
     """Sum of squared differences of two pictures (h, w) over the places `where` (h, w) bool, and how many those are."""
     difference = a.astype(np.float64)[where] - b.astype(np.float64)[where]
     return float((difference**2).sum()), int(where.sum())
-
-
-def accuracy(cosines: np.ndarray, labels: np.ndarray, threshold: float = 0.5) -> float:
-    """Share of pairs judged rightly: in sync where the cosine exceeds the threshold (published: 0.5)."""
-    return float(((np.asarray(cosines) > threshold) == np.asarray(labels, bool)).mean())
 
 
 def auc(cosines: np.ndarray, labels: np.ndarray) -> float:
