@@ -538,3 +538,9 @@ def test_costs_are_summed_where_they_were_noted(tmp_path):
     text = page.render_costs("demo", [step])
     assert not Reader(text).open and "4.0" in text
     assert "No step left a note" in page.render_costs("demo", costs.collect(tmp_path / "nowhere"))
+
+
+def test_scores_without_a_threshold_have_histograms_too():
+    """Real footage switches thresholds off: no marks to fit in."""
+    edges = curation._edges("sync_confidence", np.array([0.9, 1.4, 2.8]), [])
+    assert edges[0] <= 0.9 and edges[-1] >= 2.8 and (np.diff(edges) > 0).all()
