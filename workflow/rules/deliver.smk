@@ -15,7 +15,7 @@ rule generate:
         f"{RUN}/benchmarks/generate.tsv"
     conda:
         "../../envs/deliver.yaml"
-    threads: CFG.generate.torch_threads
+    threads: CFG.generate.torch_threads * CFG.generate.workers
     resources:
         gpu=GPU,
     params:
