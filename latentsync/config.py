@@ -246,7 +246,6 @@ class TrainUnet(Training):
 
     frames: Positive = Field(16, description="frames per window at 25 fps")
     condition_dropout: Share = Field(0.0, description="share of items trained with the null audio; published: none")
-    truncated_snr: bool = Field(False, description="weigh the noise loss by max(1, 1/SNR); published: no")
 
 
 class TrainUnetStage1(TrainUnet):

@@ -244,16 +244,3 @@ def test_refusals_are_one_sentence(folder, stage1, tmp_path):
         run(folder, STAGE2.model_copy(update={"frames": 6}), "no")
     with pytest.raises(ValueError, match=r"trainable is \['nothing'\].*nothing would train"):
         run(folder, STAGE2.model_copy(update={"trainable": ("nothing",)}), "no")
-
-
-def test_truncated_snr_is_the_larger_of_the_noise_loss_and_the_x0_loss(folder):
-    """At t = 100 noise is the smaller part and the plain loss counts; at t = 900 the error of x0 does."""
-    noise, error = torch.randn(2, 4, 8, 8, 8), 0.1 * torch.randn(2, 4, 8, 8, 8)
-    t = torch.tensor([100, 900])
-    abar = train_unet.diffusion.alphas_cumprod()[t].reshape(2, 1, 1, 1, 1)
-    x0_error = error * ((1 - abar) / abar).sqrt()
-    expected = (error[0].square().mean() + x0_error[1].square().mean()) / 2
-    losses = train_unet.UnetLosses(data_of(folder, STAGE1), None, STAGE1.model_copy(update={"truncated_snr": True}))
-    assert losses._recon(noise + error, noise, t).item() == pytest.approx(expected.item(), rel=1e-4)
-    plain = train_unet.UnetLosses(data_of(folder, STAGE1), None, STAGE1)
-    assert plain._recon(noise + error, noise, t).item() == pytest.approx(error.square().mean().item(), rel=1e-4)

@@ -209,7 +209,6 @@ class UnetLosses:
         self.vae, self.mask, self.val, self.frames = data.vae, data.mask, data.val, cfg.frames
         self.decoded = decoded or {}
         self.max_timestep = getattr(cfg, "max_timestep", 0)
-        self.truncated_snr = cfg.truncated_snr
         configured = cfg.losses.model_dump() if isinstance(cfg, TrainUnetStage2) else {"recon": 1.0}
         self.weights = {name: weight for name, weight in configured.items() if weight}
 
@@ -218,7 +217,7 @@ class UnetLosses:
         t = torch.randint(diffusion.TRAIN_STEPS, (len(batch["face"]),), generator=context.generator)
         told = batch["told"] > 0
         noisy, noise, predicted = self._predict(model, batch, t, context)
-        losses = {"recon": self._recon(predicted, noise, t)} if "recon" in self.weights else {}
+        losses = {"recon": ops.recon(predicted, noise)} if "recon" in self.weights else {}
         # One-step x0 near t = 999 is noise divided by 0.068: nothing to learn from but what costs four backward passes.
         active = told & (t <= self.max_timestep).to(told.device)
         if self.decoded and active.any():
@@ -245,18 +244,6 @@ class UnetLosses:
         latents = vaes.sample(self.vae, moments.flatten(0, 1), context.generator)
         return latents.unflatten(0, moments.shape[:2]).transpose(1, 2)
 
-    def _recon(self, predicted: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """The noise loss, items weighted by max(1, 1/SNR) where that is configured (arXiv 2202.00512, Eq. 9).
-
-        Sound decides the mouth where noise hides it, at high t, and there the plain loss hardly counts an error of x0
-        (SNR 0.01 at t = 950): a short training learns to denoise first and to listen a thousand steps later.
-        """
-        if not self.truncated_snr:
-            return ops.recon(predicted, noise)
-        abar = diffusion.alphas_cumprod()[t].to(predicted.device)
-        by_item = torch.stack([ops.recon(*pair) for pair in zip(predicted, noise, strict=True)])
-        return (by_item * ((1 - abar) / abar).clamp(min=1)).mean()
-
     def _norm(self, name: str, loss: Tensor, predicted: Tensor) -> float:
         """Length of the gradient that a weighted loss sends into the U-Net's output."""
         scaled = loss * (self.weights[name] * _GRADIENT_SCALE)
@@ -280,5 +267,5 @@ class UnetLosses:
                 batch["audio"] = torch.tensor(audio)[None].to(context.device)
                 context.generator.manual_seed(number)  # the same noise for both sounds
                 _, noise, predicted = self._predict(model, batch, t, context)
-                sums[name] += self._recon(predicted, noise, t).item() / VALIDATION_ITEMS
+                sums[name] += ops.recon(predicted, noise).item() / VALIDATION_ITEMS
         return sums
