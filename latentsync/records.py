@@ -164,21 +164,28 @@ class Journal:
         self.file.flush()
 
 
+def media_file(step: str, ident: str, key: str, suffix: str) -> str:
+    """`<step>/media/<id>.<key><suffix>`, relative to the run folder; `key` comes from run_shard."""
+    return f"{step}/media/{ident}.{key}{suffix}"
+
+
 def fingerprint(*parts: Any) -> str:
     """16 hex digits over canonical JSON: equal parts, equal fingerprint."""
     return hashlib.sha256(dumps(parts).encode()).hexdigest()[:16]
 
 
 def run_shard(
-    ledger: Path, rows: Iterable[Row], cfg: BaseModel, version: int, work: Callable[[Row], list[Row]]
+    ledger: Path, rows: Iterable[Row], cfg: BaseModel, version: int, work: Callable[[Row, str], list[Row]]
 ) -> None:
     """Apply `work` to each row that is still ok, remember each result at once, and write the ledger.
 
-    `work(row)` returns the rows that this one becomes (one, or several where a segment holds several faces), or raises
-    Rejection. Rows already rejected pass through. A finished row is taken from the journal when the input row, the
-    config section and the step version are the same and the files it names still exist. The column `made_by` is that
-    fingerprint: since it is part of the next step's input row, another section or version here is seen further down,
-    even where the names of the files stay the same.
+    `work(row, key)` returns the rows that this one becomes (one, or several where a segment holds several faces), or
+    raises Rejection. Rows already rejected pass through. A finished row is taken from the journal when the input row,
+    the config section and the step version are the same and the files it names still exist.
+
+    `key` is 8 hex digits of those three. Files that `work` writes must carry it in their names (`media_file`): then a
+    name says what is in the file, another section makes other files instead of changing these, and every step further
+    down sees the difference in its input row.
     """
     root = run_dir(ledger)
     section = cfg.model_dump(mode="json")
@@ -195,16 +202,18 @@ def run_shard(
             if done is None or not all(_files_exist(root, item) for item in done):
                 wall, cpu = time.perf_counter(), time.process_time()
                 try:
-                    done = work(row)
+                    done = work(row, key[:8])
                 except Rejection as verdict:
                     done = [rejected(row, verdict.reason, verdict.detail)]
-                done = [item | {"made_by": key} for item in done]
+                except Exception as error:  # ours or the machine's fault: the next call tries again
+                    error.add_note(f"(While working on {row.get('path', '')}, {row['id']}.)")
+                    raise
                 journal.append(key, done)
                 spent = {"id": row["id"], "wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
                 cost_file.write(dumps({name: round(v, 4) if name != "id" else v for name, v in spent.items()}) + "\n")
                 cost_file.flush()
             result.extend(done)
-    write_ledger(ledger, result)
+        write_ledger(ledger, result)  # under the lock: an orphan of a killed workflow may be writing it too
 
 
 def _files_exist(root: Path, row: Row) -> bool:

@@ -71,7 +71,7 @@ def run(tmp_path, rows, work, cfg=None, version=1):
 def test_finished_rows_are_never_done_again(tmp_path):
     calls = []
 
-    def work(row):
+    def work(row, key):
         calls.append(row["path"])
         return [row | {"length": len(row["path"])}]
 
@@ -87,18 +87,18 @@ def test_finished_rows_are_never_done_again(tmp_path):
 
 
 def test_a_verdict_keeps_the_row_and_later_steps_pass_it_through(tmp_path):
-    def work(row):
+    def work(row, key):
         raise records.Rejection("no_face", "0 of 100 ticks")
 
     [row] = run(tmp_path, [source("a")], work)
     assert (row["status"], row["reason"], row["detail"]) == ("rejected", "no_face", "0 of 100 ticks")
-    assert run(tmp_path, [row], lambda row: pytest.fail("a rejected row must not be worked on")) == [row]
+    assert run(tmp_path, [row], lambda row, key: pytest.fail("a rejected row must not be worked on")) == [row]
 
 
 def test_work_is_done_again_when_its_file_is_gone(tmp_path):
     calls = []
 
-    def work(row):
+    def work(row, key):
         calls.append(row["id"])
         path = tmp_path / "run" / "step" / "media" / "a.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,14 +112,36 @@ def test_work_is_done_again_when_its_file_is_gone(tmp_path):
     assert len(calls) == 2
 
 
-def test_another_section_is_seen_further_down_although_no_other_column_changes(tmp_path):
-    def same(row):
-        return [row]
+def test_going_back_to_an_earlier_section_gives_its_files_not_the_later_ones(tmp_path):
+    """The name of a file says what is in it; with names of the id alone, section A's rows would name B's content."""
 
-    [first] = run(tmp_path, [source("a")], same)
-    [second] = run(tmp_path, [source("a")], same, version=2)
-    assert first["made_by"] != second["made_by"]
-    assert first | {"made_by": ""} == second | {"made_by": ""}
+    def work_of(content):
+        def work(row, key):
+            file = records.media_file("step", row["id"], key, ".txt")
+            records.write_text(tmp_path / "run" / file, content)
+            return [row | {"text_file": file}]
+
+        return work
+
+    [first] = run(tmp_path, [source("a")], work_of("as Probe says"), cfg=Probe())
+    [second] = run(tmp_path, [source("a")], work_of("as Segment says"), cfg=Segment())
+    assert first["text_file"] != second["text_file"]
+    [back] = run(tmp_path, [source("a")], lambda row, key: pytest.fail("it was done before"), cfg=Probe())
+    assert back == first and (tmp_path / "run" / back["text_file"]).read_text() == "as Probe says"
+
+
+def test_a_fault_of_ours_names_the_video_and_is_tried_again(tmp_path):
+    calls = []
+
+    def work(row, key):
+        calls.append(row["path"])
+        raise OSError(5, "Input/output error")
+
+    for _ in range(2):
+        with pytest.raises(OSError) as fault:
+            run(tmp_path, [source("my video.mp4")], work)
+        assert "my video.mp4" in fault.value.__notes__[0]
+    assert len(calls) == 2 and not (tmp_path / "run/step/00000.jsonl").exists()
 
 
 def test_a_torn_last_line_is_dropped(tmp_path):
@@ -135,7 +157,7 @@ def test_a_torn_last_line_is_dropped(tmp_path):
 
 
 def _slow_job(folder, started):
-    def work(row):
+    def work(row, key):
         started.value += 1
         time.sleep(0.15)
         return [row | {"seen": True}]

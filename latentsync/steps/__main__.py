@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     # Thread counts change sums, so they are configuration; libraries read them when they are imported.
     threads = str(getattr(cfg, "torch_threads", 1))
     os.environ.update({name: threads for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # beside other work, threads that spin cost ten times the CPU
+    os.environ.setdefault("GOMP_SPINCOUNT", "300000")  # about a millisecond: see docs/decisions.md
     device = gpu_lease.lease() if args.step in GPU_STEPS else None  # held, as an open file, to the end of the process
     module = importlib.import_module(f"latentsync.steps.{MODULES.get(args.step, args.step)}")
     inputs = {name: [Path(path) for path in paths] for name, *paths in args.input}
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         module.run(cfg, inputs, outputs, args.sources)
     except ValueError as error:
-        print(f"{args.step}: {error}", file=sys.stderr)
+        print(f"{args.step}: {' '.join([str(error), *getattr(error, '__notes__', [])])}", file=sys.stderr)
         return 1
     finally:
         if device is not None:

@@ -23,22 +23,22 @@ from latentsync.media.write import VideoWriter
 from latentsync.models.faces import Detector, open_detector
 from latentsync.ops.geometry import similarity
 from latentsync.ops.timing import TICKS_PER_S
-from latentsync.records import Rejection, Row, clip_id, read_ledger, replacing, run_dir, run_shard
+from latentsync.records import Rejection, Row, clip_id, media_file, read_ledger, replacing, run_dir, run_shard
 
 
 def run(cfg: AlignFaces, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:
     """Ledger of segments -> ledger of clips, crops and geometry in the folder media beside it."""
     [ledger] = inputs["segment"]
-    root, media = run_dir(outputs["ledger"]), outputs["ledger"].parent / "media"
+    root = run_dir(outputs["ledger"])
     with open_detector(cfg.backend, cfg.max_faces) as detector:
 
-        def work(row: Row) -> list[Row]:
-            return align_segment(row, cfg, detector, sources / row["path"], root, media)
+        def work(row: Row, key: str) -> list[Row]:
+            return align_segment(row, key, cfg, detector, sources / row["path"], root)
 
         run_shard(outputs["ledger"], read_ledger(ledger), cfg, VERSIONS["align_faces"], work)
 
 
-def align_segment(row: Row, cfg: AlignFaces, detector: Detector, video: Path, root: Path, media: Path) -> list[Row]:
+def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video: Path, root: Path) -> list[Row]:
     """The clips of one segment.
 
     Raises:
@@ -47,7 +47,7 @@ def align_segment(row: Row, cfg: AlignFaces, detector: Detector, video: Path, ro
     shown = np.load(root / row["ticks_file"])[row["start_tick"] : row["end_tick"]]
     indices, first_tick, repeats = np.unique(shown, return_index=True, return_counts=True)
     max_gap = round(cfg.max_gap_ticks * len(indices) / len(shown))
-    with _CropWriters(media, row["id"], cfg) as writers:
+    with _CropWriters(root / "align_faces/media", f"{row['id']}.{key}", cfg) as writers:
 
         def settled(birth: int, number: int, picture: np.ndarray, anchors: np.ndarray) -> None:
             face = align_face(picture, similarity(anchors, cfg.resolution), cfg.resolution)
@@ -64,9 +64,9 @@ def align_segment(row: Row, cfg: AlignFaces, detector: Detector, video: Path, ro
         start_tick = row["start_tick"] + int(first_tick[track.start])
         end_tick = row["start_tick"] + int(first_tick[track.stop - 1] + repeats[track.stop - 1])
         ident = clip_id(row["source_id"], start_tick, end_tick, number)
-        names[track.birth] = media / f"{ident}.mp4"
-        geometry_file = media / f"{ident}.npz"
-        found = _write_geometry(geometry_file, track, repeats[track.start : track.stop], cfg.resolution)
+        crop_file, geometry_file = (media_file("align_faces", ident, key, suffix) for suffix in (".mp4", ".npz"))
+        names[track.birth] = root / crop_file
+        found = _write_geometry(root / geometry_file, track, repeats[track.start : track.stop], cfg.resolution)
         rows.append(
             row
             | {
@@ -76,8 +76,8 @@ def align_segment(row: Row, cfg: AlignFaces, detector: Detector, video: Path, ro
                 "track": number,
                 "start_tick": start_tick,
                 "end_tick": end_tick,
-                "crop_file": names[track.birth].relative_to(root).as_posix(),
-                "geometry_file": geometry_file.relative_to(root).as_posix(),
+                "crop_file": crop_file,
+                "geometry_file": geometry_file,
                 "resolution": cfg.resolution,
                 "face_px": round(track.face_px, 1),
                 "face_share": round(float(found.mean()), 4),

@@ -26,7 +26,7 @@ def run(cfg: DetectScenes, inputs: dict[str, list[Path]], outputs: dict[str, Pat
     [ledger] = inputs["resample"]
     root = run_dir(outputs["ledger"])
 
-    def detect(row: Row) -> list[Row]:
+    def detect(row: Row, _: str) -> list[Row]:
         ticks = np.load(root / row["ticks_file"])
         return [row | {"cuts": find_cuts(small_pictures(sources / row["path"], ticks), cfg)}]
 

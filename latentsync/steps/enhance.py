@@ -35,11 +35,10 @@ def run(cfg: Enhance, inputs: dict[str, list[Path]], outputs: dict[str, Path], s
     with ExitStack() as stack:
         detector = cache(lambda *kind: stack.enter_context(open_detector(*kind)))
 
-        def work(row: Row) -> list[Row]:
+        def work(row: Row, key: str) -> list[Row]:
             if row["system"] != "ours":
                 return [row]
-            key = records.fingerprint(row, cfg.model_dump(mode="json"), VERSIONS["enhance"])[:8]
-            out = ledger.parent / "media" / f"{row['id']}.{key}.mp4"
+            out = root / records.media_file("enhance", row["id"], key, ".mp4")
             with np.load(root / row["render_file"]) as render:
                 matrices = render["matrices"]
             faces = detector(row["faces"], row["n_faces"])

@@ -6,7 +6,7 @@ from latentsync.config import VERSIONS, ExportClips
 from latentsync.media.read import read_flac
 from latentsync.media.write import mux_clip
 from latentsync.ops.timing import SAMPLE_RATE_HZ, shifted_samples_of
-from latentsync.records import Row, read_ledgers, run_dir, run_shard
+from latentsync.records import Row, media_file, read_ledgers, run_dir, run_shard
 
 
 def run(cfg: ExportClips, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:
@@ -15,15 +15,15 @@ def run(cfg: ExportClips, inputs: dict[str, list[Path]], outputs: dict[str, Path
     # Fewer than three groups make train and test the same clips; a clip is exported once.
     rows = list({row["id"]: row for row in rows}.values())
     root = run_dir(outputs["ledger"])
-    run_shard(outputs["ledger"], rows, cfg, VERSIONS["export_clips"], lambda row: [export_clip(row, cfg, root)])
+    run_shard(outputs["ledger"], rows, cfg, VERSIONS["export_clips"], lambda *row: [export_clip(*row, cfg, root)])
 
 
-def export_clip(row: Row, cfg: ExportClips, root: Path) -> Row:
+def export_clip(row: Row, key: str, cfg: ExportClips, root: Path) -> Row:
     """Write the clip of one row."""
-    export_file = Path("export_clips", "media", f"{row['id']}.mp4")
+    export_file = media_file("export_clips", row["id"], key, ".mp4")
     sound = None
     if row["audio_file"] is not None:
         start, stop = shifted_samples_of(row["start_tick"], row["end_tick"], row["offset_frames"])
         sound = read_flac(root / row["audio_file"], start, stop)
     mux_clip(root / export_file, root / row["crop_file"], sound, SAMPLE_RATE_HZ, cfg.audio_bitrate)
-    return row | {"export_file": export_file.as_posix()}
+    return row | {"export_file": export_file}

@@ -57,8 +57,8 @@ def run(cfg: ExtractFeatures, inputs: dict[str, list[Path]], outputs: dict[str, 
         encoder = audio_encoder.build(cfg.audio_encoder, width=cfg.width, layers=cfg.layers, path=encoder_path)
         return _Extractor(encoder, vae_path, cfg.batch_size)
 
-    def work(row: Row) -> list[Row]:
-        file = f"{ledger.parent.name}/media/{row['id']}.{row['features_key']}.safetensors"
+    def work(row: Row, _: str) -> list[Row]:
+        file = records.media_file("extract_features", row["id"], row["features_key"], ".safetensors")
         if not (root / file).exists():  # the name says what is in it
             with records.replacing(root / file) as temporary:
                 save_file(extractor().features(clips, number[row["id"], row["split"]]), temporary)

@@ -48,6 +48,12 @@ def run(cfg: Generate, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
         worker.start()
     for worker in workers:
         worker.join()
+    killed = [-worker.exitcode for worker in workers if worker.exitcode < 0]
+    if killed:
+        raise ValueError(
+            f"a worker was killed by signal {killed[0]}, 9 mostly means out of memory; lower generate.workers "
+            f"({cfg.workers}) or generate.batch_size ({cfg.batch_size}) and run again: finished videos are kept."
+        )
     if any(worker.exitcode for worker in workers):
         raise SystemExit(1)  # the worker has said why
     records.write_ledger(ledger, records.read_ledgers(parts))
@@ -129,7 +135,7 @@ class _Renderer:
     def __exit__(self, *_: object) -> None:
         self.stack.close()
 
-    def render(self, row: Row) -> list[Row]:
+    def render(self, row: Row, key: str) -> list[Row]:
         """The row of one video.
 
         Raises:
@@ -143,8 +149,7 @@ class _Renderer:
         backend, faces, chosen = self.speaker(picture, row["picture_clips"])
         heard = read_flac(self.root / row["audio_file"])
         sound = sound_of(self.sources / row["sound_path"], row["kind"] == "own" and self.cfg.length == "video", heard)
-        key = records.fingerprint(row, self.cfg.model_dump(mode="json", exclude={"workers"}), VERSIONS["generate"])[:8]
-        out = self.root / "generate" / "media" / f"{row['id']}.{key}.mp4"
+        out = self.root / records.media_file("generate", row["id"], key, ".mp4")
         out.parent.mkdir(parents=True, exist_ok=True)
         report = lip_sync(picture, sound, out, models, self.cfg, self.tracks(picture, backend, faces), chosen)
         with records.replacing(out.with_suffix(".npz")) as temporary:

@@ -15,7 +15,9 @@ from latentsync.records import Rejection, Row, read_ledger, rejected, run_shard
 def run(cfg: Probe, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
     """Sources -> ledger of sources with sha256 and the columns of MediaInfo."""
     [ledger] = inputs["sources"]
-    run_shard(outputs["ledger"], read_ledger(ledger), cfg, VERSIONS["probe"], lambda row: [probe_source(row, sources)])
+    run_shard(
+        outputs["ledger"], read_ledger(ledger), cfg, VERSIONS["probe"], lambda row, _: [probe_source(row, sources)]
+    )
 
 
 def probe_source(row: Row, sources: Path) -> Row:

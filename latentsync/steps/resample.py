@@ -11,7 +11,7 @@ from latentsync.config import VERSIONS, Resample
 from latentsync.media.read import frame_times, read_audio
 from latentsync.media.write import write_flac
 from latentsync.ops.timing import SAMPLE_RATE_HZ, samples_of, ticks_to_frames
-from latentsync.records import Row, read_ledger, replacing, run_dir, run_shard
+from latentsync.records import Row, media_file, read_ledger, replacing, run_dir, run_shard
 
 
 def run(cfg: Resample, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
@@ -23,23 +23,23 @@ def run(cfg: Resample, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
         read_ledger(ledger),
         cfg,
         VERSIONS["resample"],
-        lambda row: [resample_source(row, sources / row["path"], root)],
+        lambda row, key: [resample_source(row, key, sources / row["path"], root)],
     )
 
 
-def resample_source(row: Row, source: Path, root: Path) -> Row:
+def resample_source(row: Row, key: str, source: Path, root: Path) -> Row:
     """Write both files of one source."""
     table = ticks_to_frames(*frame_times(source))
-    ticks_file = Path("resample", "media", f"{row['id']}.npy")
+    ticks_file = media_file("resample", row["id"], key, ".npy")
     with replacing(root / ticks_file) as temporary:
         np.save(temporary, table)
     audio_file = None
     if row["has_audio"]:
-        audio_file = Path("resample", "media", f"{row['id']}.flac")
+        audio_file = media_file("resample", row["id"], key, ".flac")
         write_flac(root / audio_file, fitted(read_audio(source), samples_of(0, len(table))[1]), SAMPLE_RATE_HZ)
     return row | {
-        "audio_file": audio_file and audio_file.as_posix(),
-        "ticks_file": ticks_file.as_posix(),
+        "audio_file": audio_file,
+        "ticks_file": ticks_file,
         "n_ticks": len(table),
     }
 

@@ -28,7 +28,7 @@ def run(cfg: ScoreQuality, inputs: dict[str, list[Path]], outputs: dict[str, Pat
     scorer = open_scorer(cfg.backend)
     score = score_crop if cfg.backend == "hyperiqa" else score_source
 
-    def work(row: records.Row) -> list[records.Row]:
+    def work(row: records.Row, _: str) -> list[records.Row]:
         quality = score(row, scorer, cfg.frames, root, sources)
         return [row | {"quality": round(quality, 3), "quality_backend": cfg.backend}]
 

@@ -29,7 +29,7 @@ def run(cfg: ScoreSync, inputs: dict[str, list[Path]], outputs: dict[str, Path],
     open_measure = {"envelope": _open_envelope, "syncnet_v2": _open_syncnet}[cfg.backend]
     measure = open_measure(cfg, root)
 
-    def work(row: records.Row) -> list[records.Row]:
+    def work(row: records.Row, _: str) -> list[records.Row]:
         if row["audio_file"] is None:
             raise records.Rejection("no_audio", "the file has no sound track")
         curve = np.round(measure(row), 4) + 0.0  # + 0.0: no minus zero in the ledger

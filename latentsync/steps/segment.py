@@ -11,7 +11,9 @@ def run(cfg: Segment, inputs: dict[str, list[Path]], outputs: dict[str, Path], s
     """Ledger of sources -> ledger of segments, ticks [start_tick, end_tick)."""
     [ledger] = inputs["detect_scenes"]
     length = ticks_in(cfg.length_s)
-    run_shard(outputs["ledger"], read_ledger(ledger), cfg, VERSIONS["segment"], lambda row: segment_source(row, length))
+    run_shard(
+        outputs["ledger"], read_ledger(ledger), cfg, VERSIONS["segment"], lambda row, _: segment_source(row, length)
+    )
 
 
 def segment_source(row: Row, length: int) -> list[Row]:
