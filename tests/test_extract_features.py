@@ -25,8 +25,8 @@ def write_vae(path, seed=0):
 @pytest.fixture
 def run(tmp_path):
     folder = toys.run_folder(tmp_path, n_frames=34, each=1)
-    inputs = toys.ledgers(folder, "train", "val", "test") | {"vae": [write_vae(folder / "vae.safetensors")]}
-    return folder, inputs, {"ledger": folder / "extract_features/features.jsonl"}
+    inputs = toys.ledgers(folder, "train", "val", "test", "sources") | {"vae": [write_vae(folder / "vae.safetensors")]}
+    return folder, inputs, {"ledger": folder / "extract_features/00000.jsonl"}
 
 
 def test_features_are_what_the_models_say(run):
@@ -84,6 +84,19 @@ def test_a_change_below_makes_new_files(run, change):
     changed = {key for key in before if before[key] != after[key]}
     assert changed == (set(before) if change in ("vae", "encoder") else {row["id"]})
     assert all((folder / file).exists() for file in (*before.values(), *after.values())), "old files stay"
+
+
+def test_shards_share_the_clips_among_them(run):
+    folder, inputs, outputs = run
+    extract_features.run(CFG, inputs, outputs, None)
+    whole = records.read_ledger(outputs["ledger"])
+    parts = []
+    for shard, rows in enumerate((whole[:2], whole[2:])):
+        sources, ledger = folder / f"sources/{shard}.jsonl", folder / f"extract_features/{shard}.jsonl"
+        records.write_ledger(sources, [{"id": row["source_id"]} for row in rows])
+        extract_features.run(CFG, inputs | {"sources": [sources]}, {"ledger": ledger}, None)
+        parts.append(records.read_ledger(ledger))
+    assert parts == [whole[:2], whole[2:]]
 
 
 def test_published_weights_that_are_missing_are_named(run, monkeypatch, tmp_path):

@@ -54,14 +54,14 @@ def folder(tmp_path_factory):
     net = syncnet.build(SYNCNET)
     weights.save(folder / "syncnet.safetensors", net.state_dict(), SYNCNET.model_dump(mode="json"))
     cfg = ExtractFeatures(audio_encoder="embedded", width=16, layers=1, vae="embedded", torch_threads=1)
-    inputs = toys.ledgers(folder, "train", "val", "test") | {"vae": [folder / "vae.safetensors"]}
-    extract_features.run(cfg, inputs, {"ledger": folder / "extract_features/features.jsonl"}, None)
+    inputs = toys.ledgers(folder, "train", "val", "test", "sources") | {"vae": [folder / "vae.safetensors"]}
+    extract_features.run(cfg, inputs, {"ledger": folder / "extract_features/00000.jsonl"}, None)
     return folder
 
 
 def run(folder, cfg, name, **inputs):
     outputs = {"weights": folder / name / "unet.safetensors", "curve": folder / name / "curve.csv"}
-    given = {"features": [folder / "extract_features/features.jsonl"], "vae": [folder / "vae.safetensors"]}
+    given = {"features": [folder / "extract_features/00000.jsonl"], "vae": [folder / "vae.safetensors"]}
     if isinstance(cfg, TrainUnetStage2):
         given |= {"syncnet": [folder / "syncnet.safetensors"], "stage1": [folder / "stage1/unet.safetensors"]}
     train_unet.run(cfg, given | {key: [path] for key, path in inputs.items()}, outputs, None)
@@ -83,7 +83,7 @@ def stage2(folder, stage1):
 
 
 def data_of(folder, cfg, step="train_unet_stage2"):
-    rows = records.read_ledger(folder / "extract_features/features.jsonl")
+    rows = records.read_ledger(folder / "extract_features/00000.jsonl")
     return train_unet.read_data(cfg, step, rows, folder, folder / "vae.safetensors")
 
 

@@ -102,9 +102,11 @@ def run_folder(folder: Path, *, n_frames: int = 40, each: int = 2) -> Path:
             folder / f"select_clips/{split}.jsonl",
             [row | {"split": split} for row in rows if int(row["group"].split()[1]) in identities],
         )
+    write_ledger(folder / "sources/00000.jsonl", [{"id": row["source_id"]} for row in rows])
     return folder
 
 
-def ledgers(folder: Path, *splits: str) -> dict[str, list[Path]]:
-    """The inputs of a step, by name."""
-    return {split: [folder / f"select_clips/{split}.jsonl"] for split in splits}
+def ledgers(folder: Path, *names: str) -> dict[str, list[Path]]:
+    """The inputs of a step, by name: splits, or the sources of the one shard."""
+    shard = {"sources": [folder / "sources/00000.jsonl"]}
+    return {name: shard.get(name, [folder / f"select_clips/{name}.jsonl"]) for name in names}

@@ -25,7 +25,7 @@ from latentsync.training import state
 
 
 def run(cfg: ExtractFeatures, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
-    """Clips of train, val and test -> a ledger whose rows name a file of features each."""
+    """Clips (train, val, test) of this shard's sources -> a ledger whose rows name a file of features each."""
     torch.set_num_threads(cfg.torch_threads)
     ledger = outputs["ledger"]
     root = records.run_dir(ledger)
@@ -37,7 +37,9 @@ def run(cfg: ExtractFeatures, inputs: dict[str, list[Path]], outputs: dict[str, 
     encoder_path = None
     if cfg.audio_encoder == "whisper":
         encoder_path = registry.find("whisper", cfg.whisper_weights, "extract_features.audio_encoder: whisper")
-    rows = [row | {"split": split} for split in ("train", "val", "test") for row in records.read_ledgers(inputs[split])]
+    shard = {row["id"] for row in records.read_ledgers(inputs["sources"])}
+    clips_of = {split: records.read_ledgers(inputs[split]) for split in ("train", "val", "test")}
+    rows = [row | {"split": split} for split, found in clips_of.items() for row in found if row["source_id"] in shard]
     clips = ClipStore(rows, root)
     facts = {
         "vae": state.stamp(vae_path),
@@ -88,8 +90,10 @@ class _Extractor:
 
     @torch.inference_mode()
     def _moments(self, pixels: np.ndarray) -> np.ndarray:
-        parts = [
-            vae.encode_moments(self.vae, torch.from_numpy(np.ascontiguousarray(some)).to(self.device)).half().cpu()
-            for some in np.split(pixels, range(self.batch_size, len(pixels), self.batch_size))
-        ]
+        batches = np.split(pixels, range(self.batch_size, len(pixels), self.batch_size))
+        with torch.autocast("cuda", torch.float16, enabled=self.device.type == "cuda"):  # half precision, as published
+            parts = [
+                vae.encode_moments(self.vae, torch.from_numpy(np.ascontiguousarray(some)).to(self.device)).half().cpu()
+                for some in batches
+            ]
         return torch.cat(parts).contiguous().numpy()  # safetensors writes memory as it lies

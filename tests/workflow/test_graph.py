@@ -35,7 +35,7 @@ def test_the_demo_runs_every_step_once_per_shard(snakemake):
     assert plan.returncode == 0, plan.stdout + plan.stderr
     counts = jobs(plan.stdout)
     assert set(STEPS) <= set(counts)
-    assert counts["align_faces"] == 2 and counts["select_clips"] == counts["report"] == 1
+    assert counts["align_faces"] == counts["extract_features"] == 2 and counts["select_clips"] == counts["report"] == 1
     assert not list(Path(plan.args[plan.args.index("--directory") + 1]).glob("results/*/*/*.mp4"))
 
 

@@ -31,16 +31,17 @@ if CFG.extract_features.vae == "embedded":
 
 rule extract_features:
     input:
+        sources=f"{RUN}/sources/{{shard}}.jsonl",
         train=rules.select_clips.output.train,
         val=rules.select_clips.output.val,
         test=rules.select_clips.output.test,
         vae=VAE,
     output:
-        ledger=f"{RUN}/extract_features/features.jsonl",
+        ledger=f"{RUN}/extract_features/{{shard}}.jsonl",
     log:
-        f"{RUN}/logs/extract_features.log",
+        f"{RUN}/logs/extract_features/{{shard}}.log",
     benchmark:
-        f"{RUN}/benchmarks/extract_features.tsv"
+        f"{RUN}/benchmarks/extract_features/{{shard}}.tsv"
     conda:
         "../../envs/train.yaml"
     threads: CFG.extract_features.torch_threads
@@ -50,11 +51,11 @@ rule extract_features:
         config=SECTIONS["extract_features"],
         version=VERSIONS["extract_features"],
     message:
-        "extract_features: sound features and VAE moments, once"
+        "extract_features {wildcards.shard}: sound features and VAE moments, once"
     shell:
         "python -m latentsync.steps extract_features --config {params.config:q} --version {params.version}"
-        " --input train {input.train:q} --input val {input.val:q} --input test {input.test:q}"
-        " --input vae {input.vae:q} --output ledger {output.ledger:q} > {log:q} 2>&1"
+        " --input sources {input.sources:q} --input train {input.train:q} --input val {input.val:q}"
+        " --input test {input.test:q} --input vae {input.vae:q} --output ledger {output.ledger:q} > {log:q} 2>&1"
 
 
 rule train_syncnet:
@@ -86,7 +87,7 @@ rule train_syncnet:
 
 rule train_unet_stage1:
     input:
-        features=rules.extract_features.output.ledger,
+        features=expand(f"{RUN}/extract_features/{{shard}}.jsonl", shard=SHARDS),
         vae=VAE,
     output:
         weights=f"{RUN}/train_unet_stage1/unet.safetensors",
@@ -113,7 +114,7 @@ rule train_unet_stage1:
 
 rule train_unet_stage2:
     input:
-        features=rules.extract_features.output.ledger,
+        features=expand(f"{RUN}/extract_features/{{shard}}.jsonl", shard=SHARDS),
         vae=VAE,
         syncnet=rules.train_syncnet.output.weights,
         stage1=rules.train_unet_stage1.output.weights,
