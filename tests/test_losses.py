@@ -1,8 +1,11 @@
 """The losses against golden/losses; TREPA's teacher is in test_teachers.py."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from latentsync.ops import losses
 
@@ -42,6 +45,39 @@ def test_sync_of_equal_and_of_strange_vectors_is_finite_with_finite_gradients():
                 loss.backward()
                 assert loss.isfinite() and leaf.grad.isfinite().all() and leaf.grad.norm() < 1e7
     assert losses.sync(vectors, vectors, torch.ones(2000)) < 1e-3
+
+
+@contextmanager
+def imagined_gpu(dtype):
+    """Tensors without numbers on a GPU that need not exist, under its autocast: shows what its rules refuse."""
+    torch.set_autocast_enabled("cuda", True)  # torch.autocast would switch itself off without a GPU
+    torch.set_autocast_dtype("cuda", dtype)
+    try:
+        with FakeTensorMode():
+            yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.set_autocast_dtype("cuda", torch.float16)
+        torch.clear_autocast_cache()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_of_a_gpu_refuses_no_loss(dtype):
+    with imagined_gpu(dtype):
+        vectors = torch.rand(4, 8, device="cuda", requires_grad=True) @ torch.rand(8, 8, device="cuda")
+        assert vectors.dtype == dtype
+        with pytest.raises(RuntimeError, match="unsafe to autocast"):
+            torch.nn.functional.binary_cross_entropy(vectors.float(), vectors.float())
+        assert losses.sync(vectors, vectors.float(), torch.ones(4, 1, device="cuda")).dtype == torch.float32
+        assert losses.recon(vectors, vectors.float()).dtype == torch.float32
+        assert losses.trepa(vectors, vectors.float()).dtype == torch.float32
+
+
+def test_sync_under_autocast_is_the_same_number():
+    a, b, y = torch.rand(4, 8), torch.rand(4, 8), torch.tensor([1.0, 0, 1, 0])
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = losses.sync(a, b, y)
+    assert inside.equal(losses.sync(a, b, y))
 
 
 def test_resize_is_bicubic_without_antialias(published):

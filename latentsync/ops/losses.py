@@ -6,6 +6,7 @@ Axes: b batch, c channels, f frames, h w, d embedding.
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -29,7 +30,8 @@ def sync(visual: Tensor, audio: Tensor, y: Tensor) -> Tensor:
     Training SyncNet uses both (SyncNet's contrastive pairs with Wav2Lip's loss, arXiv 2008.10010, Eq. 2); training the
     U-Net uses 1 throughout. A clamped cosine has no gradient.
     """
-    return F.binary_cross_entropy(cosine(visual, audio), y.float().reshape(-1))
+    with torch.autocast(visual.device.type, enabled=False):  # CUDA's autocast refuses this loss whatever the type
+        return F.binary_cross_entropy(cosine(visual, audio), y.float().reshape(-1))
 
 
 def lower_half(pixels: Tensor) -> Tensor:
