@@ -11,7 +11,7 @@ import toys
 from latentsync import records
 from latentsync.config import SyncNetEncoder, TrainSyncnet
 from latentsync.data.clips import ClipStore, to_pixels
-from latentsync.data.pairs import lower_halves
+from latentsync.data.pairs import draw, lower_halves
 from latentsync.models import syncnet, weights
 from latentsync.ops import losses as ops
 from latentsync.ops.timing import mel_start
@@ -63,6 +63,27 @@ def test_published_negatives_are_any_other_start():
     published = TrainSyncnet()
     seen = {tuple(train_syncnet.draw_starts(published, 4, np.random.default_rng(seed))) for seed in range(200)}
     assert seen == {(a, b) for a in range(4) for b in range(4) if a != b}
+
+
+class Lengths:
+    """As many clips as there are lengths; nothing to see or hear."""
+
+    def __init__(self, lengths):
+        self.lengths = lengths
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def n_frames(self, index):
+        return self.lengths[index]
+
+
+def test_pairs_are_spread_over_all_clips_however_many():
+    for n_clips, n, clips in ((3, 10, [0, 1, 2, 0, 1]), (5, 10, [0, 1, 2, 3, 4]), (100, 10, [0, 20, 40, 60, 80])):
+        drawn, foreign = draw(Lengths([40] * n_clips), list("ab" * n_clips)[:n_clips], 8, n, 5, 15, seed=0)
+        assert [pair.clip for pair in drawn] == [pair.clip for pair in foreign] == [i for i in clips for _ in range(2)]
+    drawn, _ = draw(Lengths([40, 9] * 50), [""] * 100, 8, 20, 5, 15, seed=0)
+    assert sorted({pair.clip for pair in drawn}) == list(range(0, 100, 10)), "only clips that are long enough"
 
 
 def test_a_group_shares_its_clip_and_each_sound_fits_its_picture(clips):

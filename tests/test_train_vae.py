@@ -57,6 +57,23 @@ def test_fixed_frames_are_spread_over_all_clips(trained, monkeypatch):
     assert len(some.flatten(1).unique(dim=0)) == len(some)
 
 
+def test_fixed_frames_reach_the_last_of_many_clips(monkeypatch):
+    class Numbered(list):
+        """Clips of 20 frames whose pictures show the clip's number."""
+
+        def n_frames(self, index):
+            return 20
+
+        def frames(self, index, start, stop):
+            assert 0 <= start < stop <= 20
+            return np.full((stop - start, 2, 2, 3), self[index], np.uint8)
+
+    monkeypatch.setattr(train_vae, "MEASURED_FRAMES", 10)
+    for n_clips in (15, 100, 250):
+        shown = (train_vae.fixed_frames(Numbered(range(n_clips)))[:, 0, 0, 0] + 1) * 127.5
+        assert np.allclose(shown, [k * n_clips // 10 for k in range(10)], atol=0.01)
+
+
 def test_the_share_of_masked_pictures_is_kept(trained):
     folder, _ = trained
     clips = ClipStore(records.read_ledger(folder / "select_clips/train.jsonl"), folder)

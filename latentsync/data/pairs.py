@@ -36,8 +36,10 @@ def draw(
     usable = [index for index in range(len(clips)) if clips.n_frames(index) >= frames + nearest]
     rng = np.random.default_rng(seed)
     pairs, shuffled = [], []
+    n_shown = min(len(usable), -(-n // 2))
+    shown = [usable[k * len(usable) // n_shown] for k in range(n_shown)]
     for number in range(n if usable else 0):
-        clip = usable[(number // 2) % len(usable)]
+        clip = shown[(number // 2) % n_shown]
         starts = clips.n_frames(clip) - frames + 1
         if number % 2 == 0:  # a pair in sync and one out of sync share their sound
             while True:

@@ -97,13 +97,14 @@ def _task(cfg: TrainVae, vae: AutoencoderKL, clips: ClipStore, shown: ClipStore)
 
 
 def fixed_frames(clips: ClipStore) -> Tensor:
-    """At most MEASURED_FRAMES frames, spread evenly over all clips: pixels n 3 h w."""
-    total = sum(clips.n_frames(index) for index in range(len(clips)))
-    stride = -(-total // MEASURED_FRAMES)
+    """About MEASURED_FRAMES frames, spread evenly over all clips: pixels n 3 h w."""
+    n = min(len(clips), MEASURED_FRAMES)
+    spread = [k * len(clips) // n for k in range(n)]
+    stride = -(-sum(clips.n_frames(index) for index in spread) // MEASURED_FRAMES)
     chosen = [
         clips.frames(index, frame, frame + 1)
-        for index in range(len(clips))
-        for frame in range(index % stride, clips.n_frames(index), stride)
+        for number, index in enumerate(spread)
+        for frame in range(number % stride, clips.n_frames(index), stride)
     ]
     return torch.from_numpy(to_pixels(np.concatenate(chosen))).transpose(0, 1).contiguous()
 
