@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 # Bumped by hand when a step would give other results from the same input: an edit that changes no result must not
 # cost anybody a week of GPU time.
 VERSIONS = {
-    "make_talkers": 1,
+    "make_talkers": 2,
     "probe": 1,
     "resample": 1,
     "detect_scenes": 1,

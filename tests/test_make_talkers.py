@@ -134,6 +134,13 @@ def test_voice_pauses_and_the_pauses_are_quiet():
     assert np.abs(said.sound).max() < 0.99
 
 
+def test_every_other_voice_pauses_in_digital_silence():
+    """Speech from a synthesiser does, and a model that never heard it gapes."""
+    voices = [voice.speak(np.random.default_rng(seed), 5.0, 120, 1.0).sound for seed in range(12)]
+    shares = np.array([(sound == 0).mean() for sound in voices])
+    assert 3 <= (shares > 0.1).sum() <= 9 and (shares[shares <= 0.1] < 0.01).all()
+
+
 def test_detector_follows_the_commanded_mouth(filmed):
     for take, (_, truth, times, measured) in zip(TAKES, filmed, strict=True):
         assert np.isfinite(measured).all()

@@ -2,7 +2,7 @@
 
 One trajectory drives both. Its peaks choose the vowel (wide open is a, nearly shut is i or u, as in people), its height
 is the loudness, so the sound tells how far the mouth is open. Onsets have fricatives and bursts, phrases have falling
-pitch, pauses are silent but for the room. The rhythm never repeats, so no other shift fits.
+pitch, pauses are silent, or silent but for the room. The rhythm never repeats, so no other shift fits.
 
 Axes: n sound samples at RATE_HZ, m control points at CONTROL_HZ. The control points begin MARGIN_S before time zero and
 end as much after the sound, so that a late or early picture still knows what to show.
@@ -81,7 +81,10 @@ def speak(rng: np.random.Generator, duration_s: float, pitch_hz: float, tract: f
     sound = voiced / (voiced.std() + 1e-9) * level
     sound += _consonants(rng, syllables, time)
     sound *= 10 ** (rng.uniform(-19, -13) / 20) / (np.abs(sound).max() + 1e-9) * 4
-    sound += 10 ** (ROOM_DB / 20) * _room(rng, n)
+    room = 10 ** (ROOM_DB / 20) * _room(rng, n)
+    # Every other recording went through a noise gate: a model that never heard digital silence gapes at it.
+    gated = rng.random() < 0.5
+    sound += room * np.interp(time, control, loud > 0) if gated else room
     first, last = round(MARGIN_S * RATE_HZ), round((MARGIN_S + duration_s) * RATE_HZ)
     return Voice(np.clip(sound, -0.98, 0.98)[first:last].astype(np.float32), opening)
 
