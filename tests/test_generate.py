@@ -3,6 +3,7 @@
 import dataclasses
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -115,6 +116,19 @@ def test_only_the_mouth_region_changes(source, tracks, models, tmp_path):
     assert len(after) == 30
     changed = [assert_same_outside(*frames) for frames in zip(before, after, report["matrices"], strict=True)]
     assert min(changed) > 500  # an untrained net draws anything but a mouth
+
+
+def test_pixels_that_are_not_square_stay_so(models, detector, tmp_path):
+    """An anamorphic source (HDV, DV) must not come out squeezed."""
+    wide = Fraction(4, 3)
+    video = write_video(tmp_path / "hdv.mp4", 8, pictures=face, size=(208, 176), sample_aspect=wide)
+    found = speakers.track_video(video, detector)
+    report = lip_sync(video, Sound(speech(0.32)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), found)
+    assert report["n_generated"] == 8
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        next(container.decode(stream))
+        assert (stream.width, stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio) == (208, wide, wide)
 
 
 def test_the_same_seed_gives_the_same_bytes(source, tracks, models, tmp_path):

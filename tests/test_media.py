@@ -307,6 +307,25 @@ def test_native_frames_pass_without_conversion(folder, tmp_path, pix_fmt):
         assert written == planes
 
 
+@pytest.mark.parametrize(
+    ("wanted", "written"),
+    [
+        ("yuv422p12le", "yuv422p10le"),
+        ("yuv444p12le", "yuv444p10le"),
+        ("p010le", "yuv420p10le"),
+        ("uyvy422", "yuv422p"),
+        ("nv12", "yuv420p"),
+        ("yuv411p", "yuv420p"),
+        ("gray", "yuv420p"),
+    ],
+)
+def test_formats_that_x264_does_not_know_keep_their_chroma_and_ten_bits(tmp_path, wanted, written):
+    like = av.VideoFrame(64, 64, wanted)
+    with write.VideoWriter(tmp_path / "x.mp4", 25, 64, 64, like=like) as writer:
+        writer.write_frame(like)
+    assert probe.probe_media(tmp_path / "x.mp4").pix_fmt == written
+
+
 @pytest.mark.parametrize(("picture_s", "sound_s"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.25)])
 def test_copied_sound_keeps_its_place(folder, tmp_path, picture_s, sound_s):
     source = write_video(folder / "own.mp4", start_s=picture_s, sound=clicks(2, [1.0], 44_100), sound_start_s=sound_s)

@@ -60,6 +60,7 @@ def write_video(
     gop: int = 12,
     b_frames: int = 2,
     rotation: tuple[float, bool] | None = None,
+    sample_aspect: Fraction | None = None,
     pictures=numbered_picture,
     sound: np.ndarray | None = None,
     sound_start_s: float = 0.0,
@@ -80,6 +81,8 @@ def write_video(
             video.width, video.height, video.pix_fmt = *size, pix_fmt
             video.codec_context.time_base = clock
             video.codec_context.gop_size, video.codec_context.max_b_frames = gop, b_frames
+            if sample_aspect is not None:
+                video.codec_context.sample_aspect_ratio = sample_aspect
             if rotation is not None:
                 video.set_display_rotation(rotation[0], hflip=rotation[1])
         if sound is not None:

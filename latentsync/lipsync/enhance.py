@@ -112,7 +112,7 @@ def enhance_video(
     points = [None if lot is None else geometry.apply(to_file, lot) for lot in points]
     n_enhanced = 0
     sound = Sound(np.zeros(0, np.float32), copied_from=video)
-    with open_writer(out, first, found, times_s, end_s, cfg.crf, sound) as writer:
+    with open_writer(out, first, video, times_s, end_s, cfg.crf, sound) as writer:
         for batch in _batches(zip(chain([first], frames), matrices, points, strict=True)):
             batch = [(yuv(frame, writer.pix_fmt), matrix, lot) for frame, matrix, lot in batch]
             for frame in _enhanced(batch, resolution, restore, cfg):

@@ -99,7 +99,7 @@ def lip_sync(
     frames = in_order(video, plan.order)
     first = next(frames)
     matrices = plan.matrices @ planes.to_displayed(first)
-    with open_writer(out, first, found, plan.times_s, plan.end_s, cfg.crf, sound) as writer:
+    with open_writer(out, first, video, plan.times_s, plan.end_s, cfg.crf, sound) as writer:
         frames = chain([first], frames)
         for start, stop, label in timeline.runs(plan.labels):
             if label < 0:

@@ -15,7 +15,6 @@ import numpy as np
 from latentsync.lipsync import planes
 from latentsync.lipsync.paste import paste_region
 from latentsync.lipsync.video import in_order, open_writer, yuv
-from latentsync.media import probe
 from latentsync.media.read import read_video_frames, to_rgb
 from latentsync.models.faces import Detector, Face
 from latentsync.ops import geometry, metrics, sync
@@ -104,7 +103,7 @@ def reencoded(out: Path, source: Path, render: Render, crf: int) -> None:
     frames = in_order(source, render["order"])
     first = next(frames)
     clock = render["times_s"], float(render["end_s"])
-    with open_writer(out, first, probe.timeline(source), *clock, crf) as writer:
+    with open_writer(out, first, source, *clock, crf) as writer:
         for frame in chain([first], frames):
             writer.write_frame(frame)
 

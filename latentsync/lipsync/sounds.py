@@ -31,7 +31,7 @@ def sound_of(path: Path, own: bool = False, heard: np.ndarray | None = None) -> 
         if not container.streams.audio:
             raise Rejection("no_audio", f"{path.name} has no sound")
         codec = container.streams.audio[0].codec_context
-        name, rate_hz = codec.name, codec.sample_rate
+        name, rate_hz = codec.codec.canonical_name, codec.sample_rate  # the decoder of mp3 is called mp3float
     read = read_audio if pictures else _read_sound_file
     heard = read(path, SAMPLE_RATE_HZ) if heard is None else heard
     if own and name in COPYABLE:

@@ -55,16 +55,19 @@ def yuv(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
 def open_writer(
     out: Path,
     like: av.VideoFrame,
-    found: probe.Timeline,
+    source: Path,
     times_s: np.ndarray,
     end_s: float,
     crf: int,
     sound: Sound | None = None,
 ) -> VideoWriter:
-    """A writer with the source's size, format and clock; a constant rate stays exact, other times are kept.
+    """A writer with the source's size, format, pixel aspect and clock; a constant rate stays exact.
 
     Sound that is not copied becomes as long as the picture, to the sample, with silence behind its end.
     """
+    found = probe.timeline(source)
+    with probe.opened(source) as container:
+        aspect = container.streams[found.stream].sample_aspect_ratio
     steps = np.unique(np.append(np.diff(found.pts), found.end_pts - found.pts[-1]))
     constant = len(steps) == 1
     rate = 1 / (int(steps[0]) * found.time_base) if constant else Fraction(found.info.fps).limit_denominator(1001)
@@ -75,4 +78,4 @@ def open_writer(
         samples = round(end_s * sound.rate_hz)
         written = sound.written[:samples]
         clock |= {"audio": np.pad(written, (0, samples - len(written))), "audio_rate_hz": sound.rate_hz}
-    return VideoWriter(out, rate, like.width, like.height, crf=crf, like=like, **clock)
+    return VideoWriter(out, rate, like.width, like.height, crf=crf, like=like, sample_aspect=aspect, **clock)

@@ -25,7 +25,8 @@ _X264 = "mbtree=0"
 _MP4 = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: no version of the muxer in the file
 _BT709, _LIMITED = 1, 1  # values of AVColorSpace, AVColorPrimaries, AVColorTransferCharacteristic and AVColorRange
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
-# What x264 takes as it is; any other format of `like` is converted to the nearest of these.
+# What x264 takes as it is; any other format of `like` becomes the one with its chroma (4:2:0 where x264 knows it not)
+# and depth (10 bits for more than 8).
 _X264_FORMATS = {f"{base}{depth}" for base in ("yuv420p", "yuv422p", "yuv444p") for depth in ("", "10le")} | {
     "yuvj420p",
     "yuvj422p",
@@ -45,8 +46,9 @@ class VideoWriter:
         copy_audio_from: a video whose sound is copied packet by packet, on the same time zero; instead of `audio`.
         frame_times: seconds [n] of every frame from time zero, for variable rates; the times must increase.
         end_s: end of the last frame where `frame_times` is given; default: as long as the frame before.
-        like: a decoded frame; pixel format, colour tags, sample aspect and display matrix are taken from it.
-            Without it: yuv420p, BT.709, limited range, square pixels.
+        like: a decoded frame; pixel format, colour tags and display matrix are taken from it.
+            Without it: yuv420p, BT.709, limited range.
+        sample_aspect: width of a stored pixel over its height; None: square. A frame of PyAV does not tell.
     """
 
     def __init__(
@@ -65,12 +67,13 @@ class VideoWriter:
         frame_times: Sequence[float] | np.ndarray | None = None,
         end_s: float | None = None,
         like: av.VideoFrame | None = None,
+        sample_aspect: Fraction | None = None,
     ):
         if audio is not None and copy_audio_from is not None:
             raise ValueError("give audio or copy_audio_from, not both")
         self.path, self.fps, self.width, self.height = Path(path), Fraction(fps), width, height
         self.options = {"crf": str(crf), "preset": preset, "x264-params": _X264}
-        self.keyint, self.like = keyint, like
+        self.keyint, self.like, self.sample_aspect = keyint, like, sample_aspect
         self.audio, self.audio_rate_hz, self.audio_bitrate = audio, audio_rate_hz, audio_bitrate
         self.copy_audio_from = copy_audio_from
         self.time_base, self.pts, self.durations = _frame_clock(self.fps, frame_times, end_s)
@@ -99,6 +102,8 @@ class VideoWriter:
         context.color_primaries = like.color_primaries if like else _BT709
         context.color_trc = like.color_trc if like else _BT709
         context.color_range = like.color_range if like else _LIMITED
+        if self.sample_aspect:
+            context.sample_aspect_ratio = self.sample_aspect
         if like is not None and display_matrix(like) is not None:
             video.set_display_matrix(display_matrix(like))
         return video
@@ -199,11 +204,18 @@ def _frame_clock(
 def _pix_fmt(width: int, height: int, wanted: str) -> str:
     """`wanted` where x264 can write it at this size."""
     if wanted not in _X264_FORMATS:
-        wanted = "yuv420p"
+        wanted = _nearest(av.VideoFormat(wanted))
     deep = "10le" if wanted.endswith("10le") else ""
     if (width % 2 and "444" not in wanted) or (height % 2 and "420" in wanted):
         return "yuvj444p" if wanted.startswith("yuvj") else f"yuv444p{deep}"
     return wanted
+
+
+def _nearest(like: av.VideoFormat) -> str:
+    chroma = {(16, 16): "444", (8, 16): "422"}.get((like.chroma_width(16), like.chroma_height(16)), "420")
+    if like.is_rgb or len(like.components) < 3:
+        chroma = "420"
+    return f"yuv{chroma}p{'10le' if like.components[0].bits > 8 else ''}"
 
 
 def _encoded_sound(
