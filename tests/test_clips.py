@@ -1,5 +1,8 @@
 """Clips as arrays: exact indices, the offset's sign, the cache, too little data."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import toys
@@ -88,6 +91,17 @@ def test_the_cache_forgets_the_least_recently_used():
     assert made[-1] == "c" and len(made) == 5
     with pytest.raises(ValueError, match="read-only"):
         get("a")[0] = 1
+
+
+def test_threads_make_arrays_at_once_and_count_each_once():
+    cache, together = ByteCache(10 * 80), threading.Barrier(4, timeout=10)
+
+    def get(key):
+        return cache.get(key, lambda: (together.wait(), np.full(10, ord(key)))[1])
+
+    with ThreadPoolExecutor(4) as threads:
+        arrays = list(threads.map(get, "abca"))
+    assert [array[0] for array in arrays] == [ord(key) for key in "abca"] and cache.n_bytes == 3 * 80
 
 
 def test_too_little_data_is_one_sentence():

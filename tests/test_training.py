@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +163,26 @@ def test_another_fingerprint_never_resumes_and_says_so(tmp_path, capfd):
     assert len(list((tmp_path / "state").glob("*/"))) == 3, "the others' states are left alone"
 
 
+def test_threads_that_prepare_items_change_no_byte(tmp_path, uninterrupted, monkeypatch):
+    used = set()
+    monkeypatch.setattr(loop, "_spare_cores", lambda torch_threads: 2)
+
+    def event(number):
+        used.add(threading.get_ident())
+        time.sleep(0.002 * (number % 3 == 0))  # the first of three is ready last
+
+    train(tmp_path, event=event)
+    assert len(used) == 2 and outcome(tmp_path) == outcome(uninterrupted)
+
+
+def test_items_get_the_cores_that_do_not_compute(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(32)))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert loop._spare_cores(2) == 30 and loop._spare_cores(40) == 1
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert loop._spare_cores(2) == 2
+
+
 def test_a_longer_training_continues_a_shorter_one(tmp_path):
     constant = CFG.model_copy(update={"cooldown_steps": 0})
     train(tmp_path / "once", constant.model_copy(update={"steps": 20}))
@@ -210,6 +232,9 @@ def test_samples_are_visited_once_per_epoch():
     epochs = [[sampler(number) for number in range(7 * epoch, 7 * epoch + 7)] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs) and epochs[0] != epochs[1]
     assert EpochSampler(7, seed=3)(15) == epochs[2][1], "any number can be asked for first"
+    with ThreadPoolExecutor(4) as threads:
+        shared = list(threads.map(sampler, [n for k in range(500) for n in (k % 7, 7 + k % 7)]))
+    assert shared == [number for k in range(500) for number in (epochs[0][k % 7], epochs[1][k % 7])]
 
 
 if __name__ == "__main__":

@@ -53,25 +53,28 @@ def to_pixels(frames: np.ndarray) -> np.ndarray:
 
 
 class ByteCache:
-    """Least recently used arrays up to a number of bytes; safe for the one thread that prepares batches ahead."""
+    """Least recently used arrays up to a number of bytes; safe for the threads that prepare batches ahead."""
 
     def __init__(self, max_bytes: int):
         self.max_bytes, self.n_bytes = max_bytes, 0
         self._arrays: OrderedDict[Any, np.ndarray] = OrderedDict()
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     def get(self, key: Any, make: Callable[[], np.ndarray]) -> np.ndarray:
         """The array under this key, made if it is not there; read-only, since it is shared."""
         with self._lock:
-            array = self._arrays.pop(key, None)
-            if array is None:
-                array = make()
-                array.flags.writeable = False
+            if key in self._arrays:
+                self._arrays.move_to_end(key)
+                return self._arrays[key]
+        array = make()  # without the lock, so that threads decode at once; two that want the same make it twice
+        array.flags.writeable = False
+        with self._lock:
+            if key not in self._arrays:
                 self.n_bytes += array.nbytes
             self._arrays[key] = array
             while self.n_bytes > self.max_bytes and len(self._arrays) > 1:
                 self.n_bytes -= self._arrays.popitem(last=False)[1].nbytes
-            return array
+        return array
 
 
 class ClipStore:

@@ -13,12 +13,13 @@ class EpochSampler:
     def __init__(self, n_items: int, seed: int):
         assert n_items > 0
         self.n_items, self.seed = n_items, seed
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+        self._held = -1, np.empty(0, dtype=np.int64)
 
     def __call__(self, number: int) -> int:
         """The item, 0 <= item < n_items."""
         epoch, position = divmod(number, self.n_items)
-        if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(self.n_items)
-            self._epoch = epoch
-        return int(self._order[position])
+        held, order = self._held  # one assignment, so that threads in different epochs never mix them up
+        if held != epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.n_items)
+            self._held = epoch, order
+        return int(order[position])

@@ -6,6 +6,7 @@ with one number of threads).
 """
 
 import math
+import os
 import signal
 import sys
 import time
@@ -202,21 +203,26 @@ class _Trainer:
         return Context(self.accelerator.device, torch.Generator().manual_seed(int(seed[1])), log)
 
     def batches(self) -> Iterator[list[dict[str, Tensor]]]:
-        """The micro-batches of every step still to do, on the device; a thread prepares the next ones meanwhile."""
+        """The micro-batches of every step still to do, on the device; threads prepare the next ones meanwhile."""
         cfg, rank, world = self.cfg, self.accelerator.process_index, self.accelerator.num_processes
+        threads = _spare_cores(cfg.torch_threads)
+        share = -(-cfg.batch_size // threads)
+
+        def some_items(first: int, stop: int) -> list[dict[str, np.ndarray]]:
+            return [self.task.item(n, np.random.default_rng([cfg.seed, n])) for n in range(first, stop)]
 
         def prepare(step: int) -> list[dict[str, np.ndarray]]:
             micro_batches = []
             for micro in range(step * cfg.accumulate, (step + 1) * cfg.accumulate):
                 first = (micro * world + rank) * cfg.batch_size
-                items = [
-                    self.task.item(n, np.random.default_rng([cfg.seed, n]))
-                    for n in range(first, first + cfg.batch_size)
-                ]
+                stop = first + cfg.batch_size
+                # Neighbours stay in one thread: they often need the same clip, which is then decoded once.
+                parts = [hands.submit(some_items, n, min(n + share, stop)) for n in range(first, stop, share)]
+                items = [item for part in parts for item in part.result()]
                 micro_batches.append({name: np.stack([item[name] for item in items]) for name in items[0]})
             return micro_batches
 
-        with ThreadPoolExecutor(1) as ahead:
+        with ThreadPoolExecutor(threads) as hands, ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(prepare, self.progress.step) if self.progress.step < cfg.steps else None
             for step in range(self.progress.step + 1, cfg.steps + 1):
                 arrays = coming.result()
@@ -284,6 +290,12 @@ class _Trainer:
         _say(f"{self.task.step}: after step {self.progress.step} held out: {_listed(figures)}")
         if self.ema:
             self.ema.restore(self.trained)
+
+
+def _spare_cores(torch_threads: int) -> int:
+    """Threads that prepare items: the cores this process may use, less those that compute, at least one."""
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's processes on this machine
+    return max(1, len(os.sched_getaffinity(0)) // beside - torch_threads)
 
 
 def _pace(cfg: Training, step: int) -> float:
