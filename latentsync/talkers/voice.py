@@ -84,7 +84,7 @@ def speak(rng: np.random.Generator, duration_s: float, pitch_hz: float, tract: f
     room = 10 ** (ROOM_DB / 20) * _room(rng, n)
     # Every other recording went through a noise gate: a model that never heard digital silence gapes at it.
     gated = rng.random() < 0.5
-    sound += room * np.interp(time, control, loud > 0) if gated else room
+    sound += room * np.interp(time, control, loud > 1e-3) if gated else room
     first, last = round(MARGIN_S * RATE_HZ), round((MARGIN_S + duration_s) * RATE_HZ)
     return Voice(np.clip(sound, -0.98, 0.98)[first:last].astype(np.float32), opening)
 
