@@ -13,7 +13,7 @@ SAMPLE_RATE_HZ = 16_000
 N_MELS = 80
 SYNCNET_FFT, SYNCNET_HOP = 800, 200
 WHISPER_FFT, WHISPER_HOP = 400, 160
-_BLOCK = 4096  # columns computed at a time, so that an hour of sound needs no gigabytes
+_BLOCK = 4096  # columns computed at a time: the spectra of an hour of sound would be gigabytes
 
 
 def syncnet_mel(samples: np.ndarray) -> np.ndarray:
@@ -23,8 +23,9 @@ def syncnet_mel(samples: np.ndarray) -> np.ndarray:
         return np.full((N_MELS, 1), -4, np.float32)
     emphasised = samples - 0.97 * np.concatenate([[0.0], samples[:-1]])
     padded = np.pad(emphasised, SYNCNET_FFT // 2)
-    magnitude = _columns(padded, SYNCNET_FFT, SYNCNET_HOP, 1 + len(samples) // SYNCNET_HOP, power=1)
-    decibel = 20 * np.log10(np.maximum(1e-5, mel_filters(SYNCNET_FFT, 55, 7600) @ magnitude)) - 20
+    filters = mel_filters(SYNCNET_FFT, 55, 7600)
+    mel = _mel(padded, filters, SYNCNET_HOP, 1 + len(samples) // SYNCNET_HOP, power=1)
+    decibel = 20 * np.log10(np.maximum(1e-5, mel)) - 20
     return np.clip(8 * (decibel + 100) / 100 - 4, -4, 4).astype(np.float32)
 
 
@@ -40,17 +41,18 @@ def whisper_logmel(samples: np.ndarray) -> np.ndarray:
         return np.zeros((N_MELS, 0), np.float32)
     half = WHISPER_FFT // 2
     padded = np.pad(samples, half, mode="reflect" if len(samples) > half else "constant")
-    power = _columns(padded, WHISPER_FFT, WHISPER_HOP, columns, power=2)
-    log = np.log10(np.maximum(1e-10, mel_filters(WHISPER_FFT, 0, SAMPLE_RATE_HZ / 2) @ power))
+    mel = _mel(padded, mel_filters(WHISPER_FFT, 0, SAMPLE_RATE_HZ / 2), WHISPER_HOP, columns, power=2)
+    log = np.log10(np.maximum(1e-10, mel))
     return ((np.maximum(log, log.max() - 8) + 4) / 4).astype(np.float32)
 
 
-def _columns(padded: np.ndarray, n_fft: int, hop: int, count: int, power: int) -> np.ndarray:
-    """Magnitudes (power 1) or their squares (2) of `count` Hann-windowed spectra: float64 [n_fft/2 + 1, count]."""
+def _mel(padded: np.ndarray, filters: np.ndarray, hop: int, count: int, power: int) -> np.ndarray:
+    """Filtered magnitudes (power 1) or squares of them (2) of `count` Hann-windowed spectra: float64 [80, count]."""
+    n_fft = 2 * (filters.shape[1] - 1)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)  # periodic
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop][:count]
-    blocks = [frames[start : start + _BLOCK] * window for start in range(0, count, _BLOCK)]
-    return np.concatenate([np.abs(scipy.fft.rfft(block)) ** power for block in blocks]).T
+    blocks = (frames[start : start + _BLOCK] * window for start in range(0, count, _BLOCK))
+    return np.concatenate([filters @ (np.abs(scipy.fft.rfft(block)) ** power).T for block in blocks], axis=1)
 
 
 @lru_cache
