@@ -1,5 +1,6 @@
 """Reading and writing pictures and sound: order, time zero, rotation, seeking, colours, sound to the sample, bytes."""
 
+import errno
 import os
 import struct
 import subprocess
@@ -337,6 +338,20 @@ def test_copied_sound_keeps_its_place(folder, tmp_path, picture_s, sound_s):
     lag = int(np.abs(after).argmax()) - int(np.abs(before).argmax())
     length = min(len(before), len(after)) - 32
     assert np.abs(before[16 : 16 + length] - after[16 + lag : 16 + lag + length]).max() < 0.02
+
+
+def test_a_full_disk_is_no_fault_of_the_file_that_is_read(folder, tmp_path, monkeypatch):
+    source = write_video(folder / "whole.mp4", 20)
+
+    def full(*_):
+        av.error.err_check(-errno.ENOSPC, "out.mp4")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left") as caught:
+        patched.setattr(write, "_encoded_sound", full)
+        write.mux_clip(tmp_path / "out.mp4", source, np.zeros(16_000, np.float32))
+    assert not isinstance(caught.value, Rejection) and list(tmp_path.iterdir()) == []
+    write.mux_clip(tmp_path / "out.mp4", source, np.zeros(16_000, np.float32))
+    assert len(read.read_clip(tmp_path / "out.mp4")) == 20
 
 
 def test_sound_that_mp4_cannot_hold_is_named(folder, tmp_path):

@@ -1,5 +1,6 @@
 """Step probe: facts of good files, sentences for broken ones, and nothing else."""
 
+import errno
 import hashlib
 import os
 
@@ -71,12 +72,17 @@ def folder_of(path):
     return path
 
 
+def gone(path):
+    path.with_name("neighbour.mp4").touch()
+    return path
+
+
 SOUND = clicks(2, [1.0], 44_100)
 BROKEN = {
     "empty": (lambda p: made(p, b""), "the file is empty"),
     "text": (lambda p: made(p, b"Dear diary,\n" * 999), "FFmpeg cannot read it as a video: Invalid data"),
     "folder": (folder_of, "this is a folder, not a file"),
-    "gone": (lambda p: p, "the file cannot be opened: No such file or directory"),
+    "gone": (lambda p: gone(p), "the file cannot be opened: No such file or directory"),
     "sound alone": (lambda p: write_video(p, sound=SOUND, picture_track=False), "there is no video stream"),
     "still picture": (picture, "this is a still picture, not a video"),
     "playlist": (playlist, "this is a playlist, not a video"),
@@ -101,6 +107,66 @@ def test_broken_files_are_unreadable_and_say_why(tmp_path, name):
     make, sentence = BROKEN[name]
     with pytest.raises(Rejection, match=f"unreadable: {sentence}"):
         probe_media(make(tmp_path / "x.mp4"))
+
+
+def test_a_folder_that_dropped_out_is_no_verdict(tmp_path):
+    for path in (tmp_path / "x.mp4", tmp_path / "gone/x.mp4"):
+        with pytest.raises(OSError, match="run again") as caught:
+            probe_media(path)
+        assert not isinstance(caught.value, Rejection) and caught.value.filename == str(path)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EMFILE, errno.ETIMEDOUT, errno.ENOSPC])
+def test_faults_of_the_machine_are_no_verdict_and_the_next_call_tries_again(tmp_path, monkeypatch, number):
+    path = write_video(tmp_path / "x.mp4", 10)
+
+    def refuse(*_, **__):
+        raise OSError(number, "made up")
+
+    def refuse_as_ffmpeg(*_, **__):
+        av.error.err_check(-number, str(path))
+
+    for place, fault in ((av, refuse_as_ffmpeg), (hashlib, refuse)):
+        name = "open" if place is av else "file_digest"
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="not noted against the file") as caught:
+            patched.setattr(place, name, fault)
+            probe.probe_source(*row_of(path))
+        assert caught.value.errno == number and caught.value.filename == str(path)
+    assert probe.probe_source(*row_of(path))["status"] == "ok"
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_ffmpegs_input_errors_are_the_files_where_the_system_can_read_it(tmp_path, monkeypatch, readable):
+    path = write_video(tmp_path / "x.mp4", 10)
+    monkeypatch.setattr(av, "open", lambda *_, **__: av.error.err_check(-errno.EIO, str(path)))
+    if not readable:
+
+        def drop(*_):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+
+        monkeypatch.setattr("builtins.open", drop)
+    with pytest.raises(Rejection if readable else OSError, match="Input/output error") as caught:
+        probe_media(path)
+    assert isinstance(caught.value, Rejection) == readable
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission_is_a_verdict_with_a_way_out(tmp_path):
+    path = write_video(tmp_path / "x.mp4", 5)
+    path.chmod(0)
+    with pytest.raises(Rejection, match="no permission to read it; grant it and touch"):
+        probe_media(path)
+
+
+def test_a_title_that_is_not_utf_8_is_no_fault(tmp_path):
+    path = write_video(tmp_path / "x.mkv", 10)
+    path.write_bytes(path.read_bytes().replace(b"Lavf", b"La\xe4f"))
+    assert probe_media(path).n_frames == 10
+
+
+def row_of(path):
+    [row] = source_rows(path.parent, [path.name])
+    return row, path.parent
 
 
 def test_sound_is_not_required(tmp_path):

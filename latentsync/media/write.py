@@ -240,16 +240,16 @@ def mux_clip(
     """Join the picture of a file of ours, packets copied, with sound (float32 [n], from time zero) as AAC in an mp4."""
     with (
         replacing(path) as temporary,
-        opened(video) as source,
         av.open(str(temporary.absolute()), "w", format="mp4", options=_MP4) as container,
     ):
-        pictures = source.streams.video[0]
-        copy = container.add_stream_from_template(pictures)
         packets = []
-        for packet in source.demux(pictures):
-            if packet.size:
-                packet.stream = copy
-                packets.append(packet)
+        with opened(video) as source:  # closed before anything is written: a full disk is no fault of `video`
+            pictures = source.streams.video[0]
+            copy = container.add_stream_from_template(pictures)
+            for packet in source.demux(pictures):
+                if packet.size:
+                    packet.stream = copy
+                    packets.append(packet)
         if audio is not None:
             packets += _encoded_sound(container, audio, audio_rate_hz, audio_bitrate)
         container.mux(sorted(packets, key=lambda packet: packet.dts * packet.time_base))

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from latentsync.config import VERSIONS, Probe
-from latentsync.media.probe import probe_media
+from latentsync.media.probe import probe_media, verdict
 from latentsync.records import Rejection, Row, read_ledger, rejected, run_shard
 
 
@@ -38,4 +38,4 @@ def sha256_of(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise Rejection("unreadable", f"the file cannot be opened: {error.strerror}") from error
+        raise verdict(path, error) from error
