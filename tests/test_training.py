@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -62,11 +63,11 @@ def toy_task(event=lambda number: None, spoil_from=None):
     return loop.Task("train_vae", Toy(), item, losses, {"square": 1.0, "absolute": 0.5}, validate)
 
 
-def train(folder: Path, cfg=CFG, facts="data", **kwargs) -> None:
+def train(folder: Path, cfg=CFG, facts="clips", **kwargs) -> None:
     """Train the toy and write what a step would."""
     task = toy_task(**kwargs)
     with state.only_writer(folder / "state"):
-        loop.fit(task, cfg, folder=folder / "state", facts=facts, curve=folder / "curve.csv")
+        loop.fit(task, cfg, folder=folder / "state", facts={"train": facts}, curve=folder / "curve.csv")
         save_file(task.model.state_dict(), folder / "weights.safetensors")
 
 
@@ -155,12 +156,40 @@ def test_sigterm_saves_a_state_and_exits_non_zero(tmp_path, uninterrupted):
 
 def test_another_fingerprint_never_resumes_and_says_so(tmp_path, capfd):
     train(tmp_path)
-    for change in ({"facts": "other data"}, {"cfg": CFG.model_copy(update={"learning_rate": 0.04})}):
+    slower = CFG.model_copy(update={"learning_rate": 0.04})
+    for change, named in (
+        ({"facts": "other clips"}, "other train (data)."),
+        ({"facts": "other clips", "cfg": slower}, "other learning_rate."),
+    ):
         prepared = []
         train(tmp_path, event=prepared.append, **change)
         assert min(prepared) == 0
-        assert "training starts anew" in capfd.readouterr().err
+        assert f"step-00000012.pt is left alone and training starts anew: {named}\n" in capfd.readouterr().err
     assert len(list((tmp_path / "state").glob("*/"))) == 3, "the others' states are left alone"
+    for note in (tmp_path / "state").glob("*/fits.json"):
+        note.unlink()
+    train(tmp_path, facts="third clips")
+    assert "starts anew: it does not fit, and does not say what it fits.\n" in capfd.readouterr().err
+
+
+def test_how_often_rows_and_states_are_written_is_no_reason_to_start_anew(tmp_path, uninterrupted):
+    with pytest.raises(Stop):
+        train(tmp_path, event=at(6 * 9, raise_stop))
+    prepared = []
+    train(tmp_path, CFG.model_copy(update={"log_every": 2, "save_every": 6}), event=prepared.append)
+    assert min(prepared) == 6 * 8
+    assert outcome(tmp_path)[0] == outcome(uninterrupted)[0]
+    rows = [int(line.split(",")[0]) for line in outcome(tmp_path)[1].decode().splitlines()[1:]]
+    assert rows == [4, 5, 8, 10, 12], "the rows there were, then the new ones"
+
+
+def test_a_training_carries_on_on_another_sort_of_gpu(monkeypatch):
+    a = state.fits("train_vae", CFG, {})
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+    assert state.fits("train_vae", CFG, {}) != a
+    gpu = SimpleNamespace(device=torch.device("cuda", 1), num_processes=1)
+    monkeypatch.setattr(state, "ranks", lambda: gpu)
+    assert state.fits("train_vae", CFG, {})["processor"] == "cuda"
 
 
 def test_threads_that_prepare_items_change_no_byte(tmp_path, uninterrupted, monkeypatch):

@@ -87,10 +87,10 @@ class Progress:
         self.sums = {}
 
 
-def fit(task: Task, cfg: Training, *, folder: Path, facts: Any, curve: Path) -> None:
+def fit(task: Task, cfg: Training, *, folder: Path, facts: Mapping[str, Any], curve: Path) -> None:
     """Train `task.model` in place (EMA: it ends with the averaged weights) and write the loss curve.
 
-    The caller holds `state.only_writer(folder)`. `facts`: what data and input files the training depends on.
+    The caller holds `state.only_writer(folder)`. `facts`: what data and input files the training depends on, by name.
 
     Raises:
         ValueError: a loss is not finite, or the precision needs a GPU.
@@ -152,7 +152,7 @@ def curve_csv(rows: Mapping[int, Mapping[str, float]]) -> str:
 class _Trainer:
     """Everything that is trained and saved, and what one step does to it."""
 
-    def __init__(self, task: Task, cfg: Training, folder: Path, facts: Any):
+    def __init__(self, task: Task, cfg: Training, folder: Path, facts: Mapping[str, Any]):
         torch.set_num_threads(cfg.torch_threads)
         if cfg.mixed_precision == "fp16" and device().type == "cpu":
             raise ValueError(
@@ -168,7 +168,7 @@ class _Trainer:
             from diffusers.training_utils import EMAModel  # seconds to import: only where it is asked for
 
             self.ema = EMAModel(self.trained, decay=cfg.ema_decay)
-        self.folder = folder / states.fingerprint(task.step, cfg, facts)
+        self.folder = states.folder_of(folder, states.fits(task.step, cfg, facts))
         if (content := states.latest(self.folder, cfg.steps)) is not None:
             self._restore(content)
 

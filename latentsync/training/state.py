@@ -2,6 +2,7 @@
 
     results/<run>/<step>/state/lock                                held by the one process that trains
     results/<run>/<step>/state/<fingerprint>/step-00000100.pt      model, optimizer, scaler, EMA, progress
+    results/<run>/<step>/state/<fingerprint>/fits.json             what the fingerprint is of
 
 The folder is undeclared, since Snakemake deletes what is declared. A state is loaded only from the folder of its own
 fingerprint, so a changed section, data row, input or thread count starts anew and leaves the old states alone.
@@ -9,9 +10,10 @@ fingerprint, so a changed section, data row, input or thread count starts anew a
 
 import fcntl
 import hashlib
+import json
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from latentsync import records
 from latentsync.config import VERSIONS, Training
 
 KEPT_STATES = 2
+FITS = "fits.json"
 
 
 def stamp(path: Path) -> str:
@@ -39,30 +42,32 @@ def ranks() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
-def fingerprint(step: str, cfg: Training, facts: Any) -> str:
-    """What a state belongs to: section, data and inputs (`facts`), code version, torch, processes, threads, processor.
+def fits(step: str, cfg: Training, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a state must fit, by name: section, data and inputs (`facts`), code version, torch, processes, processor.
 
     The number of steps counts only where the learning rate depends on it: a longer training continues a shorter one.
+    How often rows and states are written changes no weight. Equal bytes are promised on CPUs alone, so a training that
+    comes back on another sort of GPU carries on.
     """
-    section = cfg.model_dump(mode="json")
-    if not cfg.cooldown_steps:
-        del section["steps"]
-    device = ranks().device
-    processor = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    )
-    return records.fingerprint(
-        step,
-        VERSIONS[step],
-        section,
-        facts,
-        torch.__version__,
-        ranks().num_processes,
-        torch.get_num_threads(),
-        processor,
-    )
+    harmless = {"save_every", "log_every", "torch_threads"} | (set() if cfg.cooldown_steps else {"steps"})
+    capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    on_cpu = f"{platform.machine()} {capability}, threads: {threads}"
+    return {
+        **cfg.model_dump(mode="json", exclude=harmless),
+        **{f"{name} (data)": records.fingerprint(value) for name, value in facts.items()},
+        "version": VERSIONS[step],
+        "torch": torch.__version__,
+        "processes": ranks().num_processes,
+        "processor": "cuda" if ranks().device.type == "cuda" else on_cpu,
+    }
+
+
+def folder_of(root: Path, fitting: Mapping[str, Any]) -> Path:
+    """The folder of the states that fit, which notes what that means."""
+    folder = root / records.fingerprint(fitting)
+    if ranks().is_main_process:
+        records.write_json(folder / FITS, fitting)
+    return folder
 
 
 @contextmanager
@@ -107,17 +112,21 @@ def save(folder: Path, step: int, content: dict[str, Any]) -> None:
 
 
 def latest(folder: Path, max_step: int) -> dict[str, Any] | None:
-    """The newest state that is not beyond max_step; None where there is none (with a word if others' exist)."""
+    """The newest state that is not beyond max_step; None where there is none (with a word if others do not fit)."""
     states = [state for state in saved(folder) if step_of(state) <= max_step]
     if states:
         print(f"Resuming at {states[-1]}.", file=sys.stderr, flush=True)
         return torch.load(states[-1], map_location="cpu", weights_only=True)
-    others = sorted({state.parent.name for state in folder.parent.glob("*/step-*.pt")} - {folder.name})
-    if others:
-        print(
-            f"States of another configuration, data or version lie in {folder.parent} ({', '.join(others)}); they are "
-            "left alone and training starts anew.",
-            file=sys.stderr,
-            flush=True,
-        )
+    others = [state for state in folder.parent.glob("*/step-*.pt") if state.parent != folder]
+    if others and ranks().is_main_process:
+        newest = max(others, key=lambda state: state.stat().st_mtime)
+        changed = _changed(newest.parent / FITS, folder / FITS)
+        print(f"{newest} is left alone and training starts anew: {changed}.", file=sys.stderr, flush=True)
     return None
+
+
+def _changed(old: Path, new: Path) -> str:
+    if not old.exists():
+        return "it does not fit, and does not say what it fits"
+    before, now = (json.loads(path.read_text(encoding="utf-8")) for path in (old, new))
+    return "other " + ", ".join(name for name in now | before if before.get(name) != now.get(name))
