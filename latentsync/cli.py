@@ -28,6 +28,9 @@ def generate(
         Path, typer.Option(help="results/<run> of the workflow, a folder of published weights, or a U-Net")
     ],
     vae: Annotated[Path | None, typer.Option(help="VAE, where it does not lie with the U-Net")] = None,
+    whisper: Annotated[
+        Path | None, typer.Option(help="Whisper's weights, where they do not lie in the weights folder")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps; more is slower and a little better")] = 20,
     guidance: Annotated[float, typer.Option(min=1, help="how strictly the sound is followed; 1 is fastest")] = 1.5,
     seed: Annotated[int, typer.Option(help="same seed, same video")] = 1247,
@@ -49,6 +52,7 @@ def generate(
         "generate": {"steps": steps, "guidance": guidance, "seed": seed, "length": length, "overlap": overlap},
         "enhance": {"method": enhance, "strength": enhance_strength},
     }
+    values["generate"]["max_s"] = None  # who asks for one video wants all of it
     values["generate"]["crf"] = values["enhance"]["crf"] = 8 if high_quality else 13
     if enhance_weights is not None:
         values["enhance"]["weights"] = str(enhance_weights)
@@ -60,7 +64,7 @@ def generate(
     restorer_file = _restorer_file(cfg)
     if out.resolve() in (video.resolve(), audio.resolve()):
         raise ValueError(f"--out {out} is one of the inputs, which are never changed; give another name.")
-    report = _generate(video, audio, out, unet, vae, resolution, faces, cfg, restorer_file)
+    report = _generate(video, audio, out, unet, vae, whisper, resolution, faces, cfg, restorer_file)
     passed = ", ".join(f"{n} {reason}" for reason, n in report["passed_through"].items())
     kept = f"; left as they were: {passed}" if passed else ""
     typer.echo(f"{out}: {report['n_generated']} of {report['n_frames']} frames redrawn{kept}")
@@ -72,6 +76,7 @@ def _generate(
     out: Path,
     unet: Path,
     vae: Path | None,
+    whisper: Path | None,
     resolution: int | None,
     faces: str,
     cfg: Any,
@@ -86,7 +91,7 @@ def _generate(
     from latentsync.models.restorers import open_restorer
 
     restore = open_restorer(cfg.enhance.method, restorer_file) if restorer_file else None
-    models = load_models(unet, vae, resolution=resolution)
+    models = load_models(unet, vae, resolution=resolution, whisper=whisper)
     own = video.resolve() == audio.resolve() and cfg.generate.length == "video"
     sound = sound_of(audio, own)
     with open_detector(faces, 2) as detector, tempfile.TemporaryDirectory() as folder:

@@ -287,6 +287,9 @@ class Generate(Section):
     length: Literal["audio", "video"] = Field(
         "audio", description="what decides: audio loops or cuts the picture, video pads or cuts the sound"
     )
+    max_s: float | None = Field(
+        60.0, gt=0, description="longest video, seconds: of a longer one the beginning is generated; null: no limit"
+    )
     overlap: int = Field(
         0, ge=0, le=15, description="frames that neighbouring windows share and fade over; published: none"
     )

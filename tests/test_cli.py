@@ -1,6 +1,7 @@
 """The command line: a video from small weights, wrong input in one sentence, and a clean that only takes rubbish."""
 
 import fcntl
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from skimage import data
 
 from latentsync import cli, records
 from latentsync.config import TrainVae
+from latentsync.lipsync.loading import load_models
 from latentsync.media.probe import probe_media
 from latentsync.media.read import read_audio
 from latentsync.models import vae as vaes
@@ -38,7 +40,9 @@ def trained(tmp_path_factory):
     vae = vaes.build(TrainVae(block_out_channels=(8, 8, 8, 16)))
     vaes.save(run / "train_vae/vae.safetensors", vae, 1.0, resolution=64)
     shape = UNetConfig(block_out_channels=(16, 16), cross_attention_dim=16, attention_heads=2, norm_groups=8)
-    facts = {"frames": 8, "resolution": 64, "audio_encoder": {"backend": "embedded", "width": 16, "layers": 1}}
+    encoder = {"backend": "embedded", "weights": None, "width": 16, "layers": 1}
+    stamp = weights.stamp(run / "train_vae/vae.safetensors")
+    facts = {"frames": 8, "resolution": 64, "audio_encoder": encoder, "vae": stamp}
     weights.save(run / "train_unet_stage2/unet.safetensors", UNet3D(shape).state_dict(), asdict(shape), **facts)
     return run
 
@@ -130,6 +134,32 @@ def test_wrong_input_is_one_sentence(changed, words, trained, video, speech, tmp
 def test_a_folder_without_weights_says_what_belongs_there(video, speech, tmp_path):
     with pytest.raises(ValueError, match=r"holds neither train_unet_stage2/unet.safetensors .* nor latentsync_unet.pt"):
         cli.find_weights(tmp_path, None)
+
+
+def test_a_unet_away_from_its_vae_asks_for_it_and_refuses_another(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path / "none"))
+    unet = tmp_path / "copied.safetensors"
+    shutil.copyfile(trained / "train_unet_stage2/unet.safetensors", unet)
+    assert cli.find_weights(unet, None) == (unet, None)
+    with pytest.raises(ValueError, match=r"sd-vae-ft-mse .*generate without --vae"):
+        load_models(unet, None)
+    (tmp_path / "none/sd-vae-ft-mse").mkdir(parents=True)  # as it were the published one
+    with pytest.raises(ValueError, match=r"trained with another VAE \(stamp \w{16}\) than .*sd-vae-ft-mse .*--vae"):
+        load_models(unet, None)
+    assert load_models(unet, trained / "train_vae/vae.safetensors").resolution == 64
+
+
+def test_another_whisper_than_in_training_is_refused(trained, tmp_path):
+    unet, vae = trained / "train_unet_stage2/unet.safetensors", trained / "train_vae/vae.safetensors"
+    state, facts = weights.load(unet)
+    facts["audio_encoder"] = {"backend": "whisper", "weights": "0" * 16}
+    heard = tmp_path / "unet.safetensors"
+    weights.save(heard, state, facts.pop("config"), **facts)
+    (tmp_path / "tiny.pt").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"another Whisper \(stamp 0{16}\) than .*tiny.pt .*--whisper"):
+        load_models(heard, vae, whisper=tmp_path / "tiny.pt")
+    with pytest.raises(ValueError, match=r"none.pt is missing"):
+        load_models(heard, vae, whisper=tmp_path / "none.pt")
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 import json
 import math
+import multiprocessing
+import os
 import shutil
+import signal
 from collections import Counter
 from dataclasses import asdict
 
@@ -15,7 +18,8 @@ from latentsync import config, records
 from latentsync.data import pairs as drawn
 from latentsync.data.clips import ClipStore
 from latentsync.lipsync import measure
-from latentsync.media.read import read_frames, read_video_frames
+from latentsync.media.probe import probe_media
+from latentsync.media.read import read_audio, read_frames, read_video_frames
 from latentsync.media.write import write_flac
 from latentsync.models import syncnet, weights
 from latentsync.models import vae as vaes
@@ -373,9 +377,9 @@ def finished(tmp_path_factory):
     return root
 
 
-def run_generate(root, workers: int = 1):
+def run_generate(root, workers: int = 1, **changed):
     settings = {"steps": 1, "guidance": 1.0, "length": "video", "crf": 8, "controls": 1, "torch_threads": 1}
-    cfg = config.Generate(**settings, workers=workers)
+    cfg = config.Generate(**settings | changed, workers=workers)
     inputs = {
         "pairs": [root / "select_clips/pairs.jsonl"],
         "test": [root / "select_clips/test.jsonl"],
@@ -406,7 +410,7 @@ def test_generate_makes_every_pair_and_a_control_and_repeats_nothing(finished):
         ("untrained", "cross"): 1,
     }
     for row in rows:
-        assert row["status"] == "ok" and row["n_frames"] == row["n_generated"] == 32
+        assert row["status"] == "ok" and row["n_frames"] == row["n_generated"] == 32 and row["cut_s"] == 0
         assert sum(1 for _ in read_frames(finished / row["video_file"])) == 32
         with np.load(finished / row["render_file"]) as render:
             assert render["matrices"].shape == (32, 2, 3) and np.isfinite(render["matrices"]).all()
@@ -426,6 +430,49 @@ def test_two_workers_make_the_same_videos(finished, tmp_path):
     assert (root / "generate/generated.jsonl").read_bytes() == alone
     for row in rows:
         assert (root / row["video_file"]).read_bytes() == (finished / row["video_file"]).read_bytes()
+
+
+def test_another_number_of_workers_repeats_nothing(finished, tmp_path):
+    run_generate(finished)
+    root = tmp_path / "tiny"
+    shutil.copytree(finished, root)
+    media, journal = root / "generate/media", root / "generate/journal"
+    lines = (journal / "generated.jsonl").read_text().splitlines(keepends=True)
+    (root / "generate/generated.jsonl").unlink()
+    (journal / "generated.jsonl").unlink()
+    for number, half in enumerate((lines[:2], lines[2:])):  # what two workers leave behind when one is killed
+        (journal / f"part-{number}.jsonl").write_text("".join(half))
+    before = {path.name: path.stat().st_mtime_ns for path in media.iterdir()}
+    for workers in (1, 2):
+        run_generate(root, workers)
+        assert {path.name: path.stat().st_mtime_ns for path in media.iterdir()} == before
+        assert (root / "generate/generated.jsonl").read_bytes() == (finished / "generate/generated.jsonl").read_bytes()
+        assert [path.name for path in journal.iterdir()] == ["generated.jsonl"]
+        assert not list((root / "generate").glob("part-*"))
+
+
+@pytest.mark.parametrize("length", ["video", "audio"])
+def test_a_long_picture_is_generated_up_to_the_limit_and_says_so(finished, tmp_path, length):
+    root = tmp_path / "tiny"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("generate"))
+    rows = run_generate(root, max_s=0.8, length=length)
+    assert {(row["status"], row["n_frames"], row["n_generated"]) for row in rows} == {("ok", 20, 20)}
+    assert {row["cut_s"] for row in rows} == {0.48}
+    for row in rows:
+        assert probe_media(root / row["video_file"]).duration_s == 0.8
+        assert len(read_audio(root / row["video_file"])) == pytest.approx(12_800, abs=1100)
+    metrics, _ = run_evaluate(root, "evaluate", truth=True)
+    assert len(metrics["cut"]) == len(rows) and {cut["cut_s"] for cut in metrics["cut"]} == {0.48}
+
+
+def test_a_killed_worker_is_named_and_no_ledger_written(finished, tmp_path, monkeypatch):
+    root = tmp_path / "tiny"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("generate"))
+    monkeypatch.setattr(generate, "get_context", lambda method: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(generate, "make", lambda *args: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(ValueError, match=r"killed by signal 9.*generate\.workers \(2\)"):
+        run_generate(root, workers=2)
+    assert not (root / "generate/generated.jsonl").exists()
 
 
 def test_evaluate_gives_every_figure_beside_its_controls(finished):

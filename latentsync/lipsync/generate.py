@@ -1,7 +1,8 @@
 """Lip-sync one video: every native frame is kept, its mouth redrawn to the sound at its own time, written in one pass.
 
-Two readings of the video: the first tracks faces, the second renders. Never more than a batch of windows is held, so a
-long video takes no more memory than a short one (landmarks and sound features apart: about 0.5 MB a second).
+Two readings of the video: the first tracks faces, the second renders. Never more than a batch of windows of pictures is
+held. What grows with the length, for each second: 0.4 MB of Whisper's features, 0.1 MB of landmarks (25 frames of 478
+points), and up to 0.3 MB of sound.
 Frames whose face was not found, or is not the speaker's, pass through as they are and are counted with their reason.
 
 Axes: f frames, c channels, h w pixels or latent cells, s audio tokens, d their width.
@@ -31,7 +32,7 @@ from latentsync.models import vae as vaes
 from latentsync.models.audio_encoder import WhisperFeatures, tokens_at
 from latentsync.ops import geometry
 from latentsync.ops.mask import keep_mask, latent_mask
-from latentsync.ops.timing import WHISPER_ROWS_PER_S
+from latentsync.ops.timing import SAMPLE_RATE_HZ, WHISPER_ROWS_PER_S
 
 
 @dataclass(frozen=True)
@@ -83,18 +84,23 @@ def lip_sync(
         sound: drives the mouth and is muxed.
         out: an mp4 in the source's resolution, pixel format and frame times.
         models: the networks.
-        cfg: steps, guidance, seed, length, crf, overlap.
+        cfg: steps, guidance, seed, length, max_s, crf, overlap.
         tracks: faces of the video, from `speakers.track_video`.
         chosen: tracks that speak for certain; without them the largest face of each stretch of time does.
 
     Returns:
-        n_frames, n_generated, passed_through {reason: frames}, and what was rendered: arrays `order` int64 [m],
-        `times_s` float64 [m], `end_s` and `matrices` float64 [m, 2, 3] from pixels of the file to crop pixels, NaN
-        where the frame passed through.
+        n_frames, n_generated, passed_through {reason: frames}, cut_s (seconds left out because of cfg.max_s), and what
+        was rendered: arrays `order` int64 [m], `times_s` float64 [m], `end_s` and `matrices` float64 [m, 2, 3] from
+        pixels of the file to crop pixels, NaN where the frame passed through.
     """
     found = probe.timeline(video)
-    plan = make_plan(found, tracks, chosen, sound.length_s if cfg.length == "audio" else None, models.resolution)
-    features = models.encoder.features(sound.heard_by_model)
+    picture_s = float((found.end_pts - int(found.pts[0])) * found.time_base)
+    whole_s = sound.length_s if cfg.length == "audio" else picture_s
+    cut = cfg.max_s is not None and whole_s > cfg.max_s
+    wanted_s = cfg.max_s if cut else sound.length_s if cfg.length == "audio" else None
+    plan = make_plan(found, tracks, chosen, wanted_s, models.resolution)
+    heard = sound.heard_by_model[: round(plan.end_s * SAMPLE_RATE_HZ)] if cut else sound.heard_by_model
+    features = models.encoder.features(heard)
     features = torch.from_numpy(features).to(models.device)
     frames = in_order(video, plan.order)
     first = next(frames)
@@ -114,6 +120,7 @@ def lip_sync(
         "n_frames": len(plan.order),
         "n_generated": int((plan.labels >= 0).sum()),
         "passed_through": dict(sorted(passed.items())),
+        "cut_s": round(max(0.0, whole_s - plan.end_s), 3) if cut else 0.0,
         "order": plan.order,
         "times_s": plan.times_s,
         "end_s": np.float64(plan.end_s),

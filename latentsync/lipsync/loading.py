@@ -25,7 +25,7 @@ def load_models(
     *,
     trained: bool = True,
     resolution: int | None = None,
-    whisper: str | None = None,
+    whisper: Path | None = None,
 ) -> Models:
     """U-Net, VAE and audio encoder, frozen, on the GPU where there is one.
 
@@ -37,7 +37,7 @@ def load_models(
         whisper: file of Whisper's weights; None: from the weights folder.
 
     Raises:
-        ValueError: a file is missing or does not fit.
+        ValueError: a file is missing, does not fit, or is another one than the U-Net was trained with.
     """
     for path in filter(None, (unet, vae)):
         if not path.exists():
@@ -49,18 +49,32 @@ def load_models(
         network = weights.load_strictly(UNet3D(config), state, str(unet))
     else:
         network = untrained(config)
-    told = facts["audio_encoder"]
+    told, heard_by = facts["audio_encoder"], None
+    vae = vae or registry.find("vae", key="generate without --vae")
+    _require_same(unet, "VAE", facts.get("vae"), vae, "--vae", "extract_features.vae_weights")
+    if told["backend"] == "whisper":
+        heard_by = registry.find("whisper", whisper and str(whisper), "the audio encoder of the U-Net")
+        _require_same(unet, "Whisper", told.get("weights"), heard_by, "--whisper", "extract_features.whisper_weights")
     sizes = {name: told[name] for name in ("width", "layers") if name in told}
-    encoder = audio_encoder.build(told["backend"], path=whisper, **sizes)
+    encoder = audio_encoder.build(told["backend"], path=heard_by, **sizes)
     encoder.encoder.to(device)
     return Models(
         network.eval().requires_grad_(False).to(device),
-        vaes.load(vae or registry.find("vae", key="generate")).to(device),
+        vaes.load(vae).to(device),
         encoder,
         resolution or facts["resolution"],
         facts["frames"],
         device,
     )
+
+
+def _require_same(unet: Path, what: str, trained_with: str | None, given: Path, option: str, key: str) -> None:
+    """Ours say which files they were trained with; published checkpoints do not."""
+    if trained_with is not None and weights.stamp(given) != trained_with:
+        raise ValueError(
+            f"{unet} was trained with another {what} (stamp {trained_with}) than {given} (stamp "
+            f"{weights.stamp(given)}); name that one with {option}, or in a run with {key}."
+        )
 
 
 def read_unet(path: Path) -> tuple[weights.State, dict[str, Any]]:

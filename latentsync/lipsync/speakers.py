@@ -46,11 +46,16 @@ def scenes(frames: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
         yield scene, picture
 
 
-def track_video(video: Path, detector: Detector) -> list[Track]:
-    """The faces of all displayed frames, numbered through the video; no track crosses a cut. One decode."""
+def track_video(video: Path, detector: Detector, max_s: float | None = None) -> list[Track]:
+    """The faces of all displayed frames, numbered through the video; no track crosses a cut. One decode.
+
+    Frames from `max_s` seconds on are not looked at.
+    """
     times_s, end_s = frame_times(video)
     max_gap = round(MAX_GAP_S * len(times_s) / end_s)
-    pictures = (rgb for _, rgb in read_frames(video))
+    if max_s is not None:
+        times_s = times_s[times_s < max_s]
+    pictures = (rgb for _, rgb in read_frames(video, np.arange(len(times_s))))
     tracks, start = [], 0
     for _, scene in groupby(scenes(pictures), key=lambda pair: pair[0]):
         counted = _Counted(rgb for _, rgb in scene)

@@ -4,6 +4,7 @@ Ours are safetensors with one metadata entry, JSON: {"config": how to build the 
 with weights_only=True. Where published files lie is registry.py's business.
 """
 
+import hashlib
 import json
 import pickle
 import re
@@ -21,6 +22,16 @@ from latentsync.records import replacing
 State = dict[str, Tensor]
 
 _METADATA = "latentsync"  # one entry only: safetensors writes several in random order, and bytes must not depend on it
+
+
+def stamp(path: Path) -> str:
+    """16 hex digits over the whole content of a weights file, or over the files of a folder."""
+    digest = hashlib.sha256()
+    for part in sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]:
+        with open(part, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
 
 # --- ours -----------------------------------------------------------------------------------------------------------
 

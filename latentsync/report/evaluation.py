@@ -25,6 +25,7 @@ FURTHER = {
     "syncnet_auc": "SyncNet, area under the ROC curve",
     "offset_within_1_good": "Offsets within one frame, good clips alone",
 }
+TRACE_POINTS = 2000  # a longer trace is thinned out: it would be wider than any screen and make the page heavy
 PASSED = {"no_face": "no face was found", "other_face": "the face was not the speaker's"}
 
 
@@ -62,6 +63,7 @@ def summarise(metrics: Mapping[str, Any], items: Sequence[Row]) -> dict[str, Any
         )
     further = [{"name": name, "title": title, **figures[name]} for name, title in FURTHER.items() if name in figures]
     passed = [{"reason": PASSED.get(name, name), "frames": n} for name, n in metrics["passed_through"].items()]
+    cut = metrics.get("cut", [])
     failed = [row | {"words": REASONS.get(row["reason"], row["reason"])} for row in metrics["failed"]]
     columns = [{"name": n, "title": t, "better": b, "digits": d} for n, (t, b, d, _) in COLUMNS.items()]
     reason = None if systems else "No video was generated, so there is nothing to compare."
@@ -71,6 +73,7 @@ def summarise(metrics: Mapping[str, Any], items: Sequence[Row]) -> dict[str, Any
         "notes": notes,
         "further": further,
         "passed_through": passed,
+        "cut": {"videos": len(cut), "seconds": round(sum(row["cut_s"] for row in cut), 1)},
         "failed": failed,
         "reason": reason,
     }
@@ -122,10 +125,11 @@ def _column(
     title: str, short: str, subtitle: str, path: str | None, file: str | None, item: Row | None
 ) -> dict[str, Any]:
     found = (item or {}).get("trace") or {}
-    measured = _rounded(found.get("measured") or [])
+    step = max(1, -(-len(found.get("times_s") or []) // TRACE_POINTS))
+    measured = _rounded((found.get("measured") or [])[::step])
     column = {"title": title, "short": short, "subtitle": subtitle, "path": path, "file": file}
-    column |= {"times_s": [round(t, 3) for t in found.get("times_s") or []], "measured": measured}
-    column |= {"true": _rounded(found.get("true") or []), "r": item["mouth_r"] if item else None}
+    column |= {"times_s": [round(t, 3) for t in (found.get("times_s") or [])[::step]], "measured": measured}
+    column |= {"true": _rounded((found.get("true") or [])[::step]), "r": item["mouth_r"] if item else None}
     reason = "this video was not measured." if item is None else "no mouth was found in it."
     return column | {"reason": None if any(value is not None for value in measured) else reason}
 

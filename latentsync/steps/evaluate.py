@@ -9,7 +9,8 @@ metrics.json
               mouth_r_shuffled; psnr_outside_db, psnr_copy_db, mask_share (a share, not percent)
   table       one row per system {system, driven_by, title, n, failed, mouth_r, mouth_r_low, mouth_r_high,
               psnr_outside_db, sync_confidence (median), sync_within_1}
-  passed_through {reason: frames}, failed [{id, reason, detail}], stand_ins [sentences], evaluators {name: stamp}
+  passed_through {reason: frames}, cut [{id, cut_s}] (videos that generate.max_s made shorter), failed [{id, reason,
+              detail}], stand_ins [sentences], evaluators {name: stamp}
 items.jsonl, sorted by id, kinds:
   video       system (ground_truth, copy, untrained, ours), drive (own, cross), pair_id, picture_*, sound_*, video_file
               (null for sources: picture_path names them), n_frames, n_generated, mouth_r (against the driving sound),
@@ -73,6 +74,7 @@ def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
         "figures": figures,
         "table": scores.table(videos, Counter((row["system"], row["kind"]) for row in lost), interval),
         "passed_through": dict(sorted(passed.items())),
+        "cut": [{"id": row["id"], "cut_s": row["cut_s"]} for row in rows if row.get("cut_s")],
         "failed": [{name: row[name] for name in ("id", "reason", "detail")} for row in lost],
         "stand_ins": _stand_ins(rows, test),
         "evaluators": evaluators,

@@ -1,6 +1,7 @@
 """generate: lip-sync every pair of picture and sound, and some pairs once more with an untrained U-Net as a control.
 
-Inputs: pairs, test (the clips of the pictures: which face speaks), unet, vae (none: the published one).
+Inputs: pairs, test (the clips of the pictures: which face speaks), unet, vae (none: the published one),
+whisper (none: the one of the weights folder).
 A pair becomes one row of kind own or cross for each system:
   system          ours, or untrained (the same network with fresh weights; id and file end in -untrained)
   status          ok, or rejected with its reason
@@ -9,12 +10,15 @@ A pair becomes one row of kind own or cross for each system:
                   float64 [m, 2, 3] (pixels of the file -> unstretched crop pixels, NaN where the frame passed through);
                   end_s, the end of the last frame
   n_frames, n_generated, passed_through {reason: frames}
+  cut_s       seconds that generate.max_s left out at the end, 0 mostly; nothing beyond is read, tracked or measured
   resolution, crf, faces (the detector that made the crops), n_faces (most that it saw at a time)
   unet, vae (stamps of the weights), stand_ins (sentences)
 """
 
+import shutil
 import sys
-from functools import cache, lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -36,10 +40,13 @@ def run(cfg: Generate, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
     ledger; videos do not depend on who made them.
     """
     ledger = outputs["ledger"]
+    _gather(ledger)
     if cfg.workers == 1:
         make(cfg, inputs, ledger, sources, 0)
         return
     parts = [ledger.with_name(f"part-{number}.jsonl") for number in range(cfg.workers)]
+    for part in parts:  # every worker knows what is finished: its pictures may have been another's
+        shutil.copyfile(_journal(ledger), _journal(part))
     fresh = get_context("spawn")  # torch does not survive a fork
     workers = [
         fresh.Process(target=_worker, args=(cfg, inputs, part, sources, number)) for number, part in enumerate(parts)
@@ -52,11 +59,28 @@ def run(cfg: Generate, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
     if killed:
         raise ValueError(
             f"a worker was killed by signal {killed[0]}, 9 mostly means out of memory; lower generate.workers "
-            f"({cfg.workers}) or generate.batch_size ({cfg.batch_size}) and run again: finished videos are kept."
+            f"({cfg.workers}) and run again: finished videos are kept."
         )
     if any(worker.exitcode for worker in workers):
         raise SystemExit(1)  # the worker has said why
     records.write_ledger(ledger, records.read_ledgers(parts))
+    _gather(ledger)
+
+
+def _journal(ledger: Path) -> Path:
+    return ledger.parent / "journal" / ledger.name
+
+
+def _gather(ledger: Path) -> None:
+    """Move what workers remembered into the one journal that lasts: another number of them repeats nothing."""
+    with records.Journal(_journal(ledger)) as journal:
+        for path in sorted(_journal(ledger).parent.glob("part-*.jsonl")):
+            with records.Journal(path) as part:
+                for key, rows in part.rows.items():
+                    if journal.rows.get(key) != rows:
+                        journal.append(key, rows)
+                path.unlink()
+                ledger.with_name(path.name).unlink(missing_ok=True)
 
 
 def _worker(cfg: Generate, inputs: dict[str, list[Path]], part: Path, sources: Path, number: int) -> None:
@@ -71,13 +95,17 @@ def make(cfg: Generate, inputs: dict[str, list[Path]], ledger: Path, sources: Pa
     """The share of worker `number`: every cfg.workers-th picture."""
     import torch
 
+    from latentsync.lipsync.loading import load_models
+
     torch.set_num_threads(cfg.torch_threads)
-    [unet], vae = inputs["unet"], next(iter(inputs.get("vae", [])), None)
+    [unet] = inputs["unet"]
+    vae, whisper = (next(iter(inputs.get(name, [])), None) for name in ("vae", "whisper"))
     clips = {row["id"]: row for row in records.read_ledgers(inputs["test"])}
     facts = describe(unet, vae)
     rows = [row | facts for row in plan(records.read_ledgers(inputs["pairs"]), cfg.controls)]
     mine = set(sorted({row["picture_id"] for row in rows})[number :: cfg.workers])
-    with _Renderer(cfg, unet, vae, clips, records.run_dir(ledger), sources) as renderer:
+    load = partial(load_models, unet, vae, whisper=whisper)
+    with _Renderer(cfg, load, clips, records.run_dir(ledger), sources) as renderer:
         work = cfg.model_copy(update={"workers": 1})  # a video does not depend on their number
         rows = [row for row in rows if row["picture_id"] in mine]
         records.run_shard(ledger, rows, work, VERSIONS["generate"], renderer.render)
@@ -117,17 +145,17 @@ def describe(unet: Path, vae: Path | None) -> dict[str, Any]:
 class _Renderer:
     """Models and detector, opened when the first video needs them: a second run needs neither."""
 
-    def __init__(self, cfg: Generate, unet: Path, vae: Path | None, clips: dict[str, Row], root: Path, sources: Path):
+    def __init__(self, cfg: Generate, load: Callable[..., Any], clips: dict[str, Row], root: Path, sources: Path):
         from contextlib import ExitStack
 
-        from latentsync.lipsync import loading, speakers
+        from latentsync.lipsync import speakers
         from latentsync.models.faces import open_detector
 
         self.cfg, self.clips, self.root, self.sources = cfg, clips, root, sources
         self.stack = ExitStack()
-        self.models = cache(lambda system: loading.load_models(unet, vae, trained=system == "ours"))
+        self.models = cache(lambda system: load(trained=system == "ours"))
         self.detector = cache(lambda backend, faces: self.stack.enter_context(open_detector(backend, faces)))
-        self.tracks = lru_cache(1)(lambda path, *kind: speakers.track_video(path, self.detector(*kind)))
+        self.tracks = lru_cache(1)(lambda path, *kind: speakers.track_video(path, self.detector(*kind), cfg.max_s))
 
     def __enter__(self) -> "_Renderer":
         return self
@@ -143,12 +171,14 @@ class _Renderer:
         """
         from latentsync.lipsync.generate import lip_sync
         from latentsync.lipsync.sounds import sound_of
-        from latentsync.media.read import read_flac
+        from latentsync.media.read import frame_times, read_flac
 
         picture, models = self.sources / row["picture_path"], self.models(row["system"])
         backend, faces, chosen = self.speaker(picture, row["picture_clips"])
         heard = read_flac(self.root / row["audio_file"])
-        sound = sound_of(self.sources / row["sound_path"], row["kind"] == "own" and self.cfg.length == "video", heard)
+        whole = self.cfg.max_s is None or frame_times(picture)[1] <= self.cfg.max_s
+        copied = row["kind"] == "own" and self.cfg.length == "video" and whole
+        sound = sound_of(self.sources / row["sound_path"], copied, heard)
         out = self.root / records.media_file("generate", row["id"], key, ".mp4")
         out.parent.mkdir(parents=True, exist_ok=True)
         report = lip_sync(picture, sound, out, models, self.cfg, self.tracks(picture, backend, faces), chosen)

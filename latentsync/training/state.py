@@ -9,7 +9,6 @@ fingerprint, so a changed section, data row, input or thread count starts anew a
 """
 
 import fcntl
-import hashlib
 import json
 import platform
 import sys
@@ -23,18 +22,10 @@ from accelerate import PartialState
 
 from latentsync import records
 from latentsync.config import VERSIONS, Training
+from latentsync.models.weights import stamp as stamp
 
 KEPT_STATES = 2
 FITS = "fits.json"
-
-
-def stamp(path: Path) -> str:
-    """16 hex digits over the whole content of a weights file, or over the files of a folder."""
-    digest = hashlib.sha256()
-    for part in sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]:
-        with open(part, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
 
 
 def ranks() -> PartialState:

@@ -1,5 +1,11 @@
 """Trained models and pairs of picture and sound in; lip-synced videos, figures and the page out."""
 
+WHISPER = (
+    CFG.extract_features.whisper_weights or []
+    if CFG.extract_features.audio_encoder == "whisper"
+    else []
+)
+
 
 rule generate:
     input:
@@ -7,6 +13,7 @@ rule generate:
         test=rules.select_clips.output.test,
         unet=rules.train_unet_stage2.output.weights,
         vae=VAE,
+        whisper=WHISPER,
     output:
         ledger=f"{RUN}/generate/generated.jsonl",
     log:
@@ -27,7 +34,8 @@ rule generate:
     shell:
         "python -m latentsync.steps generate --config {params.config:q} --version {params.version}"
         " --sources {params.sources:q} --input pairs {input.pairs:q} --input test {input.test:q}"
-        " --input unet {input.unet:q} --input vae {input.vae:q} --output ledger {output.ledger:q} > {log:q} 2>&1"
+        " --input unet {input.unet:q} --input vae {input.vae:q} --input whisper {input.whisper:q}"
+        " --output ledger {output.ledger:q} > {log:q} 2>&1"
 
 
 rule enhance:
