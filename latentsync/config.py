@@ -5,10 +5,8 @@ value. No torch here: the Snakefile reads this module each time it is parsed.
 """
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 # Bumped by hand when a step would give other results from the same input: an edit that changes no result must not
@@ -252,7 +250,11 @@ class TrainUnetStage1(TrainUnet):
     """Noise prediction alone, every weight, no motion modules."""
 
     unet: UNetShape = UNetShape()
-    init: str | None = Field(None, description="SD 1.5 U-Net or LatentSync checkpoint; null: from scratch")
+    init: str | None = Field(
+        "sd15",
+        description="sd15: Stable Diffusion 1.5's U-Net from the weights folder; a path: a file of such weights or a "
+        "LatentSync checkpoint; null: from scratch",
+    )
 
 
 class LossWeights(Section):
@@ -401,12 +403,6 @@ def _sentence(fault: Any) -> str:
     if fault["type"] == "value_error":
         return str(fault["ctx"]["error"])
     return f"Configuration key {key} is {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}."
-
-
-def load(path: Path, **overrides: Any) -> Config:
-    """Read a YAML file; overrides replace top-level keys."""
-    with open(path, encoding="utf-8") as file:
-        return validate((yaml.safe_load(file) or {}) | overrides)
 
 
 def section_json(cfg: Config, step: str) -> str:

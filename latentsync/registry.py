@@ -15,6 +15,7 @@ FILES = {
     "s3fd": ("auxiliary/s3fd-619a316812.pth", "the S3FD face detector of face-alignment"),
     "2dfan4": ("auxiliary/2DFAN4-11f355bf06.pth.tar", "the 68-point landmarks of face-alignment 1.5"),
     "whisper": ("whisper/tiny.pt", "OpenAI's Whisper tiny"),
+    "sd15": ("stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors", "Stable Diffusion 1.5's U-Net"),
     "vae": ("sd-vae-ft-mse", "the folder of stabilityai/sd-vae-ft-mse"),
     "vgg16": ("auxiliary/vgg16-397923af.pth", "torchvision's VGG16, for LPIPS"),
     "videomae": ("auxiliary/vit_g_hybrid_pt_1200e_ssv2_ft.pth", "VideoMAEv2 ViT-g, for TREPA"),
@@ -42,8 +43,20 @@ def find(name: str, chosen: str | None = None, key: str = "") -> Path:
     asked = f" ({key} asks for it)" if key else ""
     raise ValueError(
         f"{path} is missing: {what}{asked}; put it there, set LATENTSYNC_WEIGHTS to the folder that holds {place}, "
-        "or choose the embedded default."
+        "or choose what needs no file (config/README.md)."
     )
+
+
+def find_start(init: str) -> Path:
+    """The file that train_unet_stage1.init names: `sd15`, or a path.
+
+    Raises:
+        ValueError: as `find`; or it is a folder.
+    """
+    path = find("sd15", None if init == "sd15" else init, f"train_unet_stage1.init: {init}")
+    if path.is_dir():
+        raise ValueError(f"train_unet_stage1.init is {init}, which is a folder; name the file of weights in it.")
+    return path
 
 
 def check(cfg: Config) -> None:
@@ -52,7 +65,7 @@ def check(cfg: Config) -> None:
     Raises:
         ValueError: as `find`, for the first that is missing.
     """
-    sync, features, stage2 = cfg.score_sync, cfg.extract_features, cfg.train_unet_stage2
+    sync, features, stage1, stage2 = cfg.score_sync, cfg.extract_features, cfg.train_unet_stage1, cfg.train_unet_stage2
     if cfg.align_faces.backend == "face_alignment":
         find("s3fd", key="align_faces.backend: face_alignment")
         find("2dfan4", key="align_faces.backend: face_alignment")
@@ -64,6 +77,8 @@ def check(cfg: Config) -> None:
         find("whisper", features.whisper_weights, "extract_features.audio_encoder: whisper")
     if features.vae == "published":
         find("vae", features.vae_weights, "extract_features.vae: published")
+    if stage1.init is not None:
+        find_start(stage1.init)
     if stage2.teachers == "published":
         if stage2.losses.lpips:
             find("vgg16", key="train_unet_stage2.teachers: published")

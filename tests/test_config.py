@@ -22,6 +22,7 @@ def test_defaults_are_the_published_recipe():
     assert cfg.train_syncnet.visual.block_out_channels == (64, 128, 256, 256, 512, 1024, 2048, 2048)
     assert cfg.train_syncnet.audio.downsample_factors == ((2, 1), 2, 2, 1, 2, 2, (2, 3))
     assert (cfg.generate.steps, cfg.generate.guidance, cfg.generate.seed) == (20, 1.5, 1247)
+    assert cfg.train_unet_stage1.init == "sd15"
     assert cfg.train_unet_stage1.learning_rate == 1e-5 and cfg.train_unet_stage1.ema_decay is None
 
 
@@ -47,11 +48,11 @@ def test_a_wrong_key_or_value_is_named(values, words):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_file_in_config_is_valid(path):
-    config.load(path)
+    config.validate(yaml.safe_load(path.read_text()))
 
 
 def test_the_demo_needs_no_download():
-    demo = config.load(ROOT / "config/config.yaml")
+    demo = config.validate(yaml.safe_load((ROOT / "config/config.yaml").read_text()))
     assert demo.input_dir is None and demo.train_unet_stage2.teachers == "embedded"
     assert (demo.align_faces.backend, demo.score_sync.backend) == ("mediapipe", "envelope")
 

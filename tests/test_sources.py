@@ -1,8 +1,10 @@
 """Listing the input folder: what is a video, which shard changes, and refusals."""
 
 import os
+from pathlib import Path
 
 import pytest
+import yaml
 
 from latentsync import gpu_lease, records, registry, sources
 from latentsync.config import Config, validate
@@ -61,6 +63,27 @@ def test_missing_weights_are_named_before_anything_runs(tmp_path, monkeypatch):
     (tmp_path / "enhance").mkdir()
     (tmp_path / "enhance/GFPGANv1.4.pth").touch()
     assert registry.find("gfpgan") == tmp_path / "enhance/GFPGANv1.4.pth"
+
+
+def test_what_stage_1_starts_from_is_looked_for_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    demo = yaml.safe_load((Path(__file__).parent.parent / "config/config.yaml").read_text())
+
+    def check(init):
+        registry.check(validate(demo | {"train_unet_stage1": demo["train_unet_stage1"] | {"init": init}}))
+
+    check(None)
+    with pytest.raises(ValueError, match=r"diffusion_pytorch_model\.safetensors is missing: .*unet_stage1\.init: sd15"):
+        check("sd15")
+    with pytest.raises(ValueError, match=r"nowhere\.pt is missing: .*train_unet_stage1\.init: .*nowhere\.pt asks"):
+        check(str(tmp_path / "nowhere.pt"))
+    start = tmp_path / "stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors"
+    start.parent.mkdir(parents=True)
+    start.touch()
+    check("sd15")
+    assert registry.find_start("sd15") == registry.find_start(str(start)) == start
+    with pytest.raises(ValueError, match=r"train_unet_stage1\.init is .*unet, which is a folder; name the file"):
+        check(str(start.parent))
 
 
 def test_run_record_adds_up_sessions(tmp_path):

@@ -27,7 +27,7 @@ from latentsync.training import loop
 ON_CPU = {"mixed_precision": "no", "torch_threads": 1}
 STAGE1 = TrainUnetStage1(
     **ON_CPU, steps=6, batch_size=2, learning_rate=3e-3, log_every=2, save_every=2, frames=8, condition_dropout=0.3,
-    unet=UNetShape(block_out_channels=(16, 32), layers_per_block=1, attention_heads=2, norm_groups=8),
+    init=None, unet=UNetShape(block_out_channels=(16, 32), layers_per_block=1, attention_heads=2, norm_groups=8),
 )  # fmt: skip
 STAGE2 = TrainUnetStage2(
     **ON_CPU, steps=3, batch_size=2, learning_rate=1e-3, log_every=1, save_every=2, frames=8, teachers="embedded"

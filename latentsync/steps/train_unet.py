@@ -119,7 +119,7 @@ def fresh_unet(cfg: TrainUnetStage1, data: Data) -> UNet3D:
         )
     )
     if cfg.init is not None:
-        weights.init_unet(unet, weights.read_foreign(Path(cfg.init)))
+        weights.init_unet(unet, weights.read_foreign(registry.find_start(cfg.init)))
     return unet
 
 
