@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from latentsync.models import audio_encoder, weights
-from latentsync.models.audio_encoder import WhisperFeatures, build, frame_tokens, window_tokens
+from latentsync.models.audio_encoder import WhisperFeatures, build, window_tokens
 
 WEIGHTS = "whisper_tiny_random_encoder.safetensors"
 
@@ -35,7 +35,7 @@ def test_features_and_windows(audio, encoder, speech):
     features = WhisperFeatures(encoder).features(speech)
     np.testing.assert_allclose(features, audio["whisper_feature"], atol=1e-4)
     for frame in (0, 1, 20, 76):
-        tokens = frame_tokens(audio["whisper_feature"], frame)
+        [tokens] = window_tokens(audio["whisper_feature"], frame, 1)
         assert (tokens == audio[f"whisper_window_frame{frame}"]).all()
 
 
@@ -74,11 +74,11 @@ def test_tokens_of_a_tensor_are_those_of_an_array():
     features = np.random.default_rng(0).normal(size=(31, 5, 6)).astype(np.float32)
     array, tensor = window_tokens(features, 3, 16), window_tokens(torch.from_numpy(features), 3, 16)
     assert array.shape == (16, 50, 6) and np.array_equal(tensor.numpy(), array)
-    assert np.array_equal(array[2], frame_tokens(features, 5))
+    assert np.array_equal(array[2], window_tokens(features, 5, 1)[0])
     token = 3 * 5 + 2  # third row after the first, state 2
     assert np.array_equal(array[4][token], features[2 * (3 + 4) - 4 + 3, 2])
     half_speed = window_tokens(features, 0, 20, 50)
-    assert np.array_equal(half_speed[10], frame_tokens(features, 5))
+    assert np.array_equal(half_speed[10], window_tokens(features, 5, 1)[0])
 
 
 def hugging_face_names(state):

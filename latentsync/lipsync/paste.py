@@ -64,30 +64,17 @@ def soft_box(matrix: np.ndarray, resolution: int, region: Region) -> np.ndarray:
     return cv2.GaussianBlur(box, (2 * edge + 1, 2 * edge + 1), sigma, borderType=cv2.BORDER_REFLECT_101)
 
 
-def paste_mask(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> tuple[Region, np.ndarray]:
-    """The published blend: region and soft mask of the whole crop box, float32 (h, w) in 0..1."""
-    region = face_region(shape, matrix, resolution)
-    return region, _or_empty(region, lambda: soft_box(matrix, resolution, region))
-
-
 def paste_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> tuple[Region, np.ndarray]:
     """The blend used for generation: the soft box times the feathered hole of the mouth mask, float32 (h, w) in 0..1.
 
     Where it is 0 the frame stays as it is, to the bit; that is what "outside the mask" means in the evaluation.
     """
     region = face_region(shape, matrix, resolution)
-
-    def alpha() -> np.ndarray:
-        hole = feathered_hole(geometry.crop_size(resolution))[..., None]
-        return (
-            soft_box(matrix, resolution, region) * geometry.warp(hole, _back(matrix, region), _size(region), 0)[..., 0]
-        )
-
-    return region, _or_empty(region, alpha)
-
-
-def _or_empty(region: Region, alpha) -> np.ndarray:
-    return alpha() if region != (0, 0, 0, 0) else np.zeros((0, 0), np.float32)
+    if region == (0, 0, 0, 0):
+        return region, np.zeros((0, 0), np.float32)
+    hole = feathered_hole(geometry.crop_size(resolution))[..., None]
+    hole = geometry.warp(hole, _back(matrix, region), _size(region), 0)[..., 0]
+    return region, soft_box(matrix, resolution, region) * hole
 
 
 def face_patch(face: np.ndarray, matrix: np.ndarray, resolution: int, region: Region) -> np.ndarray:
@@ -105,27 +92,6 @@ def face_patch(face: np.ndarray, matrix: np.ndarray, resolution: int, region: Re
         back[axis, 2] += (small / whole - 1) / 2
     patch = geometry.warp(geometry.resize_cubic(face, size), back, _size(region))
     return patch.clip(0, 255)
-
-
-def blend(source: np.ndarray, patch: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """alpha * patch + (1 - alpha) * source, float32 (h, w, 3), for a region (h, w, 3) of the frame."""
-    return source + alpha[..., None] * (patch - source)
-
-
-def paste_face(
-    frame: np.ndarray, face: np.ndarray, matrix: np.ndarray, resolution: int, whole_box: bool = False
-) -> np.ndarray:
-    """A copy of the frame uint8 (h, w, 3) with the face (R, R, 3), 0..255, pasted in.
-
-    By default only the mouth mask's hole changes (paste_region); whole_box pastes the whole crop as published.
-    """
-    region, alpha = (paste_mask if whole_box else paste_region)(frame.shape, matrix, resolution)
-    result = frame.copy()
-    if alpha.size:
-        x0, y0, x1, y1 = region
-        patch = face_patch(face, matrix, resolution, region)
-        result[y0:y1, x0:x1] = np.rint(blend(frame[y0:y1, x0:x1], patch, alpha))
-    return result
 
 
 def rgb_to_yuv(rgb: np.ndarray, matrix: str, full_range: bool = False, depth: int = 8) -> np.ndarray:

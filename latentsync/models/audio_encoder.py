@@ -165,8 +165,3 @@ def window_tokens(
     """Tokens of n frames of video from `start_frame`: [n, 10 s, d]; at 25 fps the centre of frame i is row 2i."""
     centres = [timing.whisper_centre(frame, frames_per_s) for frame in range(start_frame, start_frame + n)]
     return tokens_at(features, np.array(centres))
-
-
-def frame_tokens(features: np.ndarray | Tensor, frame: int) -> np.ndarray | Tensor:
-    """Tokens of one frame at 25 fps: [10 s, d], 50 x 384 for Whisper tiny."""
-    return window_tokens(features, frame, 1)[0]

@@ -62,16 +62,6 @@ def ticks_in(length_s: float) -> int:
     return max(1, round(length_s * TICKS_PER_S))
 
 
-def tick_to_s(tick: int) -> float:
-    """Seconds from time zero."""
-    return tick / TICKS_PER_S
-
-
-def nearest_tick(time_s: float) -> int:
-    """The tick nearest to a time, ties to the earlier."""
-    return -((_US_PER_TICK - 2 * _microseconds(time_s)) // (2 * _US_PER_TICK))
-
-
 def pieces(start: int, stop: int, length: int) -> list[tuple[int, int]]:
     """Cut [start, stop) into pieces of `length`; the rest joins the last, which is thus shorter than twice `length`."""
     assert start < stop and length > 0, (start, stop, length)
@@ -108,18 +98,7 @@ def whisper_centre(frame: int, frames_per_s: float = TICKS_PER_S) -> int:
     return int(WHISPER_ROWS_PER_S * frame / frames_per_s)
 
 
-def whisper_rows(frame: int, frames_per_s: float = TICKS_PER_S) -> tuple[int, int]:
-    """Ten rows around a frame, half-open and not clamped: [c - 4, c + 6)."""
-    centre = whisper_centre(frame, frames_per_s)
-    return centre - WHISPER_ROWS_BEFORE, centre + WHISPER_ROWS_AFTER
-
-
 def whisper_row_indices(centres: np.ndarray, n_rows: int) -> np.ndarray:
     """Row indices around each centre row, clamped at both ends of the clip: int64 [n] -> int64 [n, 10]."""
     offsets = np.arange(-WHISPER_ROWS_BEFORE, WHISPER_ROWS_AFTER)
     return (np.asarray(centres, np.int64)[:, None] + offsets).clip(0, n_rows - 1)
-
-
-def whisper_row_count(n_samples: int) -> int:
-    """Whisper rows of a clip of so many samples."""
-    return n_samples // WHISPER_ROW_SAMPLES
