@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 import pytest
 from skimage import data
+from videos import write_two_sizes
 
 from latentsync.config import AlignFaces
 from latentsync.lipsync.paste import align_face
 from latentsync.media.read import frame_times, read_clip, read_frames
 from latentsync.media.write import VideoWriter
+from latentsync.models.faces import POINTS_68
 from latentsync.ops.geometry import apply, crop_size
 from latentsync.ops.timing import ticks_to_frames
 from latentsync.records import read_ledger, segment_id, source_id, write_ledger
@@ -172,6 +174,43 @@ def test_a_fault_in_the_middle_leaves_no_file(made, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="disk"):
         run(tmp_path, videos, tmp_path / "segment" / "00000.jsonl")
     assert [path.name for path in (tmp_path / "align_faces" / "media").iterdir() if "mp4" in path.name] == []
+
+
+def test_a_strobing_detector_keeps_few_encoders_open(made, tmp_path, monkeypatch):
+    """Each find is taken for another face; every encoder holds memory and a file, so it must close with its track."""
+    videos, root, _, _ = made
+
+    class Strobe:
+        count = most = 0
+
+        def reset(self):
+            pass
+
+        def detect(self, rgb):
+            self.count += 1
+            grid = np.stack(np.meshgrid(np.linspace(0, 60, 17), np.linspace(0, 72, 4)), -1).reshape(-1, 2)
+            places = [(60, 60), (300, 60)] if self.count // 2 % 2 else [(180, 150), (350, 150)]
+            Strobe.most = max(Strobe.most, len(list((tmp_path / "align_faces/media").glob("*.part*"))))
+            return [POINTS_68.face(grid + place) for place in places]
+
+    ledger = prepare(tmp_path, videos, ["leaves.mp4"])
+    [segment] = read_ledger(ledger)
+    long = segment | {"start_tick": 0, "end_tick": 30}
+    cfg = CFG.model_copy(update={"max_gap_ticks": 0})
+    rows = align_faces.align_segment(long, "k", cfg, Strobe(), videos / "leaves.mp4", tmp_path)
+    assert len(rows) == 1 and Strobe.most <= 2
+    assert len([path for path in (tmp_path / "align_faces/media").iterdir() if path.suffix == ".mp4"]) == 1
+
+
+def test_a_video_that_changes_its_size_is_followed_in_each(tmp_path):
+    def pictures(index, width, height):
+        return cv2.resize(heads(index), (width, height), interpolation=cv2.INTER_AREA)
+
+    path = write_two_sizes(tmp_path / "call.ts", 15, ((480, 260), (960, 520)), pictures)
+    rows = run(tmp_path / "run", tmp_path, prepare(tmp_path / "run", tmp_path, [path.name]))
+    assert [(row["start_tick"], row["end_tick"]) for row in rows] == [(0, 15), (15, 30)]
+    small, large = (row["face_px"] for row in rows)
+    assert large == pytest.approx(2 * small, rel=0.05)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from videos import write_video
+from videos import write_two_sizes, write_video
 
 from latentsync.config import DetectScenes
 from latentsync.media.read import frame_times
@@ -78,6 +78,14 @@ def test_key_frames_that_renew_the_grain_are_no_cuts(tmp_path):
 
     path = write_video(tmp_path / "x.mp4", 120, size=(320, 240), codec_options={"preset": "fast"}, pictures=pictures)
     assert cuts_of(path)[0] == []
+
+
+def test_a_picture_that_changes_its_size_is_no_cut_and_no_fault(tmp_path):
+    def pictures(index, width, height):
+        return head(index, width, height, *([STUDIO] * (index >= 60)))
+
+    cuts, _ = cuts_of(write_two_sizes(tmp_path / "call.ts", 40, (SIZE, (320, 240)), pictures))
+    assert cuts == [60]
 
 
 def test_the_step_adds_cuts_and_passes_faults_through(tmp_path):

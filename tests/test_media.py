@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from videos import clicks, number_of, numbered_picture, smooth_pictures, write_video
+from videos import clicks, number_of, numbered_picture, smooth_pictures, write_two_sizes, write_video
 
 from latentsync.media import probe, read, write
 from latentsync.ops.timing import ticks_to_frames
@@ -63,6 +63,22 @@ def test_frames_come_in_presentation_order_at_their_times_and_seeks_agree(folder
         some = dict(read.read_frames(path, np.array(wanted, int), threads=2))
         assert list(some) == sorted(set(wanted))
         assert all((some[index] == everything[index]).all() for index in some)
+
+
+def test_a_picture_that_changes_its_size_is_read_in_each_and_written_in_none(folder, tmp_path):
+    path = write_two_sizes(folder / "call.ts")
+    pictures = dict(read.read_frames(path))
+    assert [number_of(rgb) for rgb in pictures.values()] == list(range(40))
+    assert [rgb.shape[1] for rgb in pictures.values()] == [160] * 20 + [320] * 20
+    [(_, late)] = read.read_frames(path, np.array([30]))
+    assert (late == pictures[30]).all()
+    frames = [frame for _, frame in read.read_video_frames(path)]
+    with (
+        pytest.raises(Rejection, match="changes its size from 160 x 64 to 320 x 128; convert it"),
+        write.VideoWriter(tmp_path / "x.mp4", 25, 160, 64, like=frames[0]) as writer,
+    ):
+        for frame in frames:
+            writer.write_frame(frame)
 
 
 def test_asking_for_a_frame_that_is_not_there_says_how_many_there_are(folder):

@@ -104,6 +104,28 @@ def test_no_track_crosses_a_cut():
     assert detector.resets == [0, 15]
 
 
+def test_no_track_crosses_a_change_of_the_pictures_size():
+    pictures = (np.full((2, 2 if t < 15 else 4, 3), t, np.uint8) for t in range(40))
+    tracks = track_faces(pictures, Script({t: [face(100)] for t in range(40)}), 3)
+    assert sorted((t.start, t.stop) for t in tracks) == [(0, 15), (15, 40)]
+
+
+def test_a_find_that_cannot_be_aligned_is_not_found():
+    point = Face((50, 50, 150, 150), np.full((68, 2), 100, np.float32), np.full((3, 2), 100, np.float32), 0.0)
+    nowhere = Face((0, 0, 60, 60), np.full((68, 2), np.nan, np.float32), np.full((3, 2), np.nan, np.float32), 0.0)
+    [track] = follow({t: [point if t == 20 else nowhere if t == 25 else face(100)] for t in range(40)})
+    assert np.flatnonzero(~track.found).tolist() == [20, 25] and np.isfinite(track.anchors).all()
+    assert follow({t: [point, nowhere] for t in range(40)}) == []
+
+
+def test_the_end_of_each_track_is_told_once_and_accidents_beside_a_track_are_not_settled():
+    script = {t: [face(100)] + ([face(300 + 200 * (t // 4 % 2))] if t % 4 < 2 and t < 36 else []) for t in range(40)}
+    settled, ended = [], []
+    [track] = follow(script, max_gap=1, settled=lambda birth, *_: settled.append(birth), ended=ended.append)
+    assert set(settled) - {track.birth} <= {1}  # the first accident came before any track was long enough
+    assert sorted(ended) == list(range(10)) and len(settled) <= 42
+
+
 finds = st.lists(st.lists(st.booleans(), min_size=2, max_size=2), min_size=1, max_size=45)
 
 

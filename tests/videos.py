@@ -46,6 +46,31 @@ def smooth_pictures(n: int, width: int, height: int, seed: int = 0) -> list[np.n
     return [big[k : k + height].astype(np.uint8) for k in range(n)]
 
 
+def write_two_sizes(
+    path: Path,
+    n_frames: int = 20,
+    sizes: tuple[tuple[int, int], ...] = ((160, 64), (320, 128)),
+    pictures=numbered_picture,
+) -> Path:
+    """A transport stream, 25 fps, whose picture changes its size on the way: `n_frames` of each size."""
+    parts = []
+    for k, size in enumerate(sizes):
+        part = path.with_suffix(f".{k}.ts")
+        first = k * n_frames
+        write_video(  # without B-frames, whose delay would shift the first part against the second
+            part,
+            n_frames,
+            start_s=first / 25,
+            size=size,
+            b_frames=0,
+            pictures=lambda i, w, h, a=first: pictures(a + i, w, h),
+        )
+        parts.append(part.read_bytes())
+        part.unlink()
+    path.write_bytes(b"".join(parts))
+    return path
+
+
 def write_video(
     path: Path,
     n_frames: int = 50,

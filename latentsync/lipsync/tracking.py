@@ -20,6 +20,7 @@ MIN_FRAMES = 5  # a shorter track is an accident, unless there is no other
 MIN_IOU = 0.2
 MAX_STEP = 0.5  # a face that jumps by more than this share of its width is another face
 MAX_ZOOM = 1.6
+MIN_BROW_PX = 0.1  # between the brows; below, there is no alignment (healthy faces have 8 and more)
 
 # settled(birth, frame number, picture, anchors float64 [3, 2]); once for each frame of each track, in order.
 Settled = Callable[[int, int, np.ndarray, np.ndarray], None]
@@ -50,16 +51,18 @@ def track_faces(
     max_gap: int,
     settled: Settled | None = None,
     cuts: Collection[int] = (),
+    ended: Callable[[int], None] | None = None,
 ) -> list[Track]:
     """All faces of a video, the widest first.
 
     Args:
-        frames: pictures uint8 (h, w, 3), in order.
+        frames: pictures uint8 (h, w, 3), in order. Where their size changes, coordinates begin anew, as at a cut.
         detector: as opened; it is reset first, and at every cut.
         max_gap: longest run of frames in which a face may be missing and is interpolated; a longer one ends its track.
         settled: told each frame of each track once its anchors are final, while the picture is still at hand. Tracks
-            that turn out too short are told as well; the result says which birth numbers are left.
+            that turn out too short are told as well while there is no other; the result says which birth numbers stay.
         cuts: frames at which a new scene begins; no track crosses one.
+        ended: told the birth number of a track after the last of its frames, and of those never settled.
     """
     cuts = set(cuts)
     births: list[_Growing] = []
@@ -67,20 +70,29 @@ def track_faces(
     pictures: dict[int, np.ndarray] = {}
     detector.reset()
 
-    def settle(track: _Growing, ended: bool) -> None:
-        if settled is not None:
-            for index, anchors in track.settle(ended):
-                settled(track.birth, index, pictures[index], anchors)
+    lasting = False  # a track is long enough, so those that end too short are accidents
 
+    def settle(track: _Growing, last: bool) -> None:
+        nonlocal lasting
+        long_enough = track.last + 1 - track.start >= MIN_FRAMES
+        lasting = lasting or long_enough
+        if settled is not None and (long_enough or not lasting):
+            for index, anchors in track.settle(last):
+                settled(track.birth, index, pictures[index], anchors)
+        if last and ended is not None:
+            ended(track.birth)
+
+    shape = None
     for number, rgb in enumerate(frames):
-        if number in cuts:
+        if number in cuts or shape not in (None, rgb.shape):
             detector.reset()
             for track in alive:
-                settle(track, ended=True)
+                settle(track, last=True)
             alive = []
+        shape = rgb.shape
         if settled is not None:
             pictures[number] = rgb
-        faces = detector.detect(rgb)
+        faces = [face for face in detector.detect(rgb) if _usable(face)]
         taken = _match(alive, faces)
         for index, face in enumerate(faces):
             if index in taken:
@@ -89,13 +101,19 @@ def track_faces(
                 births.append(_Growing(len(births), number, face))
                 alive.append(births[-1])
         for track in alive:
-            settle(track, ended=number - track.last > max_gap)
+            settle(track, last=number - track.last > max_gap)
         alive = [track for track in alive if number - track.last <= max_gap]
         needed = min((track.next for track in alive), default=number + 1)
         pictures = {index: picture for index, picture in pictures.items() if index >= needed}
     for track in alive:
-        settle(track, ended=True)
+        settle(track, last=True)
     return _finished(births)
+
+
+def _usable(face: Face) -> bool:
+    """Whether the find can be aligned at all; a detector's slip counts as not found."""
+    left, right, _ = face.anchors
+    return bool(np.isfinite(face.landmarks).all() and np.hypot(*(right - left)) >= MIN_BROW_PX)
 
 
 def _finished(births: "list[_Growing]") -> list[Track]:

@@ -41,7 +41,7 @@ def read_frames(path: Path, indices: np.ndarray | None = None, threads: int = 1)
         threads: threads of the decoder; they do not change the pictures.
 
     Yields:
-        (index, uint8 [h, w, 3]).
+        (index, uint8 [h, w, 3]). Where a stream changes its size (calls, broadcasts), the pictures do, too.
     """
     for index, frame in read_video_frames(path, indices, threads):
         yield index, to_rgb(frame)
@@ -133,12 +133,13 @@ def _decode(packet: av.Packet, found: Timeline) -> list[av.VideoFrame]:
         raise Rejection("unreadable", f"decoding fails at {at_s:.2f} s: {error.strerror}") from error
 
 
-def to_rgb(frame: av.VideoFrame, width: int | None = None) -> np.ndarray:
+def to_rgb(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
     """A decoded frame as uint8 [h, w, 3], turned as its display matrix asks; `width` scales before turning.
 
     The frame's own colour matrix and range are used; an untagged frame is BT.601 limited, as in FFmpeg and OpenCV.
     """
-    height = None if width is None else max(1, round(frame.height * width / frame.width))
+    if width is not None and height is None:
+        height = max(1, round(frame.height * width / frame.width))
     scale = _EXACT if width is None else Interpolation.AREA
     rgb = frame.reformat(width=width, height=height, format="rgb24", interpolation=scale, threads=1).to_ndarray()
     turns, mirrored = orientation(display_matrix(frame))

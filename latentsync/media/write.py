@@ -14,7 +14,7 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from latentsync.media.probe import display_matrix, opened, orientation, timeline
-from latentsync.records import replacing
+from latentsync.records import Rejection, replacing
 
 _FINE = Fraction(1, 90_000)  # time base of files with frame times of their own
 _PREROLL_S = Fraction(1, 10)  # copied sound before time zero: decoders need a packet or two to warm up
@@ -147,7 +147,9 @@ class VideoWriter:
 
     def write_frame(self, frame: av.VideoFrame) -> None:
         """The next frame as it is: no conversion if its pixel format is `self.pix_fmt`. Its time is overwritten."""
-        assert (frame.width, frame.height) == (self.width, self.height), (frame.width, frame.height)
+        if (frame.width, frame.height) != (self.width, self.height):
+            sizes = f"{self.width} x {self.height} to {frame.width} x {frame.height}"
+            raise Rejection("unreadable", f"the picture changes its size from {sizes}; convert it to one size first")
         if frame.format.name != self.pix_fmt:
             frame = frame.reformat(
                 format=self.pix_fmt,

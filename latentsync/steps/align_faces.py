@@ -10,8 +10,8 @@ A segment becomes one row of kind clip for each face, the widest first (t0), wit
                  (source pixels), found bool [n], mouth_opening float32 [n] (NaN where not found)
 """
 
-from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video
             writers.write(birth, face, int(repeats[number]))
 
         frames = (picture for _, picture in read_frames(video, indices))
-        tracks = track_faces(frames, detector, max_gap, settled)
+        tracks = track_faces(frames, detector, max_gap, settled, ended=writers.close)
     if not tracks:
         writers.keep({})
         raise Rejection("no_face", f"no face was found in {len(indices)} frames")
@@ -110,27 +110,45 @@ def _write_geometry(path: Path, track: Track, repeats: np.ndarray, resolution: i
     return found
 
 
-class _CropWriters(ExitStack):
-    """A crop video for each face as it comes up; which of them stay, and by what names, is known at the end."""
+class _CropWriters:
+    """A crop video for each face as it comes up, closed when its track ends: an open one holds an encoder.
+
+    Which of them stay, and by what names, is known at the end.
+    """
 
     def __init__(self, media: Path, segment: str, cfg: AlignFaces):
-        super().__init__()
         self.media, self.segment, self.cfg = media, segment, cfg
-        self.writers: dict[int, VideoWriter] = {}
+        self.paths: dict[int, Path] = {}
+        self.open: dict[int, VideoWriter] = {}
+
+    def __enter__(self) -> "_CropWriters":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for writer in self.open.values():
+            writer.__exit__(*error)
+        if error[0] is not None:
+            for path in self.paths.values():
+                path.unlink(missing_ok=True)
 
     def write(self, birth: int, face: np.ndarray, times: int) -> None:
         """Append a face to the video of the birth number, once for each tick that shows it."""
-        if birth not in self.writers:
+        if birth not in self.paths:
             path, side = self.media / f".{self.segment}-{birth}.mp4", self.cfg.resolution
-            writer = VideoWriter(path, TICKS_PER_S, side, side, crf=self.cfg.crf)
-            self.writers[birth] = self.enter_context(writer)
+            self.open[birth] = VideoWriter(path, TICKS_PER_S, side, side, crf=self.cfg.crf).__enter__()
+            self.paths[birth] = path
         for _ in range(times):
-            self.writers[birth].write(face)
+            self.open[birth].write(face)
+
+    def close(self, birth: int) -> None:
+        """Finish the video of a face of which no more will come, if there is one."""
+        if birth in self.open:
+            self.open.pop(birth).__exit__(None, None, None)
 
     def keep(self, names: dict[int, Path]) -> None:
         """Once the files are closed: give those of these births their names and delete the others."""
-        for birth, writer in self.writers.items():
+        for birth, path in self.paths.items():
             if birth in names:
-                writer.path.replace(names[birth])
+                path.replace(names[birth])
             else:
-                writer.path.unlink()
+                path.unlink()

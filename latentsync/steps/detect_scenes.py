@@ -34,11 +34,17 @@ def run(cfg: DetectScenes, inputs: dict[str, list[Path]], outputs: dict[str, Pat
 
 
 def small_pictures(source: Path, ticks: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
-    """(first tick that shows it, small RGB picture) of every frame that some tick shows."""
+    """(first tick that shows it, small RGB picture) of every frame that some tick shows; all of the size of the first.
+
+    The detector compares pixels, and a call or a broadcast may change its size on the way.
+    """
     frames, first_ticks = np.unique(ticks, return_index=True)
     tick_of = dict(zip(frames.tolist(), first_ticks.tolist(), strict=True))
+    size = None
     for index, frame in read_video_frames(source, frames):
-        yield tick_of[index], to_rgb(frame, width=min(_WIDTH_PX, frame.width))
+        width = min(_WIDTH_PX, frame.width)
+        size = size or (width, max(1, round(frame.height * width / frame.width)))
+        yield tick_of[index], to_rgb(frame, *size)
 
 
 def find_cuts(pictures: Iterable[tuple[int, np.ndarray]], cfg: DetectScenes) -> list[int]:
