@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import toys
+from accelerate.state import AcceleratorState
 
 from latentsync import records
 from latentsync.config import SyncNetEncoder, TrainSyncnet
@@ -138,6 +139,19 @@ def test_augmentation_is_off_by_default_and_stays_in_range(clips):
     assert changed.shape == visual.shape and changed.min() >= -1 and changed.max() <= 1
     assert not np.array_equal(changed, visual)
     assert not np.array_equal(changed, train_syncnet.jittered(visual, rng(1), strong))
+
+
+@pytest.fixture(params=[pytest.param("fp16", marks=pytest.mark.needs_cuda), "bf16"])
+def half(request):
+    """A mixed precision; accelerate takes only one in the life of a process unless its state is reset."""
+    AcceleratorState._reset_state()
+    yield {"mixed_precision": request.param}
+    AcceleratorState._reset_state()
+
+
+def test_half_precision_trains(folder, half):
+    rows = list(csv.DictReader(run(folder, CFG.model_copy(update=half), half["mixed_precision"])["curve"].open()))
+    assert all(0.3 < float(row[name]) < 3 for row in rows for name in ("sync", "val_sync"))
 
 
 def test_the_best_threshold():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import toys
+from accelerate.state import AcceleratorState
 
 from latentsync import records
 from latentsync.config import (
@@ -82,6 +83,14 @@ def stage2(folder, stage1):
     return run(folder, STAGE2, "stage2")
 
 
+@pytest.fixture(params=[pytest.param("fp16", marks=pytest.mark.needs_cuda), "bf16"])
+def half(request):
+    """A mixed precision; accelerate takes only one in the life of a process unless its state is reset."""
+    AcceleratorState._reset_state()
+    yield {"mixed_precision": request.param}
+    AcceleratorState._reset_state()
+
+
 def data_of(folder, cfg, step="train_unet_stage2"):
     rows = records.read_ledger(folder / "extract_features/00000.jsonl")
     return train_unet.read_data(cfg, step, rows, folder, folder / "vae.safetensors")
@@ -155,6 +164,15 @@ def test_stage_2_logs_four_losses_and_their_gradients(stage2):
             assert float(row[f"grad_{name}"]) > 0, f"{name} must pull at the U-Net's output"
         total = sum(float(row[name]) * weight for name, weight in LossWeights().model_dump().items())
         assert float(row["loss"]) == pytest.approx(total, rel=1e-3)
+
+
+def test_half_precision_trains_with_every_loss(folder, stage1, half):
+    name = half["mixed_precision"]
+    rows = curve(run(folder, STAGE1.model_copy(update=half), f"stage1 {name}"))
+    assert float(rows[0]["recon"]) == pytest.approx(1, abs=0.1)
+    for row in curve(run(folder, STAGE2.model_copy(update=half), f"stage2 {name}")):
+        for loss in ("recon", "sync", "lpips", "trepa"):
+            assert 0 < float(row[loss]) < 100 and 0 < float(row[f"grad_{loss}"]) < 100
 
 
 def test_stage_2_trains_only_what_it_says(stage1, stage2):
