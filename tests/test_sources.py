@@ -110,6 +110,39 @@ def test_each_job_leases_another_gpu(monkeypatch, tmp_path):
     assert gpu_lease.lease(devices=0) is None and "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
+def test_a_lock_is_anybodys_whatever_the_umask(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu_lease.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    old = os.umask(0o077)
+    try:
+        gpu_lease.lease(devices=1).close()
+    finally:
+        os.umask(old)
+    [lock] = tmp_path.iterdir()
+    assert lock.stat().st_mode & 0o777 == 0o444  # nobody can write it, and flock asks for no more than reading
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    gpu_lease.lease(devices=1).close()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+    def denied(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(gpu_lease, "_shared", denied)
+    with pytest.raises(ValueError, match="latentsync-gpu-0.lock was made by another user"):
+        gpu_lease.lease(devices=1)
+
+
+def test_the_backend_decides_whether_a_step_wants_a_gpu():
+    published, embedded = (
+        validate({key: {"backend": name} for key, name in zip(("align_faces", "score_sync"), names, strict=True)})
+        for names in (("face_alignment", "syncnet_v2"), ("mediapipe", "envelope"))
+    )
+    for step in ("align_faces", "score_sync"):
+        assert gpu_lease.wanted(step, getattr(published, step)) and not gpu_lease.wanted(step, getattr(embedded, step))
+    assert not gpu_lease.wanted("score_quality", published.score_quality)
+    assert gpu_lease.wanted("train_vae", published.train_vae)
+
+
 def test_speakers_file_must_exist():
     from latentsync.preparation import prepare
 

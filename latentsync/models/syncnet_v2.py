@@ -101,16 +101,19 @@ def load(path: Path) -> SyncNetV2:
 def embed(net: SyncNetV2, frames: np.ndarray, mfcc: np.ndarray, windows: int) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings (windows, 1024) of picture and sound, window v being frames v..v+4 and MFCC columns 4v..4v+19.
 
-    `frames` is uint8 (f, 224, 224, 3) in BGR order as the published net expects, `mfcc` (13, t).
+    `frames` is uint8 (f, 224, 224, 3) in BGR order as the published net expects, `mfcc` (13, t). On a GPU without TF32,
+    whose ten bits would show in a score.
     """
     assert frames.shape[1:] == (SIDE_PX, SIDE_PX, 3) and len(frames) >= windows + FRAMES - 1, frames.shape
     assert mfcc.shape[1] >= (windows - 1) * COLUMNS_PER_FRAME + COLUMNS, mfcc.shape
     sound = torch.from_numpy(np.ascontiguousarray(mfcc)).float().unfold(1, COLUMNS, COLUMNS_PER_FRAME)
     sound = sound[:, :windows].transpose(0, 1).unsqueeze(1)
+    device = next(net.parameters()).device
     lips, sounds = [], []
-    for start in range(0, windows, CHUNK_WINDOWS):
-        stop = min(start + CHUNK_WINDOWS, windows)
-        chunk = torch.from_numpy(frames[start : stop + FRAMES - 1]).permute(3, 0, 1, 2).unsqueeze(0).float()
-        lips.append(net.embed_lips(chunk))
-        sounds.append(net.embed_audio(sound[start:stop]))
-    return torch.cat(lips).numpy(), torch.cat(sounds).numpy()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for start in range(0, windows, CHUNK_WINDOWS):
+            stop = min(start + CHUNK_WINDOWS, windows)
+            chunk = torch.from_numpy(frames[start : stop + FRAMES - 1]).to(device).permute(3, 0, 1, 2).unsqueeze(0)
+            lips.append(net.embed_lips(chunk.float()))
+            sounds.append(net.embed_audio(sound[start:stop].to(device)))
+    return torch.cat(lips).cpu().numpy(), torch.cat(sounds).cpu().numpy()

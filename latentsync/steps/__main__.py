@@ -16,11 +16,10 @@ from latentsync import gpu_lease
 from latentsync.config import SECTIONS
 
 MODULES = {"train_unet_stage1": "train_unet", "train_unet_stage2": "train_unet"}  # two rules, one module
-GPU_STEPS = {*MODULES, "extract_features", "train_vae", "train_syncnet", "generate", "enhance"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, call the step's `run(cfg, inputs, outputs, sources)`, and turn a ValueError into a sentence."""
+    """Parse, call the step's `run(cfg, inputs, outputs, sources)`, and turn user and machine errors into a sentence."""
     parser = argparse.ArgumentParser(prog="python -m latentsync.steps", description=__doc__)
     parser.add_argument("step", choices=SECTIONS)
     parser.add_argument("--config", required=True, help="the step's section as JSON; {} means the published values")
@@ -38,13 +37,15 @@ def main(argv: list[str] | None = None) -> int:
     threads = str(getattr(cfg, "torch_threads", 1))
     os.environ.update({name: threads for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
     os.environ.setdefault("GOMP_SPINCOUNT", "300000")  # about a millisecond: see docs/decisions.md
-    device = gpu_lease.lease() if args.step in GPU_STEPS else None  # held, as an open file, to the end of the process
-    module = importlib.import_module(f"latentsync.steps.{MODULES.get(args.step, args.step)}")
+    device = None
     inputs = {name: [Path(path) for path in paths] for name, *paths in args.input}
     outputs = {name: Path(path) for name, path in args.output}
     try:
+        if gpu_lease.wanted(args.step, cfg):
+            device = gpu_lease.lease()  # before CUDA is looked at; held, as an open file, to the end of the process
+        module = importlib.import_module(f"latentsync.steps.{MODULES.get(args.step, args.step)}")
         module.run(cfg, inputs, outputs, args.sources)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"{args.step}: {' '.join([str(error), *getattr(error, '__notes__', [])])}", file=sys.stderr)
         return 1
     finally:

@@ -68,11 +68,12 @@ def _open_syncnet(cfg: ScoreSync, root: Path) -> Measure:
     path = registry.find("syncnet_v2", cfg.weights, "score_sync.backend: syncnet_v2")
 
     import cv2
+    import torch
 
     from latentsync.models import syncnet_v2
     from latentsync.ops.mfcc import mfcc
 
-    net = syncnet_v2.load(path)
+    net = syncnet_v2.load(path).to("cuda" if torch.cuda.is_available() else "cpu")
     side = (syncnet_v2.SIDE_PX, syncnet_v2.SIDE_PX)
 
     def measure(row: records.Row) -> np.ndarray:

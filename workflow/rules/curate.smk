@@ -126,6 +126,8 @@ rule align_faces:
         f"{RUN}/benchmarks/align_faces/{{shard}}.tsv"
     conda:
         "../../envs/curate.yaml"
+    resources:
+        gpu=GPU if gpu_lease.wanted("align_faces", CFG.align_faces) else 0,
     params:
         config=SECTIONS["align_faces"],
         version=VERSIONS["align_faces"],
@@ -148,6 +150,8 @@ rule score_sync:
         f"{RUN}/benchmarks/score_sync/{{shard}}.tsv"
     conda:
         "../../envs/curate.yaml"
+    resources:
+        gpu=GPU if gpu_lease.wanted("score_sync", CFG.score_sync) else 0,
     params:
         config=SECTIONS["score_sync"],
         version=VERSIONS["score_sync"],
