@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-import cv2
+import av
 import numpy as np
 
+from latentsync.config import DetectScenes
 from latentsync.lipsync.tracking import Track, track_faces
-from latentsync.media.read import frame_times, read_frames
+from latentsync.media.read import frame_times, read_video_frames, to_rgb
+from latentsync.media.scenes import LATE, CutFinder
 from latentsync.models.faces import Detector
 
 NO_FACE, OTHER_FACE = -1, -2
@@ -18,26 +20,17 @@ PASSED_THROUGH = {NO_FACE: "no_face", OTHER_FACE: "other_face"}  # why a frame w
 BACKEND_OF_POINTS = {478: "mediapipe", 68: "face_alignment"}  # a face is known by how many landmarks it has
 MAX_GAP_S = 0.2  # longest time without the face that is interpolated, as align_faces.max_gap_ticks is by default
 
-_CUT_THRESHOLD, _MIN_SCENE_FRAMES = 2.0, 15  # PySceneDetect's adaptive detector, as published
-_LOOKAHEAD = 4  # frames by which that detector may learn of a cut late (it compares with two frames on each side)
-_WIDTH_PX = 256
 
-
-def scenes(frames: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of the scene, picture) for every picture uint8 (h, w, 3), a few frames late."""
-    from scenedetect import AdaptiveDetector, FrameTimecode
-
-    detector = AdaptiveDetector(adaptive_threshold=_CUT_THRESHOLD, min_scene_len=_MIN_SCENE_FRAMES)
+def scenes(frames: Iterable[av.VideoFrame]) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the scene, picture uint8 (h, w, 3) as displayed) for every frame, a few frames late."""
+    finder = CutFinder(DetectScenes())  # one video on the command line has no section, and a run shall not differ
     waiting: deque[tuple[int, np.ndarray]] = deque()
     cuts: set[int] = set()
     scene = 0
-    for number, rgb in enumerate(frames):
-        width = min(_WIDTH_PX, rgb.shape[1])
-        size = width, max(1, round(rgb.shape[0] * width / rgb.shape[1]))
-        small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)[..., ::-1]
-        cuts |= {cut.frame_num for cut in detector.process_frame(FrameTimecode(number, fps=25.0), small)}
-        waiting.append((number, rgb))
-        if len(waiting) > _LOOKAHEAD:
+    for number, frame in enumerate(frames):
+        cuts.update(finder.see(number, frame))
+        waiting.append((number, to_rgb(frame)))
+        if len(waiting) > LATE:
             oldest, picture = waiting.popleft()
             scene += oldest in cuts
             yield scene, picture
@@ -55,9 +48,9 @@ def track_video(video: Path, detector: Detector, max_s: float | None = None) -> 
     max_gap = round(MAX_GAP_S * len(times_s) / end_s)
     if max_s is not None:
         times_s = times_s[times_s < max_s]
-    pictures = (rgb for _, rgb in read_frames(video, np.arange(len(times_s))))
+    frames = (frame for _, frame in read_video_frames(video, np.arange(len(times_s))))
     tracks, start = [], 0
-    for _, scene in groupby(scenes(pictures), key=lambda pair: pair[0]):
+    for _, scene in groupby(scenes(frames), key=lambda pair: pair[0]):
         counted = _Counted(rgb for _, rgb in scene)
         for track in track_faces(counted, detector, max_gap):
             tracks.append(dataclasses.replace(track, start=track.start + start, stop=track.stop + start))
