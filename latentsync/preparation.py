@@ -18,14 +18,18 @@ def prepare(values: dict[str, Any], main_process: bool) -> config.Config:
         ValueError: one sentence; the Snakefile turns it into a WorkflowError, before any job starts.
     """
     cfg = config.validate(values)
-    if cfg.select_clips.speakers is not None and not Path(cfg.select_clips.speakers).is_file():
-        raise ValueError(f"select_clips.speakers is {cfg.select_clips.speakers!r}, which is not a file.")
+    if cfg.select_clips.speakers is not None:
+        if not Path(cfg.select_clips.speakers).is_file():
+            raise ValueError(f"select_clips.speakers is {cfg.select_clips.speakers!r}, which is not a file.")
+        sources.read_speakers([Path(cfg.select_clips.speakers)])
     registry.check(cfg)
     if main_process and cfg.input_dir is not None:
+        sources.refuse_results(Path(cfg.input_dir), Path("results"))
         videos, others = sources.write_sources(Path(cfg.input_dir), Path("results", cfg.run, "sources"), cfg.shards)
         if others:
             names = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
-            print(f"{cfg.input_dir}: {videos} videos; {len(others)} files passed over, not videos by name: {names}")
+            said = f"{cfg.input_dir}: {videos} videos; {len(others)} files passed over, not videos by name: {names}"
+            print(said.encode("utf-8", "backslashreplace").decode())  # names need not be UTF-8
     if main_process:
         _write_configuration(cfg)
     return cfg

@@ -1,11 +1,16 @@
-"""What lies in the input folder: one row per video, one ledger per shard, rewritten only when its content changes.
+"""What lies in the input folder: one row per video, one ledger per shard, rewritten only when its content changes; and
+who speaks in which video, where a table says so.
 
 The Snakefile calls `write_sources` while it is parsed (main process only), so that adding a video touches one shard.
 Files are listed by name and stat alone; nothing is opened, nothing is ever changed.
 """
 
 import argparse
+import csv
+import io
 import os
+import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from latentsync import records
@@ -19,17 +24,24 @@ def scan(folder: Path) -> tuple[list[records.Row], list[str]]:
     Hidden files and folders (a leading dot) are passed over. Suffixes are compared in lower case.
 
     Raises:
-        ValueError: the folder is missing, not a folder, or holds no video.
+        ValueError: the folder is missing, not a folder, holds no video, or two whose names differ in encoding alone.
     """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise ValueError(f"input_dir {str(folder)!r} {what}; give the folder that holds your videos.")
     rows, others = [], []
-    for path, size, mtime_ns in sorted(_walk(folder, "")):
+    path_of: dict[str, str] = {}
+    for path, size, mtime_ns in sorted(_walk(folder)):
         if Path(path).suffix.lower() not in VIDEO_SUFFIXES:
             others.append(path)
             continue
         identity = records.source_id(path)
+        if identity in path_of:
+            raise ValueError(
+                f"{path_of[identity]!a} and {path!a} in input_dir are one name to most systems (an accent is encoded "
+                "in two ways); rename one of them."
+            )
+        path_of[identity] = path
         row = {
             "id": identity,
             "kind": "source",
@@ -45,17 +57,69 @@ def scan(folder: Path) -> tuple[list[records.Row], list[str]]:
     return rows, others
 
 
-def _walk(folder: Path, prefix: str):
-    """Yield (relative POSIX path, size, mtime_ns); scandir spares a second stat of 100,000 files."""
-    with os.scandir(folder) as entries:
+def _walk(folder: Path) -> Iterator[tuple[str, int, int]]:
+    """(relative POSIX path, size, mtime_ns) of every file; scandir spares a second stat of 100,000 files.
+
+    Links to folders are followed after all real folders, in the order of their paths, and no folder is entered twice:
+    rings end, and a file that can be reached on two ways always has the same path, the real one.
+    """
+    links, seen = [(folder, "")], set()
+
+    def inside(folder: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
+        stat = folder.stat()
+        if (stat.st_dev, stat.st_ino) in seen:
+            return
+        seen.add((stat.st_dev, stat.st_ino))
+        with os.scandir(folder) as found:
+            entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
         for entry in entries:
-            if entry.name.startswith("."):
-                continue
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
+                yield from inside(Path(entry.path), f"{prefix}{entry.name}/")
+            elif entry.is_dir():
+                links.append((Path(entry.path), f"{prefix}{entry.name}/"))
             elif entry.is_file():
                 stat = entry.stat()
                 yield f"{prefix}{entry.name}", stat.st_size, stat.st_mtime_ns
+
+    for link in links:  # grows meanwhile
+        yield from inside(*link)
+
+
+def refuse_results(folder: Path, results: Path) -> None:
+    """An input folder around or inside the results would make our own crops and outputs sources of the next call.
+
+    Raises:
+        ValueError: one lies in the other.
+    """
+    here, ours = folder.resolve(), results.resolve()
+    if ours.is_relative_to(here) or here.is_relative_to(ours):
+        raise ValueError(
+            f"input_dir {str(folder)!r} and the results in {str(ours)!r} lie in each other; give a folder that holds "
+            "your videos alone."
+        )
+
+
+def read_speakers(paths: Iterable[Path]) -> dict[str, str]:
+    """Path (NFC, relative to the input folder) -> speaker, from at most one CSV with the columns path and speaker.
+
+    Raises:
+        ValueError: the file is not UTF-8 (with or without the mark that Excel writes), or has other columns.
+    """
+    speakers = {}
+    for path in paths:
+        data = Path(path).read_bytes()
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data[: error.start].count(b"\n") + 1
+            raise ValueError(f"{path} line {line} is not UTF-8; save it as UTF-8 (Excel: CSV UTF-8).") from None
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        if not {"path", "speaker"} <= set(reader.fieldnames or []):
+            raise ValueError(f"{path} has the columns {reader.fieldnames}; it needs path and speaker.")
+        for row in reader:
+            if row["speaker"]:
+                speakers[unicodedata.normalize("NFC", row["path"])] = row["speaker"]
+    return speakers
 
 
 def write_sources(folder: Path, ledgers: Path, shards: int) -> tuple[int, list[str]]:
@@ -65,15 +129,16 @@ def write_sources(folder: Path, ledgers: Path, shards: int) -> tuple[int, list[s
         ValueError: the run was begun with another number of shards, or `scan` finds nothing.
     """
     rows, others = scan(folder)
-    before = len(list(ledgers.glob("[0-9]*.jsonl")))
-    if before not in (0, shards):
+    # The last ledger is written first, so that a call that was killed on the way leaves the right number.
+    before = max((int(path.stem) + 1 for path in ledgers.glob("[0-9]*.jsonl")), default=shards)
+    if before != shards:
         raise ValueError(
             f"shards is {shards}, but this run was begun with {before}; keep shards: {before} or choose another run."
         )
     members: dict[str, list[records.Row]] = {f"{number:05d}": [] for number in range(shards)}
     for row in rows:
         members[records.shard_of(row["id"], shards)].append(row)
-    for shard, content in members.items():
+    for shard, content in reversed(members.items()):
         text = "".join(records.dumps(row) + "\n" for row in sorted(content, key=lambda row: row["id"]))
         path = ledgers / f"{shard}.jsonl"
         if not path.exists() or path.read_text(encoding="utf-8") != text:

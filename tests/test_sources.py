@@ -41,6 +41,76 @@ def test_only_the_shard_of_a_new_video_is_rewritten(tmp_path):
     assert len(records.read_ledgers(ledgers.iterdir())) == 21
 
 
+def test_links_to_folders_are_followed_once_and_real_paths_win(tmp_path):
+    videos(tmp_path / "in", "b/x.mp4")
+    videos(tmp_path / "drive", "y.mp4", "deep/z.mp4")
+    for link, target in {"a": "in/b", "c": "drive", "e": "drive/deep", "up": "in", "d": "drive"}.items():
+        (tmp_path / "in" / link).symlink_to(tmp_path / target)
+    (tmp_path / "drive/ring").symlink_to(tmp_path / "drive")
+    (tmp_path / "in/broken").symlink_to(tmp_path / "nowhere")
+    rows, _ = sources.scan(tmp_path / "in")
+    assert [row["path"] for row in rows] == ["b/x.mp4", "c/deep/z.mp4", "c/y.mp4"]
+
+
+def test_two_encodings_of_a_name_are_refused_by_name(tmp_path):
+    videos(tmp_path, "caf\u00e9.mp4", "cafe\u0301.mp4")
+    with pytest.raises(ValueError, match=r"'cafe\\u0301.mp4' and 'caf\\xe9.mp4' in input_dir are one name"):
+        sources.scan(tmp_path)
+
+
+@pytest.mark.parametrize("folder", [".", "results", "results/demo/align_faces/media", "results/../results/x"])
+def test_our_own_results_are_no_input(tmp_path, monkeypatch, folder):
+    from latentsync.preparation import prepare
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "check", lambda cfg: None)
+    videos(tmp_path / "results", "demo/align_faces/media/x.mp4", "x/y.mp4")
+    videos(tmp_path, "results-of-others/a.mp4")
+    with pytest.raises(ValueError, match="lie in each other; give a folder that holds your videos alone"):
+        prepare({"input_dir": folder}, main_process=True)
+    assert prepare({"input_dir": "results-of-others"}, main_process=True)
+
+
+def test_a_scan_that_was_killed_is_taken_up_again(tmp_path, monkeypatch):
+    videos(tmp_path / "in", *(f"{number}.mp4" for number in range(9)))
+    write, written = records.write_text, []
+
+    def killed(path, text):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, text)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(records, "write_text", killed)
+        sources.write_sources(tmp_path / "in", tmp_path / "ledgers", 5)
+    with pytest.raises(ValueError, match="shards is 4, but this run was begun with 5"):
+        sources.write_sources(tmp_path / "in", tmp_path / "ledgers", 4)
+    sources.write_sources(tmp_path / "in", tmp_path / "ledgers", 5)
+    assert len(records.read_ledgers((tmp_path / "ledgers").iterdir())) == 9
+
+
+def test_names_that_are_not_utf_8_can_be_told(tmp_path, monkeypatch, capsys):
+    from latentsync.preparation import prepare
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "check", lambda cfg: None)
+    videos(tmp_path / "in", "a.mp4", os.fsdecode(b"b\xff.txt"))
+    prepare({"input_dir": "in"}, main_process=True)
+    assert "1 files passed over, not videos by name: b\\udcff.txt" in capsys.readouterr().out
+
+
+def test_a_speaker_table_is_read_as_excel_writes_it_and_refused_in_another_encoding(tmp_path):
+    from latentsync.preparation import prepare
+
+    table = tmp_path / "speakers.csv"
+    table.write_bytes("path,speaker\r\na.mp4,Zo\u00eb\r\n".encode("utf-8-sig"))
+    assert sources.read_speakers([table]) == {"a.mp4": "Zo\u00eb"}
+    table.write_bytes("path,speaker\na.mp4,Ann\nb.mp4,Zo\u00eb\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="speakers.csv line 3 is not UTF-8; save it as UTF-8"):
+        prepare({"select_clips": {"speakers": str(table)}}, main_process=False)
+
+
 def test_refusals_are_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         sources.scan(tmp_path / "nowhere")

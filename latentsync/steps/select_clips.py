@@ -11,7 +11,6 @@ test_share are what they were; deleting it deals all groups anew. Nothing else o
 import csv
 import io
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +20,7 @@ from latentsync.config import SelectClips
 from latentsync.ops import selection
 from latentsync.ops.funnel import summary
 from latentsync.records import Row
+from latentsync.sources import read_speakers
 
 REJECTED_COLUMNS = (
     "id kind source_id path reason detail start_tick end_tick duration_s face_px face_share n_faces quality "
@@ -97,20 +97,6 @@ def judge_all(rows: Iterable[Row], cfg: SelectClips) -> tuple[list[Row], list[Ro
         else:
             selected.append(dict(row))
     return selected, rejected
-
-
-def read_speakers(paths: list[Path]) -> dict[str, str]:
-    """Path (NFC, relative to the input folder) -> speaker, from at most one CSV with the columns path and speaker."""
-    speakers = {}
-    for path in paths:
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            if not {"path", "speaker"} <= set(reader.fieldnames or []):
-                raise ValueError(f"{path} has the columns {reader.fieldnames}; it needs path and speaker.")
-            for row in reader:
-                if row["speaker"]:
-                    speakers[unicodedata.normalize("NFC", row["path"])] = row["speaker"]
-    return speakers
 
 
 def _assign(groups: set[tuple[str, ...]], path: Path, cfg: SelectClips) -> dict[tuple[str, ...], str]:
