@@ -109,7 +109,12 @@ def assert_same_outside(before, after, matrix, tolerance: int = 0) -> int:
 
 def test_only_the_mouth_region_changes(source, tracks, models, tmp_path):
     report = lip_sync(
-        source, Sound(speech(1.2), np.zeros(0, np.float32)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), tracks
+        source,
+        Sound(speech(1.2), np.zeros((1, 0), np.float32)),
+        tmp_path / "out.mp4",
+        models,
+        Generate(**LOSSLESS),
+        tracks,
     )
     assert report["n_frames"] == report["n_generated"] == 30 and report["passed_through"] == {}
     before, after = decoded(source), decoded(tmp_path / "out.mp4")
@@ -238,7 +243,7 @@ def test_native_rgb_turned_by_to_displayed_is_what_is_shown(rotation, tmp_path):
 def test_the_picture_runs_to_and_fro_until_the_sound_ends(source, tracks, models, tmp_path):
     sound = speech(2.0)
     cfg = Generate(**(LOSSLESS | {"length": "audio"}))
-    report = lip_sync(source, Sound(sound, sound), tmp_path / "out.mp4", models, cfg, tracks)
+    report = lip_sync(source, Sound(sound, sound[None]), tmp_path / "out.mp4", models, cfg, tracks)
     assert report["order"].tolist() == [*range(30), *range(29, 9, -1)]
     before, after = decoded(source), decoded(tmp_path / "out.mp4")
     assert len(after) == 50

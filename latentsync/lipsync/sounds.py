@@ -7,7 +7,7 @@ import numpy as np
 
 from latentsync.lipsync.video import Sound
 from latentsync.media.probe import opened
-from latentsync.media.read import read_audio
+from latentsync.media.read import AVERAGED, read_channels
 from latentsync.ops.timing import SAMPLE_RATE_HZ
 from latentsync.records import Rejection
 
@@ -21,6 +21,7 @@ def sound_of(path: Path, own: bool = False, heard: np.ndarray | None = None) -> 
     Args:
         path: the file.
         own: it is the very video whose mouth is redrawn, so its packets are copied where an mp4 can hold them.
+            Otherwise it is written anew, in stereo where it has more than one channel.
         heard: 16 kHz mono, where it is at hand already.
 
     Raises:
@@ -32,18 +33,20 @@ def sound_of(path: Path, own: bool = False, heard: np.ndarray | None = None) -> 
             raise Rejection("no_audio", f"{path.name} has no sound")
         codec = container.streams.audio[0].codec_context
         name, rate_hz = codec.codec.canonical_name, codec.sample_rate  # the decoder of mp3 is called mp3float
-    read = read_audio if pictures else _read_sound_file
-    heard = read(path, SAMPLE_RATE_HZ) if heard is None else heard
+        layout = "stereo" if codec.channels > 1 else "mono"
+    read = read_channels if pictures else _read_sound_file
+    heard = read(path, SAMPLE_RATE_HZ, "mono")[0] if heard is None else heard
     if own and name in COPYABLE:
         return Sound(heard, copied_from=path)
     rate_hz = rate_hz if rate_hz in AAC_RATES_HZ else 48_000
-    return Sound(heard, read(path, rate_hz), rate_hz)
+    return Sound(heard, read(path, rate_hz, layout), rate_hz)
 
 
-def _read_sound_file(path: Path, sample_rate_hz: int) -> np.ndarray:
-    resampler = av.AudioResampler("flt", "mono", sample_rate_hz)
+def _read_sound_file(path: Path, sample_rate_hz: int, layout: str) -> np.ndarray:
+    resampler = av.AudioResampler("fltp", layout, sample_rate_hz, options=AVERAGED)
     with opened(path) as container:
         frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
         frames += [part for part in resampler.resample(None) if part is not None]
-        parts = [frame.to_ndarray()[0].copy() for frame in frames]
-    return np.concatenate(parts or [np.zeros(0, np.float32)]).clip(-1, 1)
+        parts = [frame.to_ndarray().copy() for frame in frames]
+    nothing = np.zeros((av.AudioLayout(layout).nb_channels, 0), np.float32)
+    return np.concatenate(parts or [nothing], axis=1).clip(-1, 1)

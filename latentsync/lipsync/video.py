@@ -24,7 +24,7 @@ class Sound:
     heard_by_model: np.ndarray
     """float32 [n], 16 kHz mono, from time zero."""
     written: np.ndarray | None = None
-    """float32 [n], mono at `rate_hz`, written as AAC; None: `copied_from`'s packets."""
+    """float32 [c, n], mono or stereo at `rate_hz`, written as AAC; None: `copied_from`'s packets."""
     rate_hz: int = SAMPLE_RATE_HZ
     copied_from: Path | None = None
 
@@ -76,6 +76,7 @@ def open_writer(
         clock["copy_audio_from"] = sound.copied_from
     elif sound is not None and sound.written is not None:
         samples = round(end_s * sound.rate_hz)
-        written = sound.written[:samples]
-        clock |= {"audio": np.pad(written, (0, samples - len(written))), "audio_rate_hz": sound.rate_hz}
+        written = sound.written[:, :samples]
+        written = np.pad(written, ((0, 0), (0, samples - written.shape[1])))
+        clock |= {"audio": written, "audio_rate_hz": sound.rate_hz}
     return VideoWriter(out, rate, like.width, like.height, crf=crf, like=like, sample_aspect=aspect, **clock)

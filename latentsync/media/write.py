@@ -42,7 +42,8 @@ class VideoWriter:
         fps: constant frame rate, exact; with `frame_times` only a hint to the rate control.
         width, height: of the frames given. 4:2:0 needs even sides, so odd ones are written as yuv444p, never cropped.
         crf: x264 quality. `preset`: x264 preset. `keyint`: longest distance of key frames.
-        audio: float32 [n], mono, from time zero, written as AAC of `audio_bitrate` bits per second.
+        audio: float32 [n], mono, or [c, n], mono or stereo, from time zero, written as AAC of `audio_bitrate` bits per
+            second.
         copy_audio_from: a video whose sound is copied packet by packet, on the same time zero; instead of `audio`.
         frame_times: seconds [n] of every frame from time zero, for variable rates; the times must increase.
         end_s: end of the last frame where `frame_times` is given; default: as long as the frame before.
@@ -224,13 +225,16 @@ def _encoded_sound(
     container: av.container.OutputContainer, samples: np.ndarray, rate_hz: int, bitrate: int
 ) -> list[av.Packet]:
     """A new AAC stream and all its packets; streams must not be added to the container after this."""
-    stream = container.add_stream("aac", rate=rate_hz, layout="mono")
-    stream.codec_context.bit_rate = min(bitrate, 6 * rate_hz)  # AAC's limit is 6144 bits for 1024 samples
+    samples = np.atleast_2d(samples)
+    layout = ("mono", "stereo")[len(samples) - 1]
+    stream = container.add_stream("aac", rate=rate_hz, layout=layout)
+    # AAC's limit is 6144 bits for 1024 samples of a channel
+    stream.codec_context.bit_rate = min(bitrate, 6 * rate_hz * len(samples))
     container.start_encoding()
     packets = []
-    for start in range(0, len(samples), _AAC_FRAME):
-        part = np.ascontiguousarray(samples[None, start : start + _AAC_FRAME], np.float32)
-        frame = av.AudioFrame.from_ndarray(part, "fltp", "mono")
+    for start in range(0, samples.shape[1], _AAC_FRAME):
+        part = np.ascontiguousarray(samples[:, start : start + _AAC_FRAME], np.float32)
+        frame = av.AudioFrame.from_ndarray(part, "fltp", layout)
         frame.sample_rate, frame.time_base, frame.pts = rate_hz, Fraction(1, rate_hz), start
         packets += stream.encode(frame)
     return packets + stream.encode(None)
