@@ -50,7 +50,7 @@ class Timeline:
     pts: np.ndarray  # int64 [n], strictly increasing presentation times of the displayed frames; pts[0] is time zero
     end_pts: int  # end of the last frame
     time_base: Fraction
-    counted: bool  # the container stores no usable times (AVI): frame i is the i-th picture that the decoder gives
+    counted: bool  # no usable times (AVI of Xvid or H.264): frame i is the i-th picture of a decoder from the start
     complaint: str  # empty, or a sentence that says what is missing from the file
     info: MediaInfo
 
@@ -196,8 +196,9 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream, first:
         cut |= packet.is_corrupt
         if packet.pts is not None:
             ends_s.append((packet.pts + (packet.duration or 0)) * packet.time_base)
-    # AVI keeps the order of decoding alone; what the demuxer calls pts there is wrong where there are B-frames.
-    counted = container.format.name == "avi" or any(pts is None for pts, _ in shown)
+    # AVI keeps the order of decoding alone; what the demuxer calls pts there is wrong where there may be B-frames.
+    reorders = video.codec_context.codec.reorder
+    counted = (container.format.name == "avi" and reorders) or any(pts is None for pts, _ in shown)
     if counted:
         step = round(1 / (video.time_base * (video.guessed_rate or 25))) or 1
         shown = [(index * step, step) for index in range(len(shown))]
