@@ -15,7 +15,7 @@ from latentsync import config, records
 from latentsync.media.read import frame_times
 from latentsync.media.write import VideoWriter
 from latentsync.ops import selection
-from latentsync.report import costs, curation, figures, page, pictures, plots, training
+from latentsync.report import costs, curation, evaluation, figures, page, pictures, plots, training
 from latentsync.steps import report, select_clips
 
 VERDICTS = ("too_short", "small_face", "low_quality", "low_sync", "large_offset")
@@ -203,6 +203,7 @@ def evaluate(root: Path, rows: list[records.Row], known: bool) -> None:
     }
     metrics = {"figures": figures, "table": scores.table(items, lost, interval), "passed_through": {"no_face": 14}}
     metrics |= {
+        "cut": [{"id": row["id"], "cut_s": 30.0} for row in rows[:2]],
         "failed": failed,
         "stand_ins": rows[0]["stand_ins"] if rows else [],
         "evaluators": {"syncnet": "9f00aa"},
@@ -484,6 +485,16 @@ def test_long_and_foreign_videos_are_shown_small(tmp_path):
     assert shown["cut"] == 12 and len(times) == 60 and end == pytest.approx(12)
     info = pictures.probe_media(tmp_path / "shown.mp4")
     assert (info.width, info.height, info.pix_fmt, info.has_audio) == (284, 256, "yuv420p", True)
+
+
+def test_a_long_trace_is_thinned_and_a_cut_video_is_named(demo):
+    _, _, text, summary = demo
+    assert summary["evaluation"]["cut"] == {"videos": 2, "seconds": 60.0}
+    assert "of which only the beginning was generated: 2;" in text
+    times = [k / 25 for k in range(90_000)]
+    item = {"trace": {"times_s": times, "measured": times, "true": None}, "mouth_r": 0.5}
+    column = evaluation._column("a", "b", "", None, None, item)
+    assert len(column["times_s"]) == len(column["measured"]) == 2000 and column["times_s"][1] == 45 / 25
 
 
 def test_curve_leaves_out_blanks_and_thins(tmp_path):
