@@ -52,6 +52,8 @@ def test_stereo_is_heard_as_its_mean_and_written_in_stereo(tmp_path):
         assert container.streams.audio[0].codec_context.channels == 2
     again = read_channels(tmp_path / "out.mp4", rate_hz, "stereo")
     assert all(np.corrcoef(a[2000:80_000], b[2000:80_000])[0, 1] > 0.99 for a, b in zip(again, tones, strict=True))
+    start = read_channels(tmp_path / "out.mp4", rate_hz, "stereo", max_s=0.5)
+    assert start.shape == (2, 22_050) and (start == again[:, :22_050]).all()
     of_video = sound_of(tmp_path / "out.mp4")
     assert of_video.written.shape == again.shape
     assert np.abs(of_video.heard_by_model[2000:30_000]).max() <= 0.95  # a sum would clip

@@ -1,5 +1,6 @@
 """The sound that drives a video: what the model hears (16 kHz mono) and what is written beside the picture."""
 
+from functools import partial
 from pathlib import Path
 
 import av
@@ -15,7 +16,7 @@ COPYABLE = frozenset("aac mp3 ac3 eac3 opus flac alac".split())  # codecs of sou
 AAC_RATES_HZ = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
 
 
-def sound_of(path: Path, own: bool = False, heard: np.ndarray | None = None) -> Sound:
+def sound_of(path: Path, own: bool = False, heard: np.ndarray | None = None, max_s: float | None = None) -> Sound:
     """The sound of a video (from its time zero on) or of a sound file (from its first sample on).
 
     Args:
@@ -23,6 +24,7 @@ def sound_of(path: Path, own: bool = False, heard: np.ndarray | None = None) -> 
         own: it is the very video whose mouth is redrawn, so its packets are copied where an mp4 can hold them.
             Otherwise it is written anew, in stereo where it has more than one channel.
         heard: 16 kHz mono, where it is at hand already.
+        max_s: no more than this is read of a video's sound to write it anew.
 
     Raises:
         Rejection: unreadable or no_audio.
@@ -34,7 +36,7 @@ def sound_of(path: Path, own: bool = False, heard: np.ndarray | None = None) -> 
         codec = container.streams.audio[0].codec_context
         name, rate_hz = codec.codec.canonical_name, codec.sample_rate  # the decoder of mp3 is called mp3float
         layout = "stereo" if codec.channels > 1 else "mono"
-    read = read_channels if pictures else _read_sound_file
+    read = partial(read_channels, max_s=max_s) if pictures else _read_sound_file
     heard = read(path, SAMPLE_RATE_HZ, "mono")[0] if heard is None else heard
     if own and name in COPYABLE:
         return Sound(heard, copied_from=path)

@@ -180,14 +180,20 @@ def read_audio(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
     return read_channels(path, sample_rate_hz, "mono")[0]
 
 
-def read_channels(path: Path, sample_rate_hz: int, layout: str) -> np.ndarray:
-    """As `read_audio`, but float32 [c, n] with the channels of a layout: mono or stereo."""
+def read_channels(path: Path, sample_rate_hz: int, layout: str, max_s: float | None = None) -> np.ndarray:
+    """As `read_audio`, but float32 [c, n] in mono or stereo (`layout`), and of `max_s` seconds at most."""
     found = timeline(path)
     nothing = np.zeros((av.AudioLayout(layout).nb_channels, 0), np.float32)
     if found.audio_stream is None:
         return nothing
-    parts = list(_resampled(_placed(_mixed(path, found, layout), found.zero_s), sample_rate_hz, layout))
-    return np.concatenate(parts or [nothing], axis=1).clip(-1, 1)
+    longest = None if max_s is None else round(max_s * sample_rate_hz)
+    parts, n = [nothing], 0
+    for part in _resampled(_placed(_mixed(path, found, layout), found.zero_s), sample_rate_hz, layout):
+        parts.append(part)
+        n += part.shape[1]
+        if longest is not None and n >= longest:
+            break
+    return np.concatenate(parts, axis=1)[:, :longest].clip(-1, 1)
 
 
 def _mixed(path: Path, found: Timeline, layout: str) -> Iterator[tuple[Fraction, int, np.ndarray]]:

@@ -178,7 +178,7 @@ class _Renderer:
         heard = read_flac(self.root / row["audio_file"])
         whole = self.cfg.max_s is None or frame_times(picture)[1] <= self.cfg.max_s
         copied = row["kind"] == "own" and self.cfg.length == "video" and whole
-        sound = sound_of(self.sources / row["sound_path"], copied, heard)
+        sound = sound_of(self.sources / row["sound_path"], copied, heard, self.cfg.max_s)
         out = self.root / records.media_file("generate", row["id"], key, ".mp4")
         out.parent.mkdir(parents=True, exist_ok=True)
         report = lip_sync(picture, sound, out, models, self.cfg, self.tracks(picture, backend, faces), chosen)
