@@ -20,7 +20,7 @@ MIN_FRAMES = 5  # a shorter track is an accident, unless there is no other
 MIN_IOU = 0.2
 MAX_STEP = 0.5  # a face that jumps by more than this share of its width is another face
 MAX_ZOOM = 1.6
-MIN_BROW_PX = 0.1  # between the brows; below, there is no alignment (healthy faces have 8 and more)
+MIN_BROW_PX = 0.1  # between the brows; below, there is no alignment (the demo's talkers have 24 and more)
 
 # settled(birth, frame number, picture, anchors float64 [3, 2]); once for each frame of each track, in order.
 Settled = Callable[[int, int, np.ndarray, np.ndarray], None]
