@@ -1,8 +1,11 @@
 """The command line for people: lip-sync one video, tidy up a run. The workflow calls `latentsync.steps` instead."""
 
 import fcntl
+import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,6 +67,8 @@ def generate(
     restorer_file = _restorer_file(cfg)
     if out.resolve() in (video.resolve(), audio.resolve()):
         raise ValueError(f"--out {out} is one of the inputs, which are never changed; give another name.")
+    if out.suffix.lower() != ".mp4":
+        raise ValueError(f"--out {out} does not end in .mp4, the one format that is written.")
     report = _generate(video, audio, out, unet, vae, whisper, resolution, faces, cfg, restorer_file)
     passed = ", ".join(f"{n} {reason}" for reason, n in report["passed_through"].items())
     kept = f"; left as they were: {passed}" if passed else ""
@@ -82,6 +87,8 @@ def _generate(
     cfg: Any,
     restorer_file: Path | None,
 ) -> dict[str, Any]:
+    # One command among others on somebody's machine: threads that spin while they wait took minutes instead of seconds.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
     from latentsync.lipsync.enhance import enhance_video
     from latentsync.lipsync.generate import lip_sync
     from latentsync.lipsync.loading import load_models
@@ -90,18 +97,39 @@ def _generate(
     from latentsync.models.faces import open_detector
     from latentsync.models.restorers import open_restorer
 
+    own = video.resolve() == audio.resolve() and cfg.generate.length == "video"
+    with _named("--audio", audio):
+        sound = sound_of(audio, own)
     restore = open_restorer(cfg.enhance.method, restorer_file) if restorer_file else None
     models = load_models(unet, vae, resolution=resolution, whisper=whisper)
-    own = video.resolve() == audio.resolve() and cfg.generate.length == "video"
-    sound = sound_of(audio, own)
+    if models.resolution < 256:
+        _say(f"these weights are a demonstration's, {models.resolution} px a face: real people get blurred mouths")
     with open_detector(faces, 2) as detector, tempfile.TemporaryDirectory() as folder:
-        tracks = track_video(video, detector)
+        _say("finding faces")
+        with _named("--video", video):
+            tracks = track_video(video, detector)
+        _say("redrawing mouths")
         if restore is None:
             return lip_sync(video, sound, out, models, cfg.generate, tracks)
         between = Path(folder, "lossless.mp4")  # the restored video is encoded once
         report = lip_sync(video, sound, between, models, cfg.generate.model_copy(update={"crf": 0}), tracks)
         enhance_video(between, out, report["matrices"], models.resolution, restore, cfg.enhance, detector)
         return report
+
+
+def _say(text: str) -> None:
+    typer.echo(f"latentsync: {text}", err=True)
+
+
+@contextmanager
+def _named(option: str, path: Path) -> Iterator[None]:
+    """Say which of the user's files a Rejection is about."""
+    from latentsync.records import Rejection
+
+    try:
+        yield
+    except Rejection as verdict:
+        raise ValueError(f"{option} {path} cannot be used: {verdict}") from None
 
 
 def _restorer_file(cfg: Any) -> Path | None:
@@ -197,7 +225,7 @@ def main() -> None:
     """Run the command line; a user's error is one sentence and exit status 1."""
     try:
         app()
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # OSError: a full disk, a drive that dropped out
         print(f"latentsync: {error}", file=sys.stderr)
         sys.exit(1)
 

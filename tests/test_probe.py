@@ -80,7 +80,7 @@ def gone(path):
 SOUND = clicks(2, [1.0], 44_100)
 BROKEN = {
     "empty": (lambda p: made(p, b""), "the file is empty"),
-    "text": (lambda p: made(p, b"Dear diary,\n" * 999), "FFmpeg cannot read it as a video: Invalid data"),
+    "text": (lambda p: made(p, b"Dear diary,\n" * 999), "FFmpeg cannot read it: Invalid data"),
     "folder": (folder_of, "this is a folder, not a file"),
     "gone": (lambda p: gone(p), "the file cannot be opened: No such file or directory"),
     "sound alone": (lambda p: write_video(p, sound=SOUND, picture_track=False), "there is no video stream"),

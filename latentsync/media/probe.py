@@ -126,7 +126,7 @@ def _sentence(path: Path, error: OSError | av.error.FFmpegError) -> str:
         with open(path, "rb") as file:
             if file.read(8)[4:] == b"ftyp":
                 return "it begins as an mp4, but its index is missing or broken, as in a file that is cut off"
-    return f"FFmpeg cannot read it as a video: {error.strerror}"
+    return f"FFmpeg cannot read it: {error.strerror}"
 
 
 def probe_media(path: Path) -> MediaInfo:

@@ -95,7 +95,7 @@ def read_foreign(path: Path) -> State:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds more than tensors, or is damaged, and is not loaded: {error}") from error
+        raise ValueError(f"{path} holds more than tensors, or is no file of weights; not loaded.") from error
     for wrapping in ("state_dict", "model_state_dict", "module", "model"):
         if isinstance(state.get(wrapping), Mapping):
             state = state[wrapping]
