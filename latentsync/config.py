@@ -27,7 +27,7 @@ VERSIONS = {
     "train_syncnet": 1,
     "train_unet_stage1": 1,
     "train_unet_stage2": 1,
-    "generate": 1,
+    "generate": 2,
     "enhance": 1,
     "evaluate": 1,
     "report": 1,

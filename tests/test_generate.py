@@ -123,6 +123,16 @@ def test_only_the_mouth_region_changes(source, tracks, models, tmp_path):
     assert min(changed) > 500  # an untrained net draws anything but a mouth
 
 
+def test_after_the_sound_comes_silence_not_its_last_vowel(source, tracks, models, tmp_path):
+    """With length video a short sound is as good as the same sound followed by silence to the end of the picture."""
+    short = speech(0.5)
+    silence = np.zeros(round(1.2 * 16_000) - len(short), np.float32)
+    for name, sound in (("short", short), ("padded", np.concatenate([short, silence]))):
+        lip_sync(source, Sound(sound), tmp_path / f"{name}.mp4", models, Generate(**LOSSLESS), tracks)
+    for (_, one), (_, other) in zip(*(read_frames(tmp_path / f"{n}.mp4") for n in ("short", "padded")), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_pixels_that_are_not_square_stay_so(models, detector, tmp_path):
     """An anamorphic source (HDV, DV) must not come out squeezed."""
     wide = Fraction(4, 3)

@@ -99,7 +99,10 @@ def lip_sync(
     cut = cfg.max_s is not None and whole_s > cfg.max_s
     wanted_s = cfg.max_s if cut else sound.length_s if cfg.length == "audio" else None
     plan = make_plan(found, tracks, chosen, wanted_s, models.resolution)
-    heard = sound.heard_by_model[: round(plan.end_s * SAMPLE_RATE_HZ)] if cut else sound.heard_by_model
+    n_samples = round(plan.end_s * SAMPLE_RATE_HZ)
+    heard = sound.heard_by_model[:n_samples] if cut else sound.heard_by_model
+    # Where the picture outlasts the sound, silence is heard: the last rows again would hold the last vowel's mouth.
+    heard = np.pad(heard, (0, max(0, n_samples - len(heard))))
     features = models.encoder.features(heard)
     features = torch.from_numpy(features).to(models.device)
     frames = in_order(video, plan.order)

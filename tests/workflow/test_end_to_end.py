@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from latentsync import config, records
 
@@ -123,9 +124,9 @@ def test_one_more_video_reruns_its_shard_and_no_finished_item(whole, tmp_path):
     for number, path in enumerate(good[:4]):
         shutil.copy(path, folder / f"{number}.mp4")
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    tiny = config.yaml.safe_load(TINY.read_text()) | {"input_dir": str(folder), "shards": 3}
+    tiny = yaml.safe_load(TINY.read_text()) | {"input_dir": str(folder), "shards": 3}
     configfile = tmp_path / "more.yaml"
-    configfile.write_text(config.yaml.safe_dump(tiny))
+    configfile.write_text(yaml.safe_dump(tiny))
     targets = [f"results/tiny/score_sync/{shard:05d}.jsonl" for shard in range(3)]
     snakemake(tmp_path, "--", *targets, configfile=configfile)
     shutil.copy(good[4], folder / "another.mp4")
