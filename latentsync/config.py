@@ -29,7 +29,7 @@ VERSIONS = {
     "train_unet_stage2": 1,
     "generate": 2,
     "enhance": 1,
-    "evaluate": 1,
+    "evaluate": 2,
     "report": 1,
 }
 

@@ -89,6 +89,17 @@ def test_every_row_of_a_fault_must_carry_its_reason():
     assert judged(truth, rows, [], {"a": "low_quality", "b": "low_quality"})["noise-0"]["right"]
 
 
+@pytest.mark.parametrize(("reason", "kept"), [(None, "face"), ("low_sync", None)])
+def test_a_face_seen_in_hair_says_nothing_of_the_planted_one_unless_it_is_selected(reason, kept):
+    truth = [video("v", stretch(0, 4, reason)) | {"face_px": [128.0]}]
+    rows = [clip("v", "face", 0, 100) | {"face_px": 130.8}, clip("v", "hair", 23, 100) | {"face_px": 47.0}]
+    verdicts = {"face": reason, "hair": "small_face"}
+    assert judged(truth, rows, [kept], verdicts)["v-0"]["right"]
+    spoiled = judged(truth, rows, [kept, "hair"], verdicts)["v-0"]
+    assert not spoiled["right"] and "a stray find was selected" in spoiled["found"]
+    assert not judged(truth, rows[1:], [], verdicts)["v-0"]["right"]  # hair alone is no face
+
+
 def test_two_shots_and_two_faces_are_matched_in_time_and_side():
     two = [stretch(0, 4, side="left"), stretch(0, 4, "low_sync", side="right", track="silent")]
     truth = [video("shots", stretch(0, 2), stretch(2, 4, "low_quality")), video("faces", *two)]
