@@ -27,7 +27,7 @@ VERSIONS = {
     "train_syncnet": 1,
     "train_unet_stage1": 1,
     "train_unet_stage2": 1,
-    "generate": 2,
+    "generate": 3,
     "enhance": 1,
     "evaluate": 2,
     "report": 1,

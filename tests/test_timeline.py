@@ -49,8 +49,8 @@ def test_frames_of_uneven_length_keep_their_length_when_the_picture_runs_back():
 
 def test_the_source_itself_is_left_as_it_is():
     times_s = np.array([0.0, 0.033, 0.07])
-    order, same, end_s = timeline.lay_out(times_s, 0.1, None)
-    assert order.tolist() == [0, 1, 2] and same is not None and np.array_equal(same, times_s) and end_s == 0.1
+    order, same, end_s = timeline.lay_out(times_s, 0.1, 0.1)
+    assert order.tolist() == [0, 1, 2] and np.array_equal(same, times_s) and end_s == 0.1
 
 
 def test_runs_end_where_the_label_changes():

@@ -18,8 +18,7 @@ from latentsync.lipsync.paste import Region, paste_region
 from latentsync.lipsync.speakers import track_video
 from latentsync.lipsync.tracking import Track, smooth
 from latentsync.lipsync.video import Sound, open_writer, yuv
-from latentsync.media import probe
-from latentsync.media.read import read_video_frames
+from latentsync.media.read import frame_times, native_rgb, read_video_frames
 from latentsync.models.faces import Detector
 from latentsync.ops import geometry
 
@@ -101,9 +100,7 @@ def enhance_video(
         cfg: strength, region, lip protection, crf.
         detector: of faces in the written frames.
     """
-    found = probe.timeline(video)
-    times_s = (found.pts - found.pts[0]) * float(found.time_base)
-    end_s = float((found.end_pts - int(found.pts[0])) * found.time_base)
+    times_s, end_s = frame_times(video)
     frames = (frame for _, frame in read_video_frames(video))
     first = next(frames)
     to_displayed = planes.to_displayed(first)
@@ -164,7 +161,7 @@ def _enhanced(batch: Sequence[Item], resolution: int, restore: Restore, cfg: Enh
     if not aligned:
         return [frame for frame, _, _ in batch]
     faces = [
-        geometry.warp(planes.native_rgb(batch[index][0]), geometry.invert(matrix), (size, size))
+        geometry.warp(native_rgb(batch[index][0]), geometry.invert(matrix), (size, size))
         for index, matrix in aligned.items()
     ]
     restored = dict(zip(aligned, restore(np.stack(faces).astype(np.float32)), strict=True))

@@ -27,7 +27,7 @@ from latentsync.lipsync.paste import align_face
 from latentsync.lipsync.speakers import PASSED_THROUGH, speaking
 from latentsync.lipsync.tracking import Track
 from latentsync.lipsync.video import Sound, in_order, open_writer, yuv
-from latentsync.media import probe
+from latentsync.media.read import frame_times, native_rgb
 from latentsync.models import vae as vaes
 from latentsync.models.audio_encoder import WhisperFeatures, tokens_at
 from latentsync.ops import geometry
@@ -93,16 +93,14 @@ def lip_sync(
         was rendered: arrays `order` int64 [m], `times_s` float64 [m], `end_s` and `matrices` float64 [m, 2, 3] from
         pixels of the file to crop pixels, NaN where the frame passed through.
     """
-    found = probe.timeline(video)
-    picture_s = float((found.end_pts - int(found.pts[0])) * found.time_base)
-    whole_s = sound.length_s if cfg.length == "audio" else picture_s
-    cut = cfg.max_s is not None and whole_s > cfg.max_s
-    wanted_s = cfg.max_s if cut else sound.length_s if cfg.length == "audio" else None
-    plan = make_plan(found, tracks, chosen, wanted_s, models.resolution)
-    n_samples = round(plan.end_s * SAMPLE_RATE_HZ)
-    heard = sound.heard_by_model[:n_samples] if cut else sound.heard_by_model
+    clock = frame_times(video)
+    whole_s = sound.length_s if cfg.length == "audio" else clock[1]
+    wanted_s = whole_s if cfg.max_s is None else min(whole_s, cfg.max_s)
+    plan = make_plan(*clock, tracks, chosen, wanted_s, models.resolution)
     # Where the picture outlasts the sound, silence is heard: the last rows again would hold the last vowel's mouth.
-    heard = np.pad(heard, (0, max(0, n_samples - len(heard))))
+    n_samples = round(plan.end_s * SAMPLE_RATE_HZ)
+    heard = sound.heard_by_model[:n_samples]
+    heard = np.pad(heard, (0, n_samples - len(heard)))
     features = models.encoder.features(heard)
     features = torch.from_numpy(features).to(models.device)
     frames = in_order(video, plan.order)
@@ -123,7 +121,7 @@ def lip_sync(
         "n_frames": len(plan.order),
         "n_generated": int((plan.labels >= 0).sum()),
         "passed_through": dict(sorted(passed.items())),
-        "cut_s": round(max(0.0, whole_s - plan.end_s), 3) if cut else 0.0,
+        "cut_s": round(whole_s - wanted_s, 3),
         "order": plan.order,
         "times_s": plan.times_s,
         "end_s": np.float64(plan.end_s),
@@ -132,20 +130,18 @@ def lip_sync(
 
 
 def make_plan(
-    found: probe.Timeline, tracks: Sequence[Track], chosen: Sequence[int], wanted_s: float | None, resolution: int
+    times_s: np.ndarray, end_s: float, tracks: Sequence[Track], chosen: Sequence[int], wanted_s: float, resolution: int
 ) -> Plan:
-    """Order, times, speaking tracks and alignment of all written frames."""
-    n_frames = len(found.pts)
-    source_times = (found.pts - found.pts[0]) * float(found.time_base)
-    source_end = float((found.end_pts - int(found.pts[0])) * found.time_base)
-    order, times_s, end_s = timeline.lay_out(source_times, source_end, wanted_s)
+    """Order, times, speaking tracks and alignment of all written frames; `times_s` and `end_s` are the source's."""
+    n_frames = len(times_s)
+    order, starts_s, stop_s = timeline.lay_out(times_s, end_s, wanted_s)
     labels = speaking(tracks, n_frames, chosen)
     matrices = np.full((n_frames, 2, 3), np.nan)
     for index, track in enumerate(tracks):
         for frame in range(track.start, track.stop):
             if labels[frame] == index:
                 matrices[frame] = geometry.similarity(track.anchors[frame - track.start], resolution)
-    return Plan(order, times_s, end_s, labels[order], matrices[order])
+    return Plan(order, starts_s, stop_s, labels[order], matrices[order])
 
 
 def whisper_centres(times_s: np.ndarray) -> np.ndarray:
@@ -180,7 +176,7 @@ def _redrawn(
         first, stop = batch[0][0], batch[-1][1]
         new = [yuv(next(frames), pix_fmt) for _ in range(n_read, stop)]
         faces = [
-            align_face(planes.native_rgb(frame), matrix, models.resolution)
+            align_face(native_rgb(frame), matrix, models.resolution)
             for frame, matrix in zip(new, run.matrices[n_read:stop], strict=True)
         ]
         held.extend(new)

@@ -6,7 +6,6 @@ way through RGB. Frames are copied before they are changed: a decoder still pred
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation
 
 from latentsync.lipsync import paste
 from latentsync.media.probe import display_matrix, orientation
@@ -14,7 +13,6 @@ from latentsync.media.probe import display_matrix, orientation
 # Values of FFmpeg's AVColorSpace -> names in paste.LUMA; unspecified means BT.601 (FFmpeg, OpenCV and media/read.py).
 _MATRICES = {1: "bt709", 2: "bt601", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}
 _FULL_RANGE = 2
-_EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT  # as in media/read.py
 
 
 def planes(frame: av.VideoFrame) -> list[np.ndarray]:
@@ -35,11 +33,6 @@ def copied(frame: av.VideoFrame) -> av.VideoFrame:
     new.colorspace, new.color_range = frame.colorspace, frame.color_range
     new.color_primaries, new.color_trc = frame.color_primaries, frame.color_trc
     return new
-
-
-def native_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """uint8 (h, w, 3) as the pixels lie in the file, before any turn; otherwise the conversion of `read.to_rgb`."""
-    return frame.reformat(format="rgb24", interpolation=_EXACT, threads=1).to_ndarray()
 
 
 def to_displayed(frame: av.VideoFrame) -> np.ndarray:

@@ -4,45 +4,36 @@ Written frame k shows source frame `order[k]` from `times_s[k]` on. A run is a s
 face without a break; windows never leave their run, so that a cut or a lost face never mixes two pictures.
 """
 
-from collections.abc import Iterator
+import math
 
 import numpy as np
 
 EPSILON_S = 1e-6  # presentation times are rationals turned into floats
 
 
-def pingpong(n_frames: int) -> Iterator[int]:
-    """0 .. n-1, n-1 .. 0, 0 .. n-1 and so on without end: the turning frame shows twice, as published."""
-    assert n_frames > 0
-    while True:
-        yield from range(n_frames)
-        yield from reversed(range(n_frames))
+def lay_out(times_s: np.ndarray, end_s: float, wanted_s: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Order and times of the written frames: the source runs to and fro, and is cut, until it lasts `wanted_s`.
 
-
-def lay_out(times_s: np.ndarray, end_s: float, wanted_s: float | None) -> tuple[np.ndarray, np.ndarray, float]:
-    """Order and times of the written frames.
+    0 .. n-1, n-1 .. 0, 0 .. n-1 and so on: the turning frame shows twice, as published. With `wanted_s` equal to
+    `end_s` it is the source as it is, to the bit.
 
     Args:
         times_s: float64 [n], when each source frame is shown, from time zero.
         end_s: when the last source frame ends.
-        wanted_s: how long the result must last (the picture is cut, or runs to and fro); None: the source as it is.
+        wanted_s: how long the result must last; no frame starts at or after it but the first.
 
     Returns:
         order int64 [m], times float64 [m], end of the last written frame in seconds.
     """
-    times_s = np.asarray(times_s, np.float64)
-    if wanted_s is None:
-        return np.arange(len(times_s)), times_s, float(end_s)
-    lasting = np.diff(np.append(times_s, end_s))
-    assert len(times_s) and (lasting > 0).all(), "presentation times must rise"
-    order, starts, now = [], [], 0.0
-    for index in pingpong(len(times_s)):
-        if order and now >= wanted_s - EPSILON_S:
-            break
-        order.append(index)
-        starts.append(now)
-        now += float(lasting[index])
-    return np.array(order), np.array(starts), now
+    until_s = np.append(times_s[1:], end_s)
+    assert len(times_s) and (until_s > times_s).all(), "presentation times must rise"
+    there, back = np.arange(len(times_s)), np.arange(len(times_s))[::-1]
+    n_passes = max(1, math.ceil((wanted_s - EPSILON_S) / end_s))
+    order = np.concatenate([back if number % 2 else there for number in range(n_passes)])
+    lasts_s = [end_s - until_s[back] if number % 2 else times_s for number in range(n_passes)]
+    starts_s = np.append(np.concatenate([number * end_s + lot for number, lot in enumerate(lasts_s)]), n_passes * end_s)
+    m = max(1, int(np.searchsorted(starts_s[:-1], wanted_s - EPSILON_S)))
+    return order[:m], starts_s[:m], float(starts_s[m])
 
 
 def runs(labels: np.ndarray) -> list[tuple[int, int, int]]:

@@ -135,18 +135,23 @@ def _decode(packet: av.Packet, found: Timeline) -> list[av.VideoFrame]:
 
 
 def to_rgb(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
-    """A decoded frame as uint8 [h, w, 3], turned as its display matrix asks; `width` scales before turning.
+    """A decoded frame as uint8 [h, w, 3], turned as its display matrix asks; `width` scales before turning."""
+    rgb = native_rgb(frame, width, height)
+    turns, mirrored = orientation(display_matrix(frame))
+    if mirrored:
+        rgb = rgb[:, ::-1]
+    return np.ascontiguousarray(np.rot90(rgb, turns))
+
+
+def native_rgb(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
+    """A decoded frame as uint8 [h, w, 3] as its pixels lie in the file, before any turn.
 
     The frame's own colour matrix and range are used; an untagged frame is BT.601 limited, as in FFmpeg and OpenCV.
     """
     if width is not None and height is None:
         height = max(1, round(frame.height * width / frame.width))
     scale = _EXACT if width is None else Interpolation.AREA
-    rgb = frame.reformat(width=width, height=height, format="rgb24", interpolation=scale, threads=1).to_ndarray()
-    turns, mirrored = orientation(display_matrix(frame))
-    if mirrored:
-        rgb = rgb[:, ::-1]
-    return np.ascontiguousarray(np.rot90(rgb, turns))
+    return frame.reformat(width=width, height=height, format="rgb24", interpolation=scale, threads=1).to_ndarray()
 
 
 def read_clip(path: Path, start: int = 0, stop: int | None = None) -> np.ndarray:
