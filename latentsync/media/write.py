@@ -41,7 +41,7 @@ class VideoWriter:
         path: the file, which appears when the block ends well.
         fps: constant frame rate, exact; with `frame_times` only a hint to the rate control.
         width, height: of the frames given. 4:2:0 needs even sides, so odd ones are written as yuv444p, never cropped.
-        crf: x264 quality. `preset`: x264 preset. `keyint`: longest distance of key frames.
+        crf: x264 quality, 0 without loss. `preset`: x264 preset. `keyint`: longest distance of key frames.
         audio: float32 [n], mono, or [c, n], mono or stereo, from time zero, written as AAC of `audio_bitrate` bits per
             second.
         copy_audio_from: a video whose sound is copied packet by packet, on the same time zero; instead of `audio`.
@@ -73,7 +73,8 @@ class VideoWriter:
         if audio is not None and copy_audio_from is not None:
             raise ValueError("give audio or copy_audio_from, not both")
         self.path, self.fps, self.width, self.height = Path(path), Fraction(fps), width, height
-        self.options = {"crf": str(crf), "preset": preset, "x264-params": _X264}
+        quality = {"crf": str(crf)} if crf else {"qp": "0"}  # crf 0 loses a little of ten bits, qp 0 nothing
+        self.options = quality | {"preset": preset, "x264-params": _X264}
         self.keyint, self.like, self.sample_aspect = keyint, like, sample_aspect
         self.audio, self.audio_rate_hz, self.audio_bitrate = audio, audio_rate_hz, audio_bitrate
         self.copy_audio_from = copy_audio_from
