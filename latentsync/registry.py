@@ -66,9 +66,10 @@ def check(cfg: Config) -> None:
         ValueError: as `find`, for the first that is missing.
     """
     sync, features, stage1, stage2 = cfg.score_sync, cfg.extract_features, cfg.train_unet_stage1, cfg.train_unet_stage2
-    if cfg.align_faces.backend == "face_alignment":
-        find("s3fd", key="align_faces.backend: face_alignment")
-        find("2dfan4", key="align_faces.backend: face_alignment")
+    for key, faces in (("align_faces.backend", cfg.align_faces.backend), ("evaluate.faces", cfg.evaluate.faces)):
+        if faces == "face_alignment":
+            find("s3fd", key=f"{key}: face_alignment")
+            find("2dfan4", key=f"{key}: face_alignment")
     if sync.backend == "syncnet_v2":
         find("syncnet_v2", sync.weights, "score_sync.backend: syncnet_v2")
     if cfg.score_quality.backend == "hyperiqa":

@@ -135,6 +135,27 @@ def test_missing_weights_are_named_before_anything_runs(tmp_path, monkeypatch):
     assert registry.find("gfpgan") == tmp_path / "enhance/GFPGANv1.4.pth"
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("align_faces", "backend", "face_alignment"),
+        ("score_sync", "backend", "syncnet_v2"),
+        ("score_quality", "backend", "hyperiqa"),
+        ("extract_features", "audio_encoder", "whisper"),
+        ("extract_features", "vae", "published"),
+        ("train_unet_stage2", "teachers", "published"),
+        ("enhance", "method", "gfpgan"),
+        ("evaluate", "faces", "face_alignment"),
+    ],
+)
+def test_every_part_that_needs_a_file_is_asked_for_it_at_the_start(tmp_path, monkeypatch, section, key, value):
+    """The last step of all must not find out after weeks."""
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    demo = yaml.safe_load((Path(__file__).parent.parent / "config/config.yaml").read_text())
+    with pytest.raises(ValueError, match=rf"is missing: .*\({section}\.{key}: {value} asks for it\)"):
+        registry.check(validate(demo | {section: demo.get(section, {}) | {key: value}}))
+
+
 def test_what_stage_1_starts_from_is_looked_for_too(tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
     demo = yaml.safe_load((Path(__file__).parent.parent / "config/config.yaml").read_text())

@@ -27,7 +27,7 @@ def run(cfg: Enhance, inputs: dict[str, list[Path]], outputs: dict[str, Path], s
     from latentsync.lipsync.enhance import enhance_video
     from latentsync.models.faces import open_detector
     from latentsync.models.restorers import open_restorer
-    from latentsync.training.state import stamp
+    from latentsync.models.weights import stamp
 
     root = records.run_dir(ledger)
     restorer = cache(lambda: open_restorer(cfg.method, path))

@@ -97,7 +97,6 @@ def _syncnet(
     from latentsync.data.clips import ClipStore
     from latentsync.models import syncnet, weights
     from latentsync.ops.losses import cosine
-    from latentsync.training.state import stamp
 
     torch.set_num_threads(cfg.torch_threads)
     tensors, facts = weights.load(path)
@@ -119,10 +118,10 @@ def _syncnet(
     if not pairs:
         reason = f"no test clip has the {shape.frames + NEGATIVES[0]} frames that a pair needs"
         names = ("syncnet_accuracy_5f", "syncnet_accuracy_at_0.5", "syncnet_auc", "syncnet_accuracy_shuffled")
-        return dict.fromkeys(names, scores.unknown(reason)), {"syncnet": stamp(path)}
+        return dict.fromkeys(names, scores.unknown(reason)), {"syncnet": weights.stamp(path)}
     shuffled = [pair for seed in range(SHUFFLES) for pair in draw(cfg.seed + seed)[1]]
     figures = scores.syncnet_figures(*judged(pairs), judged(shuffled), facts.get("threshold", 0.5), interval)
-    return figures, {"syncnet": stamp(path)}
+    return figures, {"syncnet": weights.stamp(path)}
 
 
 # --- curation against the truth -------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from accelerate import PartialState
 
 from latentsync import records
 from latentsync.config import VERSIONS, Training
-from latentsync.models.weights import stamp as stamp
 
 KEPT_STATES = 2
 FITS = "fits.json"

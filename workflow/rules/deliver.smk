@@ -87,6 +87,8 @@ rule evaluate:
     conda:
         "../../envs/deliver.yaml"
     threads: CFG.evaluate.torch_threads
+    resources:
+        gpu=GPU if gpu_lease.wanted("evaluate", CFG.evaluate) else 0,
     params:
         config=SECTIONS["evaluate"],
         version=VERSIONS["evaluate"],
