@@ -3,6 +3,9 @@
 import errno
 import hashlib
 import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import av
 import pytest
@@ -150,12 +153,26 @@ def test_ffmpegs_input_errors_are_the_files_where_the_system_can_read_it(tmp_pat
     assert isinstance(caught.value, Rejection) == readable
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_no_permission_is_a_verdict_with_a_way_out(tmp_path):
-    path = write_video(tmp_path / "x.mp4", 5)
-    path.chmod(0)
-    with pytest.raises(Rejection, match="no permission to read it; grant it and touch"):
-        probe_media(path)
+@contextmanager
+def unprivileged():
+    """Root may read everything, so it becomes nobody for a while."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_no_permission_is_a_verdict_with_a_way_out():
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path lies in a folder that only its owner may enter
+        os.chmod(folder, 0o755)
+        path = write_video(Path(folder, "x.mp4"), 5)
+        path.chmod(0)
+        with unprivileged(), pytest.raises(Rejection, match="no permission to read it; grant it and touch"):
+            probe_media(path)
 
 
 def test_a_title_that_is_not_utf_8_is_no_fault(tmp_path):

@@ -229,9 +229,8 @@ def test_a_loss_that_is_no_number_stops_with_a_sentence(tmp_path):
     assert states(tmp_path) == [4] and not (tmp_path / "curve.csv").exists()
 
 
-def test_fp16_without_a_gpu_is_refused(tmp_path):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
+def test_fp16_without_a_gpu_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "device", lambda: torch.device("cpu"))
     with pytest.raises(ValueError, match=r"train_vae\.mixed_precision is fp16, which needs a GPU"):
         train(tmp_path, CFG.model_copy(update={"mixed_precision": "fp16"}))
 
