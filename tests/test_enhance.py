@@ -6,7 +6,6 @@ No trained restorer is available to tests; what a good one does to a face is not
 import numpy as np
 import pytest
 import torch
-from skimage import data
 
 from latentsync import records
 from latentsync.config import Enhance, validate
@@ -18,7 +17,7 @@ from latentsync.models import restorers, weights
 from latentsync.models.faces import open_detector
 from latentsync.ops import geometry
 from latentsync.steps import enhance as step
-from tests.videos import write_video
+from tests.videos import head, write_video
 
 RESOLUTION = 64
 SMALL = restorers.PUBLISHED_GFPGAN | {
@@ -28,11 +27,6 @@ SMALL = restorers.PUBLISHED_GFPGAN | {
     "num_mlp": 2,
     "narrow": 0.0625,
 }
-
-
-def face(index: int, width: int = 208, height: int = 176) -> np.ndarray:
-    left = 120 - index // 2
-    return np.ascontiguousarray(data.astronaut()[20 : 20 + height, left : left + width])
 
 
 class Paint:
@@ -60,7 +54,7 @@ def detector():
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     path, silence = tmp_path_factory.mktemp("video") / "v.mp4", np.zeros(24_000, np.float32)
-    return write_video(path, 12, pictures=face, size=(208, 176), sound=silence)
+    return write_video(path, 12, pictures=head, size=(208, 176), sound=silence)
 
 
 @pytest.fixture(scope="module")

@@ -21,21 +21,15 @@ from latentsync.models import audio_encoder
 from latentsync.models import vae as vaes
 from latentsync.models.faces import open_detector
 from latentsync.models.unet import UNet3D, UNetConfig
-from tests.videos import write_video
+from tests.videos import head, write_video
 
 RESOLUTION = 64
 LOSSLESS = {"crf": 0, "steps": 2, "guidance": 1.0, "length": "video"}
 
 
-def face(index: int, width: int = 208, height: int = 176) -> np.ndarray:
-    """The astronaut's head, drifting to the right by half a pixel a frame."""
-    left = 120 - index // 2
-    return np.ascontiguousarray(data.astronaut()[20 : 20 + height, left : left + width])
-
-
 def face_or_nothing(index: int, width: int = 208, height: int = 176) -> np.ndarray:
     """Frames 8 to 19 are empty."""
-    return np.full((height, width, 3), 90, np.uint8) if 8 <= index < 20 else face(index, width, height)
+    return np.full((height, width, 3), 90, np.uint8) if 8 <= index < 20 else head(index, width, height)
 
 
 def speech(length_s: float, seed: int = 0) -> np.ndarray:
@@ -78,7 +72,7 @@ def source(tmp_path_factory):
     return write_video(
         tmp_path_factory.mktemp("source") / "a b.mp4",
         30,
-        pictures=face,
+        pictures=head,
         size=(208, 176),
         sound=np.zeros(48_000, np.float32),
     )
@@ -136,7 +130,7 @@ def test_after_the_sound_comes_silence_not_its_last_vowel(source, tracks, models
 def test_pixels_that_are_not_square_stay_so(models, detector, tmp_path):
     """An anamorphic source (HDV, DV) must not come out squeezed."""
     wide = Fraction(4, 3)
-    video = write_video(tmp_path / "hdv.mp4", 8, pictures=face, size=(208, 176), sample_aspect=wide)
+    video = write_video(tmp_path / "hdv.mp4", 8, pictures=head, size=(208, 176), sample_aspect=wide)
     found = speakers.track_video(video, detector)
     report = lip_sync(video, Sound(speech(0.32)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), found)
     assert report["n_generated"] == 8
@@ -214,15 +208,15 @@ def test_format_times_and_turn_are_the_sources(name, options, detector, models, 
 
     def pictures(index, width, height):
         if turn is None:
-            return face(index, width, height)
-        upright = face(index, *((height, width) if turn[0] == 90 else (width, height)))
+            return head(index, width, height)
+        upright = head(index, *((height, width) if turn[0] == 90 else (width, height)))
         lying = np.rot90(upright, -turn[0] // 90)
         return np.ascontiguousarray(lying[:, ::-1] if turn[1] else lying)
 
     size = {"size": (208, 176)} | {key: value for key, value in options.items() if key == "size"}
     source = write_video(tmp_path / f"{name}.mp4", 10, pictures=pictures, **(options | size))
     upright = next(iter(read_frames(source)))[1].astype(int)
-    expected = face(0, *upright.shape[1::-1]).astype(int)
+    expected = head(0, *upright.shape[1::-1]).astype(int)
     assert np.abs(upright - expected).mean() < 12  # the test's own picture is upright
     found = speakers.track_video(source, detector)
     assert len(found) == 1
@@ -240,7 +234,7 @@ def test_format_times_and_turn_are_the_sources(name, options, detector, models, 
 
 @pytest.mark.parametrize("rotation", [None, (90, False), (270, True), (180, False), (0, True)])
 def test_native_rgb_turned_by_to_displayed_is_what_is_shown(rotation, tmp_path):
-    source = write_video(tmp_path / "v.mp4", 2, pictures=face, size=(208, 176), rotation=rotation)
+    source = write_video(tmp_path / "v.mp4", 2, pictures=head, size=(208, 176), rotation=rotation)
     [(_, frame)] = read_video_frames(source, np.array([0]))
     [(_, shown)] = read_frames(source, np.array([0]))
     native, matrix = native_rgb(frame), planes.to_displayed(frame)
@@ -311,11 +305,11 @@ def test_the_second_person_never_takes_over():
 def test_a_cut_ends_the_track(detector, tmp_path):
     def two_shots(index, width, height):
         return (
-            face(index, width, height)
+            head(index, width, height)
             if index < 20
             else 255 - data.coffee()[:height, :width]
             if index < 40
-            else (face(index, width, height)[:, ::-1])
+            else (head(index, width, height)[:, ::-1])
         )
 
     source = write_video(tmp_path / "shots.mp4", 60, pictures=two_shots, size=(208, 176))

@@ -1,10 +1,11 @@
-"""Small videos that tests write with plain PyAV (not with our writer), each picture carrying its number."""
+"""Small videos that tests write with plain PyAV (not with our writer), each picture carrying its number or a face."""
 
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from skimage import data
 
 BITS = 10
 
@@ -22,6 +23,12 @@ def number_of(rgb: np.ndarray) -> int:
     centres = ((np.arange(BITS) + 0.5) * -(-width // BITS)).astype(int).clip(max=width - 1)
     levels = rgb[rgb.shape[0] // 2, centres].mean(axis=1)
     return sum(1 << bit for bit, level in enumerate(levels) if level > 128)
+
+
+def head(index: int, width: int = 208, height: int = 176) -> np.ndarray:
+    """The astronaut's head, drifting to the right by half a pixel a frame."""
+    left = 120 - index // 2
+    return np.ascontiguousarray(data.astronaut()[20 : 20 + height, left : left + width])
 
 
 def clicks(length_s: float, at_s: list[float], rate_hz: int, width: int = 1) -> np.ndarray:

@@ -1,0 +1,79 @@
+"""Figures from rows: what is counted, what is pooled, and what stands for a row that was not measured."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from latentsync.data import pairs as drawn
+from latentsync.data.clips import ClipStore
+from latentsync.ops import scores
+from tests import toys
+
+INTERVAL = scores.Bootstrap(100, 0)
+
+
+def item(system: str, drive: str, r: float | None, r_picture: float = 0.1, error: float = 1.0) -> dict:
+    sums = {"squared_error": error, "count": 1000}
+    return {
+        "system": system, "drive": drive, "mouth_r": r, "mouth_r_picture": r_picture, "mouth_r_known": True,
+        "picture_group": "a", "psnr_outside_db": 40.0, "outside": sums, "outside_copy": sums, "mask_share": 0.1,
+        "sync_confidence": 5.0, "sync_offset_frames": 0,
+    }  # fmt: skip
+
+
+def test_only_foreign_sound_counts_for_the_mouth_and_what_was_not_measured_counts_as_zero():
+    videos = [
+        item("ours", "cross", 0.9),
+        item("ours", "cross", None),
+        item("ours", "own", 1.0),
+        item("copy", "cross", 0.2),
+    ]
+    figures = scores.mouth_figures(videos, INTERVAL)
+    assert figures["mouth_r"]["value"] == pytest.approx(0.45) and figures["mouth_r"]["n"] == 2
+    assert figures["mouth_r_shuffled"]["value"] == pytest.approx(0.1)
+    assert scores.mouth_figures(videos[2:], INTERVAL)["mouth_r"]["reason"]
+
+
+def test_psnr_is_pooled_over_all_pixels():
+    figures = scores.outside_figures([item("ours", "own", 1, error=0), item("ours", "cross", 1, error=2000)], INTERVAL)
+    assert figures["psnr_outside_db"]["value"] == pytest.approx(10 * math.log10(255**2))
+    none_differs = scores.outside_figures([item("ours", "own", 1, error=0)], INTERVAL)["psnr_outside_db"]
+    assert none_differs["value"] == scores.TOP_DB and none_differs["low"] is None
+
+
+def test_the_table_has_a_row_for_every_system_that_ran_or_failed():
+    rows = scores.table(
+        [item("ours", "cross", 0.5), item("copy", "cross", 0.0)], Counter({("untrained", "cross"): 2}), INTERVAL
+    )
+    assert [(row["system"], row["n"], row["failed"]) for row in rows] == [
+        ("copy", 1, 0),
+        ("untrained", 0, 2),
+        ("ours", 1, 0),
+    ]
+
+
+def test_syncnet_figures_use_the_threshold_of_the_validation_clips():
+    cosines, in_sync = np.array([0.3, 0.2, 0.35, 0.1]), np.array([True, False, True, False])
+    none = np.zeros(0), np.zeros(0, bool), []
+    figures = scores.syncnet_figures(cosines, in_sync, [0, 0, 1, 1], none, 0.25, INTERVAL)
+    assert figures["syncnet_accuracy_5f"]["value"] == 1 and figures["syncnet_accuracy_at_0.5"]["value"] == 0.5
+    assert figures["syncnet_accuracy_shuffled"]["value"] is None and figures["syncnet_accuracy_shuffled"]["reason"]
+
+
+def test_pairs_are_balanced_near_and_foreign(tmp_path):
+    rows = [toys.clip(tmp_path, number, number // 2, n_frames=40) for number in range(4)]
+    clips, groups = ClipStore(rows, tmp_path), [row["group"] for row in rows]
+    pairs, shuffled = drawn.draw(clips, groups, 16, 60, 5, 15, seed=0)
+    assert len(pairs) == len(shuffled) == 60 and sum(p.in_sync for p in pairs) == 30
+    assert all(p.clip == p.sound_clip for p in pairs)
+    assert all((p.picture == p.sound) if p.in_sync else 5 <= abs(p.picture - p.sound) <= 15 for p in pairs)
+    assert all(groups[p.clip] != groups[p.sound_clip] for p in shuffled)
+    assert [(p.clip, p.picture, p.in_sync) for p in shuffled] == [(p.clip, p.picture, p.in_sync) for p in pairs]
+    visual, mel = next(drawn.batches(clips, pairs, 16, 64))
+    assert visual.shape == (32, 48, 32, 64) and mel.shape == (32, 1, 80, 52)
+    face = clips.frames(pairs[0].clip, pairs[0].picture, pairs[0].picture + 1)[0, 32:].astype(np.float32) / 127.5 - 1
+    np.testing.assert_allclose(visual[0, :3], face.transpose(2, 0, 1), atol=1e-6)
+    assert drawn.draw(clips, groups, 38, 60, 5, 15, seed=0) == ([], [])
+    assert drawn.draw(clips, ["one"] * 4, 16, 4, 5, 15, seed=0)[1] == []
