@@ -20,6 +20,7 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 demo: setup ## the whole graph on synthetic talkers, then Snakemake's own report
 	snakemake --cores all
 	snakemake --report results/demo/report/snakemake.zip
+	@echo "Done. Open results/demo/report/index.html"
 
 test: setup ## formatting, lint, and every test
 	ruff check .
