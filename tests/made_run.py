@@ -125,6 +125,7 @@ def generate(root: Path, fail: str | None = None) -> list[records.Row]:
                 "stand_ins": ["pictures were encoded by a small VAE trained in this run"],
                 "unet": "ab12",
                 "vae": "cd34",
+                "resolution": 64,
             }
             if pair["id"] == fail:
                 rows.append(records.rejected(row, "no_audio", "the sound cannot be read"))

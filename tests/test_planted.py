@@ -36,7 +36,7 @@ def test_good_and_bad_stretches_are_told_apart():
         video("broken", stretch(0, 4, "unreadable")),
     ]
     rows = [clip(name, name, 0, 100) for name in ("good", "lost", "fault", "wrong", "slipped")]
-    rows += [clip("good", "stray", 10, 16)]  # a find of six frames in a good video is no clip of it
+    rows += [clip("good", "stray", 90, 96)]  # a find of six frames in a good video is no clip of it
     rows += [{"id": "broken", "source_id": "broken", "kind": "source"}]
     reasons = {"lost": "low_sync", "fault": "low_quality", "wrong": "too_short", "stray": "too_short"}
     found = judged(truth, rows, ["good", "slipped"], reasons | {"broken": "unreadable"})

@@ -124,6 +124,15 @@ def test_same_inputs_same_bytes_and_no_place_or_clock(demo):
     assert len(text) < 12e6
 
 
+def test_small_nets_are_said_to_be_small_beside_the_videos(demo, tmp_path):
+    root, inputs, text, _ = demo
+    assert "look for the timing of the mouths" in text
+    rows = [row | {"resolution": 256} for row in records.read_ledger(root / "enhance" / "enhanced.jsonl")]
+    records.write_ledger(tmp_path / "enhanced.jsonl", rows)
+    large, _ = write_report(root, inputs | {"generate": [tmp_path / "enhanced.jsonl"]}, "large")
+    assert "look for the timing of the mouths" not in large
+
+
 def test_foreign_names_are_escaped(demo):
     _, _, text, _ = demo
     assert "day 1/ä &amp; &lt;b&gt;" in text

@@ -51,9 +51,18 @@ def test_the_table_has_a_row_for_every_system_that_ran_or_failed():
     ]
 
 
+def test_one_frame_off_is_within_one_and_two_are_not():
+    videos = [item("ours", "cross", 0.5) | {"sync_offset_frames": offset} for offset in (-2, -1, 0, 1)]
+    [row] = scores.table(videos, Counter(), INTERVAL)
+    assert row["sync_within_1"] == 0.75
+
+
 def test_syncnet_figures_use_the_threshold_of_the_validation_clips():
     cosines, in_sync = np.array([0.3, 0.2, 0.35, 0.1]), np.array([True, False, True, False])
     none = np.zeros(0), np.zeros(0, bool), []
     figures = scores.syncnet_figures(cosines, in_sync, [0, 0, 1, 1], none, 0.25, INTERVAL)
     assert figures["syncnet_accuracy_5f"]["value"] == 1 and figures["syncnet_accuracy_at_0.5"]["value"] == 0.5
     assert figures["syncnet_accuracy_shuffled"]["value"] is None and figures["syncnet_accuracy_shuffled"]["reason"]
+    foreign = np.array([0.3, 0.2, 0.3, 0.1]), np.array([True, True, False, True]), [0, 0, 1, 1]
+    control = scores.syncnet_figures(cosines, in_sync, [0, 0, 1, 1], foreign, 0.25, INTERVAL)
+    assert control["syncnet_accuracy_shuffled"]["value"] == 0.25 and control["syncnet_accuracy_shuffled"]["n"] == 4

@@ -306,7 +306,7 @@ def test_the_summary_counts_what_the_tables_hold(tmp_path):
     assert lost == {"unreadable": 1, "no_face": 1, "low_quality": 1, "low_sync": 1}
     assert {r: c["rows"] for r, c in summary["reasons"].items() if c["rows"]} == lost
     assert sum(split["clips"] for split in summary["splits"].values()) == 6
-    assert summary["funnel"][-1]["hours"] == pytest.approx(6 * 4 / 3600, abs=1e-5)
+    assert summary["funnel"][-1]["hours"] == pytest.approx(6 * 4 / 3600, abs=1e-6)
     assert len(summary["scores"]["selected"]["quality"]) == 6
     assert sorted(summary["scores"]["rejected"]["quality"]) == [3.0, 60.0]
     assert summary["backends"] == {"score_sync": ["envelope"], "score_quality": ["piqe"]}

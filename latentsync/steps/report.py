@@ -101,6 +101,7 @@ def summarise(
             "own": sum(row["kind"] == "own" for row in made),
             "cross": sum(row["kind"] == "cross" for row in made),
             "failed": len(ours) - len(made),
+            "resolution": made[0]["resolution"] if made else None,
             "judged": sum(card["verdict"] != "unknown" for card in cards),
             "unjudged": sum(card["verdict"] == "unknown" for card in cards),
             "passed": sum(card["verdict"] == "pass" for card in cards),
