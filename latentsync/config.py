@@ -30,7 +30,7 @@ VERSIONS = {
     "generate": 3,
     "enhance": 1,
     "evaluate": 2,
-    "report": 1,
+    "report": 2,
 }
 
 Share = Annotated[float, Field(ge=0, le=1)]
