@@ -77,3 +77,4 @@ def test_bootstrap_draws_whole_groups():
     assert honest > 3 * naive
     assert metrics.bootstrap(values, 500, seed=0, groups=groups) == metrics.bootstrap(values, 500, 0, groups)
     assert np.isnan(metrics.bootstrap(values[:20], 500, seed=0, groups=groups[:20])).all()
+    assert np.isfinite(metrics.bootstrap(values[:40], 500, seed=0, groups=groups[:40])).all()
