@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 # cost anybody a week of GPU time.
 VERSIONS = {
     "make_talkers": 2,
-    "probe": 1,
+    "probe": 2,
     "resample": 1,
     "detect_scenes": 1,
     "segment": 1,
-    "align_faces": 1,
+    "align_faces": 2,
     "score_sync": 1,
     "score_quality": 1,
     "select_clips": 1,
@@ -27,7 +27,7 @@ VERSIONS = {
     "train_syncnet": 1,
     "train_unet_stage1": 1,
     "train_unet_stage2": 1,
-    "generate": 3,
+    "generate": 4,
     "enhance": 1,
     "evaluate": 2,
     "report": 2,

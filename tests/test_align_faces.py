@@ -11,7 +11,8 @@ from videos import write_two_sizes
 
 from latentsync.config import AlignFaces
 from latentsync.lipsync.paste import align_face
-from latentsync.media.read import frame_times, read_clip, read_frames
+from latentsync.media.ahead import DEPTH
+from latentsync.media.read import Reader, frame_times, read_clip
 from latentsync.media.write import VideoWriter
 from latentsync.models.faces import POINTS_68
 from latentsync.ops.geometry import apply, crop_size
@@ -111,7 +112,7 @@ def test_a_clip_has_one_crop_and_one_matrix_for_each_tick(made):
     assert geometry["matrices"].dtype == geometry["landmarks"].dtype == geometry["mouth_opening"].dtype == np.float32
     assert geometry["found"].dtype == bool and geometry["found"].all() and np.isfinite(geometry["mouth_opening"]).all()
     shown = ticks_to_frames(*frame_times(videos / "slow.mp4"))
-    pictures = dict(read_frames(videos / "slow.mp4"))
+    pictures = dict(Reader(videos / "slow.mp4").pictures())
     for tick in range(38):
         face = align_face(pictures[shown[tick]], geometry["matrices"][tick], 64)
         assert np.abs(face.astype(int) - crops[tick]).mean() < 3, tick
@@ -163,13 +164,14 @@ def test_a_fault_in_the_middle_leaves_no_file(made, tmp_path, monkeypatch):
     videos, root, ledger, _ = made
     shutil.copytree(root / "resample", tmp_path / "resample")
 
-    def broken(path, indices):
-        for index, picture in read_frames(path, indices):
-            if index == 15:
-                raise RuntimeError("the disk is gone")
-            yield index, picture
+    class Broken(Reader):
+        def pictures(self, indices=None):
+            for index, picture in super().pictures(indices):
+                if index == 15:
+                    raise RuntimeError("the disk is gone")
+                yield index, picture
 
-    monkeypatch.setattr(align_faces, "read_frames", broken)
+    monkeypatch.setattr(align_faces, "Reader", Broken)
     shutil.copytree(root / "segment", tmp_path / "segment")
     with pytest.raises(RuntimeError, match="disk"):
         run(tmp_path, videos, tmp_path / "segment" / "00000.jsonl")
@@ -197,8 +199,8 @@ def test_a_strobing_detector_keeps_few_encoders_open(made, tmp_path, monkeypatch
     [segment] = read_ledger(ledger)
     long = segment | {"start_tick": 0, "end_tick": 30}
     cfg = CFG.model_copy(update={"max_gap_ticks": 0})
-    rows = align_faces.align_segment(long, "k", cfg, Strobe(), videos / "leaves.mp4", tmp_path)
-    assert len(rows) == 1 and Strobe.most <= 2
+    rows = align_faces.align_segment(long, "k", cfg, Strobe(), Reader(videos / "leaves.mp4"), tmp_path)
+    assert len(rows) == 1 and Strobe.most <= 2 + DEPTH
     assert len([path for path in (tmp_path / "align_faces/media").iterdir() if path.suffix == ".mp4"]) == 1
 
 

@@ -6,7 +6,7 @@ from videos import write_two_sizes, write_video
 
 from latentsync.config import DetectScenes
 from latentsync.lipsync import speakers
-from latentsync.media.read import frame_times, read_video_frames
+from latentsync.media.read import Reader, frame_times
 from latentsync.ops.timing import ticks_to_frames
 from latentsync.records import read_ledger, source_id, write_ledger
 from latentsync.steps import detect_scenes
@@ -77,8 +77,8 @@ def test_key_frames_that_renew_the_grain_are_no_cuts(tmp_path):
 
     path = write_video(tmp_path / "x.mp4", 120, size=(320, 240), codec_options={"preset": "fast"}, pictures=pictures)
     assert cuts_of(path)[0] == []
-    frames = (frame for _, frame in read_video_frames(path))
-    assert {scene for scene, _ in speakers.scenes(frames)} == {0}  # generation looks as closely, and no closer
+    pictures = (picture for _, picture in Reader(path).pictures())
+    assert {scene for scene, _ in speakers.scenes(pictures)} == {0}  # generation looks as closely, and no closer
 
 
 def test_a_picture_that_changes_its_size_is_no_cut_and_no_fault(tmp_path):

@@ -15,8 +15,9 @@ from latentsync.lipsync import video as video_io
 from latentsync.lipsync.generate import Models, lip_sync
 from latentsync.lipsync.paste import paste_region
 from latentsync.lipsync.video import Sound
+from latentsync.media.picture import native_rgb
 from latentsync.media.probe import probe_media
-from latentsync.media.read import frame_times, native_rgb, read_frames, read_video_frames
+from latentsync.media.read import frame_times, read_frames, read_video_frames
 from latentsync.models import audio_encoder
 from latentsync.models import vae as vaes
 from latentsync.models.faces import open_detector

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from videos import clicks, number_of, numbered_picture, smooth_pictures, write_two_sizes, write_video
 
-from latentsync.media import probe, read, write
+from latentsync.media import picture, probe, read, write
 from latentsync.ops.timing import ticks_to_frames
 from latentsync.records import Rejection
 
@@ -134,8 +134,8 @@ def test_pictures_are_turned_as_the_display_matrix_asks(folder, degrees, mirrore
 def test_a_small_picture_is_the_picture_made_small(folder):
     path = write_video(folder / "small.mp4", 2)
     _, frame = next(read.read_video_frames(path))
-    small = read.to_rgb(frame, width=40)
-    assert small.shape == (16, 40, 3) and np.abs(small[8].astype(int) - read.to_rgb(frame)[32, 1::4]).mean() < 12
+    small = picture.to_rgb(frame, width=40)
+    assert small.shape == (16, 40, 3) and np.abs(small[8].astype(int) - picture.to_rgb(frame)[32, 1::4]).mean() < 12
 
 
 @pytest.mark.parametrize(("missing", "ok"), [(range(10, 14), True), (range(38, 41), True), (range(10, 30), False)])

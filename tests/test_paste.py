@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from latentsync.lipsync import paste
+from latentsync.media.picture import Picture
 from latentsync.ops import geometry
 from latentsync.ops.mask import feathered_hole
 
@@ -76,7 +77,7 @@ def test_restored_frames_equal_the_published_ones(parity, resolution, kind):
 
 def test_a_face_taken_out_and_put_back_changes_next_to_nothing(parity):
     frame, matrix = parity("frame_1080x1920"), geometry.similarity(ANCHORS, 256)
-    face = paste.align_face(frame, matrix, 256)
+    face = paste.align_face(Picture(av.VideoFrame.from_ndarray(frame, format="rgb24"), 0, False), matrix, 256)
     for blend_of in (whole_box, paste.paste_region):
         back = pasted(frame, face, matrix, 256, blend_of)
         away = np.abs(back.astype(int) - frame)[Y0:Y1, X0:X1]

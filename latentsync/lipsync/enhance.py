@@ -18,7 +18,8 @@ from latentsync.lipsync.paste import Region, paste_region
 from latentsync.lipsync.speakers import track_video
 from latentsync.lipsync.tracking import Track, smooth
 from latentsync.lipsync.video import Sound, open_writer, yuv
-from latentsync.media.read import frame_times, native_rgb, read_video_frames
+from latentsync.media.picture import native_rgb
+from latentsync.media.read import frame_times, read_video_frames
 from latentsync.models.faces import Detector
 from latentsync.ops import geometry
 

@@ -27,7 +27,8 @@ from latentsync.lipsync.paste import align_face
 from latentsync.lipsync.speakers import PASSED_THROUGH, speaking
 from latentsync.lipsync.tracking import Track
 from latentsync.lipsync.video import Sound, in_order, open_writer, yuv
-from latentsync.media.read import frame_times, native_rgb
+from latentsync.media.picture import Picture
+from latentsync.media.read import frame_times
 from latentsync.models import vae as vaes
 from latentsync.models.audio_encoder import WhisperFeatures, tokens_at
 from latentsync.ops import geometry
@@ -176,7 +177,7 @@ def _redrawn(
         first, stop = batch[0][0], batch[-1][1]
         new = [yuv(next(frames), pix_fmt) for _ in range(n_read, stop)]
         faces = [
-            align_face(native_rgb(frame), matrix, models.resolution)
+            align_face(Picture(frame, 0, False), matrix, models.resolution)
             for frame, matrix in zip(new, run.matrices[n_read:stop], strict=True)
         ]
         held.extend(new)

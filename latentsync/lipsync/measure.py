@@ -15,7 +15,8 @@ import numpy as np
 from latentsync.lipsync import planes
 from latentsync.lipsync.paste import paste_region
 from latentsync.lipsync.video import in_order, open_writer, yuv
-from latentsync.media.read import read_video_frames, to_rgb
+from latentsync.media.picture import to_rgb
+from latentsync.media.read import read_video_frames
 from latentsync.models.faces import Detector, Face
 from latentsync.ops import geometry, metrics, sync
 from latentsync.ops.timing import SAMPLES_PER_TICK, ticks_to_frames

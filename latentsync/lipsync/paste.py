@@ -10,6 +10,7 @@ import math
 import cv2
 import numpy as np
 
+from latentsync.media.picture import Picture
 from latentsync.ops import geometry
 from latentsync.ops.mask import feathered_hole
 
@@ -19,9 +20,16 @@ Region = tuple[int, int, int, int]
 LUMA = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
 
 
-def align_face(rgb: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
-    """The aligned face uint8 (R, R, 3) of a frame uint8 (h, w, 3): warp, stretch, one rounding."""
-    face = geometry.stretch(geometry.crop(rgb, matrix, resolution), resolution)
+def align_face(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray:
+    """The aligned face uint8 (R, R, 3) of a picture: warp, stretch, one rounding.
+
+    Only what the crop sees is converted to RGB.
+    """
+    height, width = picture.shape[:2]
+    x0, y0, x1, y1 = geometry.seen_by_crop(matrix, resolution)
+    x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+    region = x0, y0, min(max(x1, x0 + 1), width), min(max(y1, y0 + 1), height)
+    face = geometry.stretch(geometry.crop(picture.exact(region), _back(matrix, region), resolution), resolution)
     return np.rint(face.clip(0, 255)).astype(np.uint8)
 
 

@@ -8,21 +8,12 @@ import av
 import numpy as np
 
 from latentsync.lipsync import paste
+from latentsync.media.picture import planes
 from latentsync.media.probe import display_matrix, orientation
 
 # Values of FFmpeg's AVColorSpace -> names in paste.LUMA; unspecified means BT.601 (FFmpeg, OpenCV and media/read.py).
 _MATRICES = {1: "bt709", 2: "bt601", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}
 _FULL_RANGE = 2
-
-
-def planes(frame: av.VideoFrame) -> list[np.ndarray]:
-    """Views (h, w) of a frame's planes, uint8 or uint16; writing to them changes the frame."""
-    views = []
-    for plane in frame.planes:
-        kind = np.uint8 if frame.format.components[0].bits == 8 else np.uint16
-        rows = np.frombuffer(plane, kind).reshape(-1, plane.line_size // np.dtype(kind).itemsize)
-        views.append(rows[: plane.height, : plane.width])
-    return views
 
 
 def copied(frame: av.VideoFrame) -> av.VideoFrame:

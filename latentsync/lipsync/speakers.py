@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-import av
 import numpy as np
 
 from latentsync.config import DetectScenes
 from latentsync.lipsync.tracking import Track, track_faces
-from latentsync.media.read import frame_times, read_video_frames, to_rgb
+from latentsync.media.ahead import ahead
+from latentsync.media.picture import Picture
+from latentsync.media.read import Reader, frame_times
 from latentsync.media.scenes import LATE, CutFinder
 from latentsync.models.faces import Detector
 
@@ -21,22 +22,22 @@ BACKEND_OF_POINTS = {478: "mediapipe", 68: "face_alignment"}  # a face is known 
 MAX_GAP_S = 0.2  # longest time without the face that is interpolated, as align_faces.max_gap_ticks is by default
 
 
-def scenes(frames: Iterable[av.VideoFrame]) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of the scene, picture uint8 (h, w, 3) as displayed) for every frame, a few frames late."""
+def scenes(pictures: Iterable[Picture]) -> Iterator[tuple[int, Picture]]:
+    """(number of the scene, picture) for every frame, a few frames late."""
     finder = CutFinder(DetectScenes())  # one video on the command line has no section, and a run shall not differ
-    waiting: deque[tuple[int, np.ndarray]] = deque()
+    waiting: deque[tuple[int, Picture]] = deque()
     cuts: set[int] = set()
     scene = 0
-    for number, frame in enumerate(frames):
-        cuts.update(finder.see(number, frame))
-        waiting.append((number, to_rgb(frame)))
+    for number, picture in enumerate(pictures):
+        cuts.update(finder.see(number, picture.frame))
+        waiting.append((number, picture))
         if len(waiting) > LATE:
-            oldest, picture = waiting.popleft()
+            oldest, ripe = waiting.popleft()
             scene += oldest in cuts
-            yield scene, picture
-    for oldest, picture in waiting:
+            yield scene, ripe
+    for oldest, ripe in waiting:
         scene += oldest in cuts
-        yield scene, picture
+        yield scene, ripe
 
 
 def track_video(video: Path, detector: Detector, max_s: float | None = None) -> list[Track]:
@@ -48,11 +49,11 @@ def track_video(video: Path, detector: Detector, max_s: float | None = None) -> 
     max_gap = round(MAX_GAP_S * len(times_s) / end_s)
     if max_s is not None:
         times_s = times_s[times_s < max_s]
-    frames = (frame for _, frame in read_video_frames(video, np.arange(len(times_s))))
+    pictures = ahead(picture for _, picture in Reader(video).pictures(np.arange(len(times_s))))
     tracks, start = [], 0
-    for _, scene in groupby(scenes(frames), key=lambda pair: pair[0]):
-        counted = _Counted(rgb for _, rgb in scene)
-        for track in track_faces(counted, detector, max_gap):
+    for _, scene in groupby(scenes(pictures), key=lambda pair: pair[0]):
+        counted = _Counted(picture for _, picture in scene)
+        for track in track_faces(counted, detector, max_gap, look=Picture.quick):
             tracks.append(dataclasses.replace(track, start=track.start + start, stop=track.stop + start))
         start += counted.n
     assert start == len(times_s), (start, len(times_s))
@@ -60,10 +61,10 @@ def track_video(video: Path, detector: Detector, max_s: float | None = None) -> 
 
 
 class _Counted:
-    def __init__(self, items: Iterable[np.ndarray]):
+    def __init__(self, items: Iterable[Picture]):
         self.items, self.n = items, 0
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Picture]:
         for item in self.items:
             self.n += 1
             yield item

@@ -9,6 +9,7 @@ Frames are numbered from 0 as they come; ranges are half-open; n is the number o
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ MAX_ZOOM = 1.6
 MIN_BROW_PX = 0.1  # between the brows; below, there is no alignment (the demo's talkers have 24 and more)
 
 # settled(birth, frame number, picture, anchors float64 [3, 2]); once for each frame of each track, in order.
-Settled = Callable[[int, int, np.ndarray, np.ndarray], None]
+Settled = Callable[[int, int, Any, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -46,28 +47,30 @@ class Track:
 
 
 def track_faces(
-    frames: Iterable[np.ndarray],
+    frames: Iterable[Any],
     detector: Detector,
     max_gap: int,
     settled: Settled | None = None,
     cuts: Collection[int] = (),
     ended: Callable[[int], None] | None = None,
+    look: Callable[[Any], np.ndarray] = np.asarray,
 ) -> list[Track]:
     """All faces of a video, the widest first.
 
     Args:
-        frames: pictures uint8 (h, w, 3), in order. Where their size changes, coordinates begin anew, as at a cut.
+        frames: pictures, in order. Where their size changes, coordinates begin anew, as at a cut.
         detector: as opened; it is reset first, and at every cut.
         max_gap: longest run of frames in which a face may be missing and is interpolated; a longer one ends its track.
         settled: told each frame of each track once its anchors are final, while the picture is still at hand. Tracks
             that turn out too short are told as well while there is no other; the result says which birth numbers stay.
         cuts: frames at which a new scene begins; no track crosses one.
         ended: told the birth number of a track after the last of its frames, and of those never settled.
+        look: a picture as uint8 (h, w, 3) for the detector.
     """
     cuts = set(cuts)
     births: list[_Growing] = []
     alive: list[_Growing] = []
-    pictures: dict[int, np.ndarray] = {}
+    pictures: dict[int, Any] = {}
     detector.reset()
 
     lasting = False  # a track is long enough, so those that end too short are accidents
@@ -83,7 +86,8 @@ def track_faces(
             ended(track.birth)
 
     shape = None
-    for number, rgb in enumerate(frames):
+    for number, picture in enumerate(frames):
+        rgb = look(picture)
         if number in cuts or shape not in (None, rgb.shape):
             detector.reset()
             for track in alive:
@@ -91,7 +95,7 @@ def track_faces(
             alive = []
         shape = rgb.shape
         if settled is not None:
-            pictures[number] = rgb
+            pictures[number] = picture
         faces = [face for face in detector.detect(rgb) if _usable(face)]
         taken = _match(alive, faces)
         for index, face in enumerate(faces):
@@ -104,7 +108,7 @@ def track_faces(
             settle(track, last=number - track.last > max_gap)
         alive = [track for track in alive if number - track.last <= max_gap]
         needed = min((track.next for track in alive), default=number + 1)
-        pictures = {index: picture for index, picture in pictures.items() if index >= needed}
+        pictures = {index: kept for index, kept in pictures.items() if index >= needed}
     for track in alive:
         settle(track, last=True)
     return _finished(births)

@@ -37,6 +37,7 @@ class MediaInfo:
     duration_s: float  # from time zero to the end of the last frame
     video_codec: str
     pix_fmt: str
+    interlaced: bool  # the first picture is made of two fields; shown and aligned as it is, comb and all
     has_audio: bool
     audio_rate_hz: int | None
 
@@ -51,6 +52,7 @@ class Timeline:
     end_pts: int  # end of the last frame
     time_base: Fraction
     counted: bool  # no usable times (AVI of Xvid or H.264): frame i is the i-th picture of a decoder from the start
+    mirrored: bool  # left-right, before it is turned by info.rotation_deg
     complaint: str  # empty, or a sentence that says what is missing from the file
     info: MediaInfo
 
@@ -210,7 +212,7 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream, first:
     pts = np.array([pts for pts, _ in shown], np.int64)
     end_pts = _end(pts, shown[-1][1], video)
     complaint = _missing(container, video, n_packets, float(max(ends_s)), cut)
-    turns = orientation(display_matrix(first))[0]
+    turns, mirrored = orientation(display_matrix(first))
     span_s = float((pts[-1] - pts[0]) * video.time_base)
     sound = next((s for s in audio if s.index in with_sound), None)
     info = MediaInfo(
@@ -222,11 +224,20 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream, first:
         duration_s=round(float((end_pts - pts[0]) * video.time_base), 6),
         video_codec=video.codec_context.codec.canonical_name,
         pix_fmt=first.format.name,
+        interlaced=first.interlaced_frame,
         has_audio=sound is not None,
         audio_rate_hz=sound.codec_context.sample_rate if sound else None,
     )
     return Timeline(
-        video.index, sound.index if sound else None, pts, end_pts, Fraction(video.time_base), counted, complaint, info
+        stream=video.index,
+        audio_stream=sound.index if sound else None,
+        pts=pts,
+        end_pts=end_pts,
+        time_base=Fraction(video.time_base),
+        counted=counted,
+        mirrored=mirrored,
+        complaint=complaint,
+        info=info,
     )
 
 

@@ -12,16 +12,15 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation
 
-from latentsync.media.probe import Timeline, display_matrix, opened, orientation, timeline
+from latentsync.media.picture import Picture, to_rgb
+from latentsync.media.probe import Timeline, opened, timeline
 from latentsync.ops.timing import SAMPLE_RATE_HZ
 from latentsync.records import Rejection
 
 _HOLD_S = 0.5
-# Without these two flags swscale's short cut darkens by more than one grey level and doubles the chroma rows (measured:
-# error 2.5 grey levels rms instead of 0.7, at 1 instead of 6 ms for 1080 x 1920).
-_EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_PREROLL_S = 5  # decoded before a place that is sought
+_FORWARD_S = 10  # going on is cheaper than seeking, with its pre-roll and the way from a key frame
 AVERAGED = {"rematrix_maxval": "1.0"}  # of a resampler: without it stereo becomes 1.4 times as loud in mono, and clips
 _JITTER_S = 0.005  # packets of sound may lie this far beside where the ones before them ended (time bases round)
 
@@ -55,31 +54,78 @@ def read_video_frames(
 
     `display_matrix(frame)` and `orientation` in media/probe.py tell how a frame is to be turned.
     """
-    found = timeline(path)
-    n_frames = len(found.pts)
-    wanted = np.arange(n_frames) if indices is None else np.unique(np.asarray(indices))
-    if len(wanted) == 0:
-        return
-    if wanted[0] < 0 or wanted[-1] >= n_frames:
-        raise ValueError(f"frames {wanted[0]} to {wanted[-1]} asked of {path}, which has {n_frames}")
-    held, shown, position = None, -1, 0
-    for index, frame in _decoded(path, found, int(wanted[0]), threads):
-        if shown >= 0:
-            _check_hole(found, shown, index)
-        while position < len(wanted) and wanted[position] < index:
-            yield int(wanted[position]), frame if held is None else held
-            position += 1
-        if position < len(wanted) and wanted[position] == index:
-            yield index, frame
-            position += 1
-        if position == len(wanted):
+    return Reader(path, threads).frames(indices)
+
+
+class Reader:
+    """Frames of one video over several calls that go forward: each is decoded once, however far key frames lie apart.
+
+    Only a call that starts further back, or much further on, seeks. Where it does, it begins some seconds early:
+    streams that renew themselves bit by bit have no whole picture at once. A frame is the same however it was reached.
+    """
+
+    def __init__(self, path: Path, threads: int = 1):
+        self.path, self.threads = path, threads
+        self.timeline = timeline(path)
+        self.decoder: Iterator[tuple[int, av.VideoFrame]] | None = None
+        self.held: av.VideoFrame | None = None
+        self.shown = -1  # index of `held`, the last frame that was decoded
+        self.ahead: tuple[int, av.VideoFrame] | None = None  # decoded already, to be shown later
+
+    def pictures(self, indices: np.ndarray | None = None) -> Iterator[tuple[int, Picture]]:
+        """Like `frames`, each as a Picture, turned as the file asks."""
+        turns, mirrored = self.timeline.info.rotation_deg // 90, self.timeline.mirrored
+        for index, frame in self.frames(indices):
+            yield index, Picture(frame, turns, mirrored)
+
+    def frames(self, indices: np.ndarray | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(index, frame) of the wanted indices, sorted, each once; None: all. To be read to its end before the next."""
+        n_frames = len(self.timeline.pts)
+        wanted = np.arange(n_frames) if indices is None else np.unique(np.asarray(indices))
+        if len(wanted) == 0:
             return
-        held, shown = frame, index
-    _check_hole(found, shown, n_frames)
-    if held is None:
-        raise Rejection("unreadable", f"no picture can be decoded from frame {wanted[0]} of {n_frames} on")
-    for index in wanted[position:]:
-        yield int(index), held
+        if wanted[0] < 0 or wanted[-1] >= n_frames:
+            raise ValueError(f"frames {wanted[0]} to {wanted[-1]} asked of {self.path}, which has {n_frames}")
+        self._go_to(int(wanted[0]))
+        position = 0
+        while position < len(wanted):
+            if wanted[position] == self.shown:
+                yield self.shown, self.held
+                position += 1
+                continue
+            following = self._following()
+            if following is None:  # no picture of its own up to the end
+                break
+            index, frame = following
+            if wanted[position] < index and self.held is not None:
+                _check_hole(self.timeline, self.shown, index)
+            while position < len(wanted) and wanted[position] < index:
+                yield int(wanted[position]), frame if self.held is None else self.held
+                position += 1
+            if position == len(wanted):
+                self.ahead = following
+                return
+            self.shown, self.held = index, frame
+        if position < len(wanted):
+            if self.held is None:
+                raise Rejection("unreadable", f"no picture can be decoded from frame {wanted[0]} of {n_frames} on")
+            _check_hole(self.timeline, self.shown, n_frames)
+            for index in wanted[position:]:
+                yield int(index), self.held
+
+    def _go_to(self, first: int) -> None:
+        reach = round(_FORWARD_S * self.timeline.info.fps) + 1
+        if self.decoder is None or not self.shown <= first <= self.shown + reach:
+            early = self.timeline.pts[first] - int(_PREROLL_S / self.timeline.time_base)
+            start = int(np.searchsorted(self.timeline.pts, early))
+            self.decoder = _decoded(self.path, self.timeline, start, self.threads)
+            self.held, self.shown, self.ahead = None, -1, None
+
+    def _following(self) -> tuple[int, av.VideoFrame] | None:
+        if self.ahead is not None:
+            following, self.ahead = self.ahead, None
+            return following
+        return next(self.decoder, None)
 
 
 def _check_hole(found: Timeline, shown: int, index: int) -> None:
@@ -132,26 +178,6 @@ def _decode(packet: av.Packet, found: Timeline) -> list[av.VideoFrame]:
     except av.error.FFmpegError as error:
         at_s = float(packet.pts * packet.time_base - found.zero_s) if packet.pts is not None else float("nan")
         raise Rejection("unreadable", f"decoding fails at {at_s:.2f} s: {error.strerror}") from error
-
-
-def to_rgb(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
-    """A decoded frame as uint8 [h, w, 3], turned as its display matrix asks; `width` scales before turning."""
-    rgb = native_rgb(frame, width, height)
-    turns, mirrored = orientation(display_matrix(frame))
-    if mirrored:
-        rgb = rgb[:, ::-1]
-    return np.ascontiguousarray(np.rot90(rgb, turns))
-
-
-def native_rgb(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
-    """A decoded frame as uint8 [h, w, 3] as its pixels lie in the file, before any turn.
-
-    The frame's own colour matrix and range are used; an untagged frame is BT.601 limited, as in FFmpeg and OpenCV.
-    """
-    if width is not None and height is None:
-        height = max(1, round(frame.height * width / frame.width))
-    scale = _EXACT if width is None else Interpolation.AREA
-    return frame.reformat(width=width, height=height, format="rgb24", interpolation=scale, threads=1).to_ndarray()
 
 
 def read_clip(path: Path, start: int = 0, stop: int | None = None) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 from scenedetect import AdaptiveDetector, FrameTimecode
 
 from latentsync.config import DetectScenes
-from latentsync.media.read import to_rgb
+from latentsync.media.picture import native_rgb
 from latentsync.ops.timing import TICKS_PER_S
 
 # The score is a mean of pixel differences. So small a picture averages noise away and keeps cuts: a grainy video whose
@@ -29,5 +29,5 @@ class CutFinder:
         """
         width = min(_WIDTH_PX, frame.width)
         self.size = self.size or (width, max(1, round(frame.height * width / frame.width)))
-        bgr = np.ascontiguousarray(to_rgb(frame, *self.size)[..., ::-1])
+        bgr = np.ascontiguousarray(native_rgb(frame, *self.size)[..., ::-1])  # turning it would change no score
         return [cut.frame_num for cut in self.detector.process_frame(FrameTimecode(number, float(TICKS_PER_S)), bgr)]

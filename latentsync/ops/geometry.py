@@ -87,7 +87,8 @@ def warp(image: np.ndarray, back: np.ndarray, size: tuple[int, int], fill: float
     """Sample `image` (h, w, c) bilinearly, `back` [2, 3] mapping output pixels to input pixels; float32 (h', w', c).
 
     Exact to float32: cv2.warpAffine and cv2.remap round positions to 1/32 pixel, which is off by up to 1.7 grey levels
-    (measured) and makes a slowly moving face step. Beyond the border stands `fill`, blended in over one pixel.
+    (measured) and makes a slowly moving face step; so cv2.remap only gathers neighbours. Beyond the border stands
+    `fill`, blended in over one pixel.
     """
     width, height = size
     x, y = np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)[:, None]
@@ -100,18 +101,29 @@ def warp(image: np.ndarray, back: np.ndarray, size: tuple[int, int], fill: float
     right, bottom = math.floor(source_x.max()) + 2, math.floor(source_y.max()) + 2
     patch = _cut(image, left, top, right, bottom, fill)
     x0, y0 = np.floor(source_x), np.floor(source_y)
-    fraction_x = (source_x - x0).astype(np.float32)[..., None]
-    fraction_y = (source_y - y0).astype(np.float32)[..., None]
-    stride = right - left
-    index = ((y0 - top) * stride + (x0 - left)).astype(np.intp)
-    pixels = patch.reshape(-1, image.shape[2])
+    channels = image.shape[2]
+    fraction_x, fraction_y = (
+        cv2.merge([part.astype(np.float32)] * channels) for part in (source_x - x0, source_y - y0)
+    )
+    corner = np.dstack([x0 - left, y0 - top]).astype(np.int16)
 
-    def row(offset: int) -> np.ndarray:
-        a = pixels.take(index + offset, 0).astype(np.float32)
-        return a + (pixels.take(index + (offset + 1), 0) - a) * fraction_x
+    def row(patch: np.ndarray) -> np.ndarray:
+        """The upper (or, one row down, lower) two neighbours of every place, blended; cv2.remap only gathers them."""
+        a, b = (
+            cv2.remap(part, corner, None, cv2.INTER_NEAREST).astype(np.float32)
+            for part in (patch, np.ascontiguousarray(patch[:, 1:]))
+        )
+        return _blend(a, b, fraction_x)
 
-    upper = row(0)
-    return upper + (row(stride) - upper) * fraction_y
+    return _blend(row(patch), row(patch[1:]), fraction_y).reshape(height, width, channels)
+
+
+def _blend(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """a + (b - a) * share, in the memory of b."""
+    b -= a
+    b *= share.reshape(b.shape)
+    b += a
+    return b
 
 
 def _cut(image: np.ndarray, left: int, top: int, right: int, bottom: int, fill: float) -> np.ndarray:
@@ -128,14 +140,60 @@ def crop(rgb: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
     """The unstretched crop, float32 (h, w, 3), of a picture (H, W, 3).
 
     At 256 and above one bilinear sample per pixel, as published. Below, where a face is usually shrunk several times
-    and single samples would flicker, each crop pixel is the mean of k x k samples at most a source pixel apart.
+    and single samples would flicker, the picture is shrunk by area first, and each crop pixel is the mean of k x k
+    samples at most a pixel of the shrunk picture apart.
     """
     width, height = crop_size(resolution)
-    k = 1 if resolution >= PUBLISHED_RESOLUTION else max(1, math.ceil(1 / scale_of(matrix) - 1e-6))
+    if resolution >= PUBLISHED_RESOLUTION:
+        return warp(rgb, invert(matrix), (width, height))
+    rgb, matrix = _shrunk(rgb, matrix, resolution)
+    k = max(1, math.ceil(1 / scale_of(matrix) - 1e-6))
     fine = np.asarray(matrix, np.float64) * k
     fine[:, 2] += (k - 1) / 2  # k samples per pixel, spread evenly about its centre
     samples = warp(rgb, invert(fine), (width * k, height * k))
-    return samples if k == 1 else samples.reshape(height, k, width, k, -1).mean((1, 3))
+    return samples.reshape(height, k, width, k, -1).mean((1, 3))
+
+
+def seen_by_crop(matrix: np.ndarray, resolution: int) -> tuple[int, int, int, int]:
+    """(x0, y0, x1, y1), half-open: the pixels of a picture that `crop` looks at, perhaps beyond the picture.
+
+    Cut out and with the matrix shifted by (x0, y0), they give the same crop as the whole picture.
+    """
+    width, height = crop_size(resolution)
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64) - 0.5
+    corners = apply(invert(matrix), corners)
+    block = _block(matrix, resolution)
+    low, high = corners.min(0) - block - 1, corners.max(0) + block + 2
+    x0, y0 = (math.floor(value / block) * block for value in low)
+    x1, y1 = (math.ceil(value / block) * block for value in high)
+    return x0, y0, x1, y1
+
+
+def _block(matrix: np.ndarray, resolution: int) -> int:
+    """By how much a picture is shrunk before it is cropped."""
+    return 1 if resolution >= PUBLISHED_RESOLUTION else max(1, int(1 / scale_of(matrix) + 1e-6))
+
+
+def _shrunk(rgb: np.ndarray, matrix: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a crop sees of a picture, shrunk by area in whole blocks, and the matrix from there to the crop.
+
+    Blocks lie on one grid whatever the crop, so that a moving face does not make them flicker.
+    """
+    block = _block(matrix, resolution)
+    if block == 1:
+        return rgb, matrix
+    x0, y0, x1, y1 = seen_by_crop(matrix, resolution)
+    left, top = (
+        min(max(at, 0), length - 1) // block * block for at, length in zip((x0, y0), rgb.shape[1::-1], strict=True)
+    )
+    patch = rgb[top : max(y1, top + 1), left : max(x1, left + 1)]
+    columns, rows = -(-patch.shape[1] // block), -(-patch.shape[0] // block)
+    rest = (0, rows * block - patch.shape[0]), (0, columns * block - patch.shape[1]), (0, 0)
+    patch = np.pad(patch, rest, "edge") if np.any(rest) else patch
+    small = cv2.resize(patch, (columns, rows), interpolation=cv2.INTER_AREA)
+    middle = (block - 1) / 2
+    grid = np.array([[block, 0, left + middle], [0, block, top + middle], [0, 0, 1]])
+    return small, np.asarray(matrix, np.float64) @ grid
 
 
 def stretch(cropped: np.ndarray, resolution: int) -> np.ndarray:

@@ -12,8 +12,9 @@ import av
 import numpy as np
 from PIL import Image
 
+from latentsync.media.picture import to_rgb
 from latentsync.media.probe import probe_media
-from latentsync.media.read import frame_times, read_audio, read_clip, read_frames, read_video_frames, to_rgb
+from latentsync.media.read import frame_times, read_audio, read_clip, read_frames, read_video_frames
 from latentsync.media.write import VideoWriter
 from latentsync.records import Rejection, Row
 

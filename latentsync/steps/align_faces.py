@@ -1,8 +1,9 @@
 """align_faces: follow the faces of each segment and write their aligned crops, the only pictures this pipeline encodes.
 
-One decode, a dozen frames in memory at most: a crop is cut as soon as the anchors of its frame are final. Faces are
-followed through the source frames that the segment shows, each once, and then laid out on its 25 fps ticks, so a frame
-that stands for two ticks looks the same in both.
+Each source is decoded once, through all its segments, with a few dozen frames in memory at most: a crop is cut as soon
+as the anchors of its frame are final. Decoding, detecting and encoding go on side by side where there are cores. Faces
+are followed through the source frames that the segment shows, each once, and then laid out on its 25 fps ticks, so a
+frame that stands for two ticks looks the same in both.
 
 A segment becomes one row of kind clip for each face, the widest first (t0), with
   crop_file      mp4, 25 fps, R x R; one frame for each tick of the clip
@@ -10,6 +11,7 @@ A segment becomes one row of kind clip for each face, the widest first (t0), wit
                  (source pixels), found bool [n], mouth_opening float32 [n] (NaN where not found)
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ import numpy as np
 from latentsync.config import VERSIONS, AlignFaces
 from latentsync.lipsync.paste import align_face
 from latentsync.lipsync.tracking import Track, track_faces
-from latentsync.media.read import read_frames
+from latentsync.media.ahead import Behind, ahead
+from latentsync.media.picture import Picture
+from latentsync.media.read import Reader
 from latentsync.media.write import VideoWriter
 from latentsync.models.faces import Detector, open_detector
 from latentsync.ops.geometry import similarity
@@ -30,15 +34,16 @@ def run(cfg: AlignFaces, inputs: dict[str, list[Path]], outputs: dict[str, Path]
     """Ledger of segments -> ledger of clips, crops and geometry in the folder media beside it."""
     [ledger] = inputs["segment"]
     root = run_dir(outputs["ledger"])
+    open_reader = functools.lru_cache(1)(Reader)  # segments come in the order of their sources and times
     with open_detector(cfg.backend, cfg.max_faces) as detector:
 
         def work(row: Row, key: str) -> list[Row]:
-            return align_segment(row, key, cfg, detector, sources / row["path"], root)
+            return align_segment(row, key, cfg, detector, open_reader(sources / row["path"]), root)
 
         run_shard(outputs["ledger"], read_ledger(ledger), cfg, VERSIONS["align_faces"], work)
 
 
-def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video: Path, root: Path) -> list[Row]:
+def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video: Reader, root: Path) -> list[Row]:
     """The clips of one segment.
 
     Raises:
@@ -49,12 +54,12 @@ def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video
     max_gap = round(cfg.max_gap_ticks * len(indices) / len(shown))
     with _CropWriters(root / "align_faces/media", f"{row['id']}.{key}", cfg) as writers:
 
-        def settled(birth: int, number: int, picture: np.ndarray, anchors: np.ndarray) -> None:
+        def settled(birth: int, number: int, picture: Picture, anchors: np.ndarray) -> None:
             face = align_face(picture, similarity(anchors, cfg.resolution), cfg.resolution)
             writers.write(birth, face, int(repeats[number]))
 
-        frames = (picture for _, picture in read_frames(video, indices))
-        tracks = track_faces(frames, detector, max_gap, settled, ended=writers.close)
+        frames = ahead(picture for _, picture in video.pictures(indices))
+        tracks = track_faces(frames, detector, max_gap, settled, ended=writers.close, look=Picture.quick)
     if not tracks:
         writers.keep({})
         raise Rejection("no_face", f"no face was found in {len(indices)} frames")
@@ -120,11 +125,15 @@ class _CropWriters:
         self.media, self.segment, self.cfg = media, segment, cfg
         self.paths: dict[int, Path] = {}
         self.open: dict[int, VideoWriter] = {}
+        self.encoder = Behind()
 
     def __enter__(self) -> "_CropWriters":
         return self
 
     def __exit__(self, *error: Any) -> None:
+        if error[0] is None:
+            self.encoder.wait()
+        self.encoder.stop()
         for writer in self.open.values():
             writer.__exit__(*error)
         if error[0] is not None:
@@ -138,15 +147,19 @@ class _CropWriters:
             self.open[birth] = VideoWriter(path, TICKS_PER_S, side, side, crf=self.cfg.crf).__enter__()
             self.paths[birth] = path
         for _ in range(times):
-            self.open[birth].write(face)
+            self.encoder.call(self.open[birth].write, face)
 
     def close(self, birth: int) -> None:
         """Finish the video of a face of which no more will come, if there is one."""
         if birth in self.open:
-            self.open.pop(birth).__exit__(None, None, None)
+            self.encoder.call(self._finish, birth)
+
+    def _finish(self, birth: int) -> None:
+        self.open.pop(birth).__exit__(None, None, None)
 
     def keep(self, names: dict[int, Path]) -> None:
         """Once the files are closed: give those of these births their names and delete the others."""
+        self.encoder.wait()
         for birth, path in self.paths.items():
             if birth in names:
                 path.replace(names[birth])
