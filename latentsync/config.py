@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 VERSIONS = {
     "make_talkers": 2,
     "probe": 2,
-    "resample": 1,
+    "resample": 2,
     "detect_scenes": 1,
     "segment": 1,
     "align_faces": 2,

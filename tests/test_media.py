@@ -206,6 +206,39 @@ def test_sound_starts_at_time_zero_of_the_picture(folder, name, picture_s, sound
         assert not heard[:4000].any()
 
 
+@pytest.mark.parametrize("ppm", [0, 100, -60])
+@pytest.mark.parametrize("jitter_s", [0.0, 0.002])
+def test_sound_stays_in_step_for_an_hour(folder, ppm, jitter_s):
+    """A recorder whose sound card runs fast or slow stamps what it records by its clock; here it clicks every minute."""
+    rate_hz, minutes = 8_000, 60
+    clock = 1 + ppm * 1e-6  # seconds by the stamps for a second of samples
+    clicks_s = 30 + 60 * np.arange(minutes)
+    samples = np.zeros(minutes * 60 * rate_hz, np.int16)
+    samples[np.rint(clicks_s / clock * rate_hz).astype(int)] = 20_000
+    path, rng = folder / f"hour {ppm} {jitter_s}.mkv", np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=1)
+        video.width = video.height = 16
+        sound = container.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
+        container.start_encoding()
+        pictures = [av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), "rgb24") for _ in range(2)]
+        for number, picture in enumerate(pictures):
+            picture.pts, picture.time_base = number, Fraction(1)
+            container.mux(video.encode(picture))
+        container.mux(video.encode(None))
+        for start in range(0, len(samples), 800):
+            packet = av.Packet(samples[start : start + 800].tobytes())
+            stamp_s = start / rate_hz * clock + (rng.uniform(-jitter_s, jitter_s) if start else 0)
+            packet.pts = packet.dts = round(max(0, stamp_s) * 1000)
+            packet.time_base, packet.stream = Fraction(1, 1000), sound
+            container.mux(packet)
+    heard = np.abs(read.read_audio(path))
+    found = np.array([np.argmax(heard[(at - 1) * 16_000 : (at + 1) * 16_000]) + (at - 1) * 16_000 for at in clicks_s])
+    drift_ms = (found / 16_000 - clicks_s) * 1000
+    print(f"{ppm:+d} ppm, stamps within {jitter_s * 1000:.0f} ms: off by {np.abs(drift_ms).max():.2f} ms at most")
+    assert np.abs(drift_ms).max() < 1.0
+
+
 def test_a_gap_in_the_sound_is_silence_and_moves_nothing(folder):
     whole = write_video(folder / "whole.mkv", sound=clicks(2, [0.25, 1.75], 48_000), sound_rate_hz=48_000)
     with av.open(str(whole)) as source, av.open(str(folder / "gap.mkv"), "w") as container:

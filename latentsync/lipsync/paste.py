@@ -30,7 +30,7 @@ def align_face(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndar
     x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
     region = x0, y0, min(max(x1, x0 + 1), width), min(max(y1, y0 + 1), height)
     face = geometry.stretch(geometry.crop(picture.exact(region), _back(matrix, region), resolution), resolution)
-    return np.rint(face.clip(0, 255)).astype(np.uint8)
+    return cv2.add(face, 0, dtype=cv2.CV_8U)  # rounds and saturates in one go
 
 
 def face_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> Region:

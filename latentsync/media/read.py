@@ -22,7 +22,10 @@ _HOLD_S = 0.5
 _PREROLL_S = 5  # decoded before a place that is sought
 _FORWARD_S = 10  # going on is cheaper than seeking, with its pre-roll and the way from a key frame
 AVERAGED = {"rematrix_maxval": "1.0"}  # of a resampler: without it stereo becomes 1.4 times as loud in mono, and clips
-_JITTER_S = 0.005  # packets of sound may lie this far beside where the ones before them ended (time bases round)
+# Packets of sound lie a little beside where the ones before them ended: clocks round, and some recorders stamp roughly.
+# Up to _JITTER_S their mean over _SETTLE_S is followed, by making a packet a few samples longer or shorter once it is
+# _STEP_S off; so a sound card that runs 100 ppm fast stays in step for hours. What is further off is a gap.
+_JITTER_S, _SETTLE_S, _STEP_S = 0.01, 4.0, 0.0004
 
 
 def frame_times(path: Path) -> tuple[np.ndarray, float]:
@@ -244,19 +247,19 @@ def _mixed(path: Path, found: Timeline, layout: str) -> Iterator[tuple[Fraction,
 
 def _placed(sound: Iterator[tuple[Fraction, int, np.ndarray]], zero_s: Fraction) -> Iterator[tuple[int, np.ndarray]]:
     """Lay sound on the clock that starts at `zero_s`: (rate, float32 [c, n]) in one unbroken row, silence in gaps."""
-    filled, rate = None, 0
+    filled, rate, late = None, 0, 0.0
     for start_s, new_rate, samples in sound:
         if filled is not None and new_rate != rate:
             raise Rejection("unreadable", f"the sound changes from {rate} to {new_rate} Hz")
         rate = new_rate
-        position = round((start_s - zero_s) * rate)
-        if filled is None:
-            filled = 0
-            missing = position
-        else:
-            missing = position - filled
-            if abs(missing) <= _JITTER_S * rate:
-                missing = 0
+        missing = round((start_s - zero_s) * rate) - (filled or 0)
+        if filled is not None and abs(missing) <= _JITTER_S * rate:
+            late += (missing - late) * min(1.0, samples.shape[1] / (_SETTLE_S * rate))
+            if abs(late) > _STEP_S * rate:
+                samples = _stretched(samples, samples.shape[1] + round(late))
+                late = 0.0
+            missing = 0
+        filled = filled or 0
         if missing > 0:
             yield rate, np.zeros((len(samples), missing), np.float32)
             filled += missing
@@ -264,6 +267,12 @@ def _placed(sound: Iterator[tuple[Fraction, int, np.ndarray]], zero_s: Fraction)
         filled += samples.shape[1]
         if samples.shape[1]:
             yield rate, samples
+
+
+def _stretched(samples: np.ndarray, length: int) -> np.ndarray:
+    """Samples [c, n] made a little longer or shorter: [c, length], linear between."""
+    at = np.linspace(0, samples.shape[1] - 1, max(length, 1))
+    return np.stack([np.interp(at, np.arange(samples.shape[1]), channel) for channel in samples]).astype(np.float32)
 
 
 def _resampled(sound: Iterator[tuple[int, np.ndarray]], rate_hz: int, layout: str) -> Iterator[np.ndarray]:

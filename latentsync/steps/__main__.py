@@ -6,6 +6,7 @@ A line from a log can be pasted into a shell. User errors end with one sentence 
 """
 
 import argparse
+import ctypes
 import importlib
 import json
 import os
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     threads = str(getattr(cfg, "torch_threads", 1))
     os.environ.update({name: threads for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})
     os.environ.setdefault("GOMP_SPINCOUNT", "300000")  # about a millisecond: see docs/decisions.md
+    _keep_freed_memory()
     device = None
     inputs = {name: [Path(path) for path in paths] for name, *paths in args.input}
     outputs = {name: Path(path) for name, path in args.output}
@@ -52,6 +54,18 @@ def main(argv: list[str] | None = None) -> int:
         if device is not None:
             device.close()
     return 0
+
+
+def _keep_freed_memory() -> None:
+    """glibc hands blocks above 128 kB back when they are freed, and the next picture faults all its pages in again.
+
+    Measured on align_faces at 1080 x 1920, one core: 5 % of its CPU time, five times as many page faults.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        m_mmap_threshold, m_trim_threshold = -3, -1  # <malloc.h>; the first may be 32 MB at most
+        libc.mallopt(m_mmap_threshold, 32 << 20)
+        libc.mallopt(m_trim_threshold, 256 << 20)
 
 
 if __name__ == "__main__":
