@@ -25,7 +25,7 @@ AVERAGED = {"rematrix_maxval": "1.0"}  # of a resampler: without it stereo becom
 # Packets of sound lie a little beside where the ones before them ended: clocks round, and some recorders stamp roughly.
 # Up to _JITTER_S their mean over _SETTLE_S is followed, by making a packet a few samples longer or shorter once it is
 # _STEP_S off; so a sound card that runs 100 ppm fast stays in step for hours. What is further off is a gap.
-_JITTER_S, _SETTLE_S, _STEP_S = 0.01, 4.0, 0.0004
+_JITTER_S, _SETTLE_S, _STEP_S = 0.01, 2.0, 0.0003
 
 
 def frame_times(path: Path) -> tuple[np.ndarray, float]:
