@@ -11,14 +11,20 @@ from videos import write_two_sizes
 
 from latentsync.config import AlignFaces
 from latentsync.lipsync.paste import align_face
+from latentsync.lipsync.tracking import track_faces
 from latentsync.media.ahead import DEPTH
+from latentsync.media.picture import Picture
 from latentsync.media.read import Reader, frame_times, read_clip
 from latentsync.media.write import VideoWriter
-from latentsync.models.faces import POINTS_68
-from latentsync.ops.geometry import apply, crop_size
+from latentsync.models.faces import POINTS_68, open_detector
+from latentsync.ops.geometry import apply, crop_size, invert, similarity
+from latentsync.ops.steady import jitter_px
 from latentsync.ops.timing import ticks_to_frames
 from latentsync.records import read_ledger, segment_id, source_id, write_ledger
 from latentsync.steps import align_faces
+from latentsync.talkers import film, scene
+from latentsync.talkers.look import looks
+from latentsync.talkers.plan import Take
 
 PORTRAIT = data.astronaut()[:250, 150:300]
 CFG = AlignFaces(backend="mediapipe", resolution=64)
@@ -253,3 +259,25 @@ def test_crops_of_real_clips_are_sharp_enough_to_see_the_mouth(real):
     for name in ("vrt3", "ls_demo3", "talkvid_aoc"):
         crops = read_clip(root / rows[name][0]["crop_file"])
         assert cv2.Laplacian(crops[10, 30:50, 16:48], cv2.CV_64F).std() > 8, name
+
+
+def test_a_still_head_does_not_tremble(tmp_path, monkeypatch):
+    """A talker whose head is held still: whatever moves the crop is jitter of the landmarks. Mouth and eyes move."""
+    still = scene.Motion(*[np.zeros((3, 3))] * 6, blinks_s=(1.0, 2.3))
+    monkeypatch.setattr(film, "motion", lambda rng, duration_s: still)
+    take = Take("still.mp4", looks(1, 8)[2], duration_s=4.0, width=640, height=640, face_px=(230.0,))
+    film.film(take, 1, tmp_path)
+    pictures = (picture for _, picture in Reader(tmp_path / "still.mp4").pictures())
+    with open_detector("mediapipe", 2) as detector:
+        [track] = track_faces(pictures, detector, 5, look=Picture.quick)
+    corners = np.array([[0, 0], [210, 0], [0, 280], [210, 280]])
+    trembling = {}
+    for name, anchors in (("before", track.raw_anchors), ("after", track.anchors)):
+        matrices = [similarity(each, 256) for each in anchors]
+        back = invert(np.mean(matrices, 0))
+        placed = np.array([apply(matrix, apply(back, corners)) for matrix in matrices])
+        trembling[name] = float(np.sqrt((np.diff(placed, axis=0) ** 2).mean() / 2)), jitter_px(anchors)
+    for name, (corner_px, anchor_px) in trembling.items():
+        print(f"{name} filtering: corners of the crop {corner_px:.3f} px, anchors {anchor_px:.3f} px, rms at 256")
+    assert trembling["after"][1] < 0.25
+    assert trembling["after"][0] < trembling["before"][0] and trembling["after"][1] < trembling["before"][1]

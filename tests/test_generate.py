@@ -294,7 +294,7 @@ def test_the_second_person_never_takes_over():
     def track(start, stop, width, birth):
         n = stop - start
         boxes = np.tile(np.float32([0, 0, width, width]), (n, 1))
-        return speakers.Track(start, stop, birth, None, None, boxes, None, np.ones(n, bool))
+        return speakers.Track(start, stop, birth, None, None, None, boxes, None, np.ones(n, bool))
 
     speaker, other, later = track(0, 20, 90, 0), track(5, 30, 60, 1), track(35, 40, 60, 2)
     labels = speakers.speaking([speaker, other, later], 42)

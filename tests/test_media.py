@@ -209,7 +209,7 @@ def test_sound_starts_at_time_zero_of_the_picture(folder, name, picture_s, sound
 @pytest.mark.parametrize("ppm", [0, 100, -60])
 @pytest.mark.parametrize("jitter_s", [0.0, 0.002])
 def test_sound_stays_in_step_for_an_hour(folder, ppm, jitter_s):
-    """A recorder whose sound card runs fast or slow stamps by its clock what it records; here it clicks every minute."""
+    """A sound card that runs fast or slow, stamped by the clock of the recorder; here something clicks every minute."""
     rate_hz, minutes = 8_000, 60
     clock = 1 + ppm * 1e-6  # seconds by the stamps for a second of samples
     clicks_s = 30 + 60 * np.arange(minutes)

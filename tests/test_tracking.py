@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import savgol_filter
 
-from latentsync.lipsync import tracking
-from latentsync.lipsync.tracking import smooth, steady, track_faces
+from latentsync.lipsync.tracking import track_faces
 from latentsync.models.faces import POINTS_68, Face
+from latentsync.ops import steady as steadying
+from latentsync.ops.steady import jitter_px, smooth, steady
 
 
 def face(x: float, y: float = 100, width: float = 60) -> Face:
@@ -87,6 +88,50 @@ def test_a_face_that_jumps_or_swells_is_another_face(jump):
     x, width = jump
     tracks = follow({t: [face(100)] if t < 20 else [face(x, width=width)] for t in range(40)})
     assert sorted((t.start, t.stop) for t in tracks) == [(0, 20), (20, 40)]
+
+
+@pytest.mark.parametrize("hidden_px", [3, 40])
+def test_faces_that_pass_one_another_are_never_taken_for_each_other(hidden_px):
+    """Two people change places, the one in front hides the other; who is who afterwards is not known."""
+
+    def person(which: int, x: float) -> Face:
+        found = face(x, width=60 + which)
+        return Face(found.box, found.landmarks, found.anchors, 0.2 if which == 0 else 0.6)
+
+    script = {}
+    for t in range(60):
+        places = 100 + 4 * t, 340 - 4 * t
+        hidden = abs(places[0] - places[1]) < hidden_px
+        script[t] = [person(0, places[0])] + ([] if hidden else [person(1, places[1])])
+    tracks = follow(script, n=60, max_gap=8)
+    for track in tracks:
+        openings = track.mouth_opening[np.isfinite(track.mouth_opening)]
+        assert np.ptp(openings) < 0.01, "two people in one track"
+    long = [track for track in tracks if track.stop - track.start >= 20]
+    assert len(long) >= 3  # one of each before the meeting, and at least the one in front after it
+    assert {round(float(np.nanmean(track.mouth_opening)), 1) for track in long} == {0.2, 0.6}
+
+
+def test_neighbours_whose_boxes_touch_keep_their_tracks():
+    script = {t: [face(100 + t / 2, width=60), face(150 + t / 2, width=62)] for t in range(40)}
+    assert [(track.start, track.stop) for track in follow(script)] == [(0, 40), (0, 40)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(deviation_px=st.floats(0.05, 2), speed=st.floats(-3, 3), width=st.floats(30, 300), seed=st.integers(0, 99))
+def test_jitter_is_measured_in_pixels_of_the_crop_whatever_the_even_motion(deviation_px, speed, width, seed):
+    still = np.array([[0, 0], [width, 0], [width / 2, width / 2]])
+    moving = still + speed * np.arange(400)[:, None, None]
+    assert jitter_px(moving) < 1e-6
+    brows_px = 114.8  # their distance in a 256 crop
+    noise = np.random.default_rng(seed).normal(0, deviation_px * width / brows_px, moving.shape)
+    if deviation_px < 0.5:  # larger jitter changes the brows' distance itself
+        assert jitter_px(moving + noise) == pytest.approx(deviation_px, rel=0.12)
+    assert jitter_px(steady(moving + noise)) < jitter_px(moving + noise)
+
+
+def test_too_few_frames_have_no_jitter():
+    assert jitter_px(np.zeros((2, 3, 2))) == 0
 
 
 def test_accidents_are_dropped_unless_there_is_nothing_else():
@@ -169,13 +214,13 @@ def test_only_a_few_pictures_are_kept():
 
     script = Script({t: [face(100)] for t in range(120) if t % 7 > 1})
     track_faces(pictures(), script, 3, settled=lambda *_: None)
-    assert most <= tracking.SMOOTHING_WINDOW + 3 + 3
+    assert most <= steadying.SMOOTHING_WINDOW + 3 + 3
 
 
 @given(st.integers(3, 40), st.integers(0, 99))
 def test_the_filter_is_savitzky_golay(n, seed):
     values = np.random.default_rng(seed).normal(size=(n, 2, 2))
-    window = min(tracking.SMOOTHING_WINDOW, n if n % 2 else n - 1)
+    window = min(steadying.SMOOTHING_WINDOW, n if n % 2 else n - 1)
     assert np.abs(smooth(values) - savgol_filter(values, window, 2, axis=0)).max() < 1e-9
 
 
@@ -186,7 +231,7 @@ def test_jitter_goes_and_motion_stays():
     noisy = course + rng.normal(0, 0.15, (200, 3, 2))
     steadied = steady(noisy)
     assert np.std(steadied - course) < 0.7 * np.std(noisy - course)
-    assert np.abs(steadied - noisy).max() < 80 * (tracking.PLACE_LIMIT + tracking.SHAPE_LIMIT)
+    assert np.abs(steadied - noisy).max() < 80 * (steadying.PLACE_LIMIT + steadying.SHAPE_LIMIT)
     nod = course + np.where(np.abs(time - 4) < 0.05, 15.0, 0)[:, None, None]  # three frames of a quick nod
-    assert np.abs(steady(nod) - nod).max() < 0.5 * 80 * tracking.PLACE_LIMIT + 1e-6
+    assert np.abs(steady(nod) - nod).max() < 0.5 * 80 * steadying.PLACE_LIMIT + 1e-6
     assert np.abs(smooth(nod) - nod).max() > 2

@@ -16,12 +16,13 @@ from latentsync.config import Enhance
 from latentsync.lipsync import planes
 from latentsync.lipsync.paste import Region, paste_region
 from latentsync.lipsync.speakers import track_video
-from latentsync.lipsync.tracking import Track, smooth
+from latentsync.lipsync.tracking import Track
 from latentsync.lipsync.video import Sound, open_writer, yuv
 from latentsync.media.picture import native_rgb
 from latentsync.media.read import frame_times, read_video_frames
 from latentsync.models.faces import Detector
 from latentsync.ops import geometry
+from latentsync.ops.steady import smooth
 
 # Eyes, nose tip, mouth corners of FFHQ-aligned faces at 512 pixels (x, y), as facexlib and GFPGAN use them.
 _X = (192.98138, 318.90277, 256.63416, 201.26117, 313.08905)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from latentsync.models.faces import Detector, Face, overlap
+from latentsync.ops.steady import SMOOTHING_WINDOW, steady
 
-SMOOTHING_WINDOW = 7  # frames
-PLACE_LIMIT, SHAPE_LIMIT = 0.004, 0.01  # distances between the brows; see `steady`
 MIN_FRAMES = 5  # a shorter track is an accident, unless there is no other
 MIN_IOU = 0.2
 MAX_STEP = 0.5  # a face that jumps by more than this share of its width is another face
 MAX_ZOOM = 1.6
+RIVAL = 0.6  # a second claim to a find that is so nearly as good makes it nobody's: see `_match`
 MIN_BROW_PX = 0.1  # between the brows; below, there is no alignment (the demo's talkers have 24 and more)
 
 # settled(birth, frame number, picture, anchors float64 [3, 2]); once for each frame of each track, in order.
@@ -35,6 +35,7 @@ class Track:
     stop: int
     birth: int  # by what number `settled` knew it, the order in which faces came up
     anchors: np.ndarray  # float32 [n, 3, 2], steadied
+    raw_anchors: np.ndarray  # float32 [n, 3, 2], as measured
     landmarks: np.ndarray  # float32 [n, P, 2], as measured
     boxes: np.ndarray  # float32 [n, 4]
     mouth_opening: np.ndarray  # float32 [n], NaN where not found
@@ -97,7 +98,10 @@ def track_faces(
         if settled is not None:
             pictures[number] = picture
         faces = [face for face in detector.detect(rgb) if _usable(face)]
-        taken = _match(alive, faces)
+        taken, lost = _match(alive, faces)
+        for track in lost:
+            settle(track, last=True)
+        alive = [track for track in alive if track not in lost]
         for index, face in enumerate(faces):
             if index in taken:
                 taken[index].see(number, face)
@@ -131,19 +135,27 @@ def _finished(births: "list[_Growing]") -> list[Track]:
     return sorted(kept, key=lambda track: (-mean_width[track.birth], track.birth))
 
 
-def _match(alive: "list[_Growing]", faces: list[Face]) -> "dict[int, _Growing]":
-    """Index of a find -> its track: best overlap first, each once."""
-    pairs = []
-    for order, track in enumerate(alive):
-        for index, face in enumerate(faces):
-            likeness = _likeness(track.faces[-1].box, face.box)
-            if likeness > 0:
-                pairs.append((-likeness, order, index))
+def _match(alive: "list[_Growing]", faces: list[Face]) -> "tuple[dict[int, _Growing], list[_Growing]]":
+    """Index of a find -> its track, best overlap first, each once; and the tracks that are to end.
+
+    Where faces pass in front of one another, one find fits two tracks nearly as well, or two finds one track. Then
+    nobody can say who is who (neither the shape of FaceMesh's points nor a small picture of the face tells people
+    apart, see docs/decisions.md), so the tracks end there, and what comes after the meeting begins anew.
+    """
+    claims = np.array([[_likeness(track.faces[-1].box, face.box) for face in faces] for track in alive])
     taken: dict[int, _Growing] = {}
-    for _, order, index in sorted(pairs):
-        if index not in taken and alive[order] not in taken.values():
+    lost: set[int] = set()
+    if claims.size == 0:
+        return taken, []
+    for order, index in sorted(np.argwhere(claims > 0).tolist(), key=lambda pair: (-claims[*pair], pair)):
+        best = claims[order, index]
+        others = [other for other in range(len(alive)) if other != order and claims[other, index] >= RIVAL * best]
+        elsewhere = np.delete(claims[order], index).max(initial=0.0) >= RIVAL * best
+        if others or elsewhere:
+            lost |= {order, *others}
+        elif index not in taken and alive[order] not in taken.values():
             taken[index] = alive[order]
-    return taken
+    return {index: track for index, track in taken.items() if alive.index(track) not in lost}, [alive[i] for i in lost]
 
 
 def _likeness(a: tuple[float, ...], b: tuple[float, ...]) -> float:
@@ -210,49 +222,9 @@ class _Growing:
             self.last + 1,
             self.birth,
             steady(self._filled(_anchors)).astype(np.float32),
+            self._filled(_anchors).astype(np.float32),
             self._filled(lambda face: face.landmarks).astype(np.float32),
             self._filled(lambda face: face.box).astype(np.float32),
             opening,
             found,
         )
-
-
-def steady(anchors: np.ndarray) -> np.ndarray:
-    """Anchors float [n, 3, 2] without their jitter: place and shape smoothed apart, each only as far as jitter goes.
-
-    A plain filter makes crops worse where a head moves fast (measured: on 11 real clips the crop's trembling stays at
-    0.25 px of 256, and grows in 5 of them), so a correction r shrinks to r / (1 + (r / limit)^2), r and limit in
-    distances between the brows: jitter goes, motion stays, nothing is moved by more than half the limit. Trembling:
-    0.26 px without, 0.20 px with this; 0.37 px with the published rounding.
-    """
-    anchors = np.asarray(anchors, np.float64)
-    width = np.linalg.norm(anchors[:, 1] - anchors[:, 0], axis=-1)[:, None, None]
-    place = anchors.mean(1, keepdims=True)
-    shape = anchors - place
-    return _nudge(place, PLACE_LIMIT * width) + _nudge(shape, SHAPE_LIMIT * width)
-
-
-def _nudge(values: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """Values [n, k, 2] moved towards their smoothed course, see `steady`; limit [n, 1, 1] in the same unit."""
-    correction = smooth(values) - values
-    length = np.sqrt((correction**2).sum((1, 2), keepdims=True) / values.shape[1])
-    return values + correction / (1 + (length / limit) ** 2)
-
-
-def smooth(values: np.ndarray, window: int = SMOOTHING_WINDOW) -> np.ndarray:
-    """Savitzky-Golay filter of order 2 along the first axis: each value from the parabola through its neighbours.
-
-    Symmetric, so nothing lags; the first and last half window are read off the outermost parabola. A series shorter
-    than the window takes a shorter one; below 3 it stays.
-    """
-    n = len(values)
-    window = min(window, n if n % 2 else n - 1)
-    if window < 3:
-        return np.asarray(values, np.float64)
-    half = window // 2
-    powers = np.arange(-half, half + 1)[:, None] ** np.arange(3)
-    project = powers @ np.linalg.pinv(powers)  # row r: the parabola's value at place r of the window
-    flat = np.asarray(values, np.float64).reshape(n, -1)
-    middle = np.lib.stride_tricks.sliding_window_view(flat, window, axis=0) @ project[half]
-    smoothed = [project[:half] @ flat[:window], middle, project[half + 1 :] @ flat[-window:]]
-    return np.concatenate(smoothed).reshape(values.shape)

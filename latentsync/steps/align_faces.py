@@ -26,6 +26,7 @@ from latentsync.media.read import Reader
 from latentsync.media.write import VideoWriter
 from latentsync.models.faces import Detector, open_detector
 from latentsync.ops.geometry import similarity
+from latentsync.ops.steady import jitter_px
 from latentsync.ops.timing import TICKS_PER_S
 from latentsync.records import Rejection, Row, clip_id, media_file, read_ledger, replacing, run_dir, run_shard
 
@@ -87,6 +88,8 @@ def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video
                 "face_px": round(track.face_px, 1),
                 "face_share": round(float(found.mean()), 4),
                 "n_faces": most,
+                "jitter_px": round(jitter_px(track.anchors), 3),
+                "raw_jitter_px": round(jitter_px(track.raw_anchors), 3),
             }
         )
     writers.keep(names)
