@@ -223,6 +223,45 @@ rule select_clips:
         " --output summary {output.summary:q} > {log:q} 2>&1"
 
 
+rule describe_clips:
+    input:
+        summary=rules.select_clips.output.summary,
+        rejected=rules.select_clips.output.rejected,
+        train=rules.select_clips.output.train,
+        val=rules.select_clips.output.val,
+        test=rules.select_clips.output.test,
+        score_sync=rules.select_clips.input.score_sync,
+        configuration=f"{RUN}/config.json",
+    output:
+        page=report(
+            f"{RUN}/describe_clips/index.html",
+            caption="../report/clips.rst",
+            category="Curation",
+        ),
+        summary=f"{RUN}/describe_clips/summary.json",
+        card_json=f"{RUN}/describe_clips/card.json",
+        card_md=f"{RUN}/describe_clips/card.md",
+    log:
+        f"{RUN}/logs/describe_clips.log",
+    benchmark:
+        f"{RUN}/benchmarks/describe_clips.tsv"
+    conda:
+        "../../envs/deliver.yaml"
+    params:
+        config=SECTIONS["describe_clips"],
+        version=VERSIONS["describe_clips"],
+        sources=SOURCES,
+    message:
+        "describe_clips: the page of curation and the data-set card"
+    shell:
+        "python -m latentsync.steps describe_clips --config {params.config:q} --version {params.version}"
+        " --sources {params.sources:q} --input summary {input.summary:q} --input rejected {input.rejected:q}"
+        " --input train {input.train:q} --input val {input.val:q} --input test {input.test:q}"
+        " --input score_sync {input.score_sync:q} --input config {input.configuration:q}"
+        " --output page {output.page:q} --output summary {output.summary:q} --output card_json {output.card_json:q}"
+        " --output card_md {output.card_md:q} > {log:q} 2>&1"
+
+
 rule export_clips:
     input:
         train=rules.select_clips.output.train,
