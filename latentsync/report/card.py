@@ -22,11 +22,11 @@ SOURCE_FACTS = ("fps", "width", "height", "video_codec", "pix_fmt", "audio_rate_
 # Numbers of a clip row that say where it lies or what its source is; every other number is a measure of the clip.
 NOT_MEASURES = {*SOURCE_FACTS, *"start_tick end_tick n_ticks n_frames track size rotation_deg resolution".split()}
 PROPERTIES = {
-    "fps": "frame rates",
-    "resolution": "picture sizes",
-    "video_codec": "video codecs",
-    "pix_fmt": "pixel formats",
-    "audio_rate_hz": "sample rates, Hz",
+    "fps": "Frame rates",
+    "resolution": "Picture sizes",
+    "video_codec": "Video codecs",
+    "pix_fmt": "Pixel formats",
+    "audio_rate_hz": "Sample rates, Hz",
 }
 SCALES = {
     "envelope": "standard deviations of chance for one shift; unrelated sound stays below about 4",
@@ -77,7 +77,7 @@ def make(
         },
         "measures": measures(selected),
         "sources": {
-            "fps": _shares(f"{row['fps']:g}" for row in used if row.get("fps")),
+            "fps": _shares(f"{round(row['fps'], 2):g}" for row in used if row.get("fps")),
             "resolution": _shares(f"{row['width']} x {row['height']}" for row in used if row.get("width")),
             "video_codec": _shares(row["video_codec"] for row in used if row.get("video_codec")),
             "pix_fmt": _shares(row["pix_fmt"] for row in used if row.get("pix_fmt")),
@@ -111,7 +111,6 @@ def measures(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Column -> quantiles over the clips that have it (`n` of them); every column of numbers that measures a clip."""
     if not rows:
         return {}
-    rows = [row | {"length_s": length_s(row)} for row in rows]
     columns = sorted({name for row in rows for name in row} - NOT_MEASURES)
     found = {}
     for column in columns:
@@ -134,7 +133,7 @@ def _shares(values: Iterable[str]) -> dict[str, int]:
 
 
 def rejections(rejected: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Reason -> rows and hours that it cost; a whole file counts with the length its container states, None: nowhere."""
+    """Reason -> rows and hours that it cost; a whole file counts with the length its container states (None: none)."""
     found = {}
     for reason, words in REASONS.items():
         rows = [row for row in rejected if row["reason"] == reason]
@@ -187,8 +186,8 @@ def markdown(card: Mapping[str, Any]) -> str:
             ["split", "clips", "sources", "groups", "length"],
             [[s, f["clips"], f["sources"], f["groups"], _time(f["hours"])] for s, f in card["splits"].items()],
         ),
-        "A group is a speaker, or a source where nobody said who speaks; no group lies in two splits, unless the limits "
-        "below say otherwise.",
+        "A group is a speaker, or a source where nobody said who speaks; no group lies in two splits, unless the "
+        "limits below say otherwise.",
         "## What was measured",
         _table(
             ["measure", "clips", *QUANTILES],
@@ -225,10 +224,10 @@ def markdown(card: Mapping[str, Any]) -> str:
     return _joined(parts)
 
 
-HOW_TO_READ = """`select_clips/{train,val,test}.jsonl` hold one JSON object a line. Files are named relative to the run's folder:
-`crop_file` (mp4, 25 fps, the aligned face), `audio_file` (16 kHz mono FLAC of the whole source; the clip is from
-`start_tick / 25` to `end_tick / 25` seconds) and `geometry_file` (npz: matrices and landmarks of every frame). The sound
-that belongs to the picture at time t lies at `t - offset_frames / 25`.
+HOW_TO_READ = """`select_clips/{train,val,test}.jsonl` hold one JSON object a line. Files are named relative to the
+run's folder: `crop_file` (mp4, 25 fps, the aligned face), `audio_file` (16 kHz mono FLAC of the whole source; the clip
+is from `start_tick / 25` to `end_tick / 25` seconds) and `geometry_file` (npz: matrices and landmarks of every frame).
+The sound that belongs to the picture at time t lies at `t - offset_frames / 25`.
 
 ```python
 import json

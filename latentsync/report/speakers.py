@@ -40,10 +40,11 @@ def _sums(rows: Sequence[Row], column: str) -> list[dict[str, Any]]:
         item["clips"] += 1
         item["seconds"] += length_s(row)
         item["videos"].add(row["source_id"])
-    for item in sums.values():
+    ordered = sorted(sums.values(), key=lambda item: (-item["seconds"], item["name"]))
+    for item in ordered:
         item["share"] = round(item["seconds"] / total, 4)
         item |= {"seconds": round(item["seconds"], 1), "videos": len(item["videos"])}
-    return sorted(sums.values(), key=lambda item: (-item["seconds"], item["name"]))
+    return ordered
 
 
 def warning(groups: Sequence[dict[str, Any]]) -> str | None:

@@ -2,8 +2,8 @@
 
 Inputs: summary, rejected, train, val, test of select_clips; score_sync (all shards: crops, and what the sources
 are); config (the whole configuration as JSON).
-Outputs: page, summary (every number on the page), card_json and card_md. Beside them, undeclared, costs.html: what every
-step cost; seconds differ from run to run, and declared results must not.
+Outputs: page, summary (every number on the page), card_json and card_md. Beside them, undeclared, costs.html: what
+every step cost; seconds differ from run to run, and declared results must not.
 
 Pictures are bounded whatever the number of clips, and ledgers are read row by row; what stays of a row are its scalars.
 """
@@ -95,13 +95,13 @@ def source_facts(ledgers: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
 
 def _scalars(ledgers: Iterable[Path]) -> Iterator[Row]:
-    """Rows without lists and names of files; 100,000 clips fit into memory so."""
+    """Rows of clips with length_s, without lists and names of files; 100,000 clips fit into memory so."""
     for row in (row for ledger in ledgers for row in records.iterate_ledger(ledger)):
         yield {
             sys.intern(name): value
             for name, value in row.items()
             if not isinstance(value, list | dict) and not name.endswith("_file")
-        }
+        } | {"length_s": curation.length_s(row)}
 
 
 def _steps_before() -> list[str]:
