@@ -79,7 +79,8 @@ def test_the_card_counts_what_the_ledgers_hold(run):
     rows = selected_rows(run)
     assert made == summary["card"]
     assert made["counts"]["clips"] == len(rows) == sum(split["clips"] for split in made["splits"].values()) == 12
-    assert made["counts"]["hours"] == pytest.approx(sum(row["end_tick"] - row["start_tick"] for row in rows) / 90_000)
+    ticks = sum(row["end_tick"] - row["start_tick"] for row in rows)
+    assert made["counts"]["hours"] == pytest.approx(ticks / 90_000, abs=1e-6)
     assert {reason: found["rows"] for reason, found in made["rejected"].items()} == dict.fromkeys(FAULTS, 1)
     assert made["rejected"]["too_short"]["hours"] == pytest.approx(20 / 90_000, abs=1e-6)
     assert made["rejected"]["unreadable"]["hours"] is None  # nobody knows how long a broken file would have been
