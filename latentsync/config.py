@@ -353,7 +353,7 @@ class Report(Section):
 class Estimate(Section):
     """What curation of all sources will yield and cost, measured on a few; on request only."""
 
-    sources: Positive = Field(8, description="sources that are curated for it")
+    sources: int = Field(8, ge=2, description="sources that are curated for it; one alone would give no range")
 
 
 class Config(Section):

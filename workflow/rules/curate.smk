@@ -284,3 +284,35 @@ rule export_clips:
         "python -m latentsync.steps export_clips --config {params.config:q} --version {params.version}"
         " --input train {input.train:q} --input val {input.val:q} --input test {input.test:q}"
         " --output ledger {output.ledger:q} > {log:q} 2>&1"
+
+
+# What curation of all sources will yield and cost: a measurement, so no rule reads it and only its own name asks for it.
+rule estimate:
+    input:
+        sources=expand(f"{RUN}/sources/{{shard}}.jsonl", shard=SHARDS),
+        configuration=f"{RUN}/config.json",
+    output:
+        estimate=f"{RUN}/estimate/estimate.json",
+    log:
+        f"{RUN}/logs/estimate.log",
+    benchmark:
+        f"{RUN}/benchmarks/estimate.tsv"
+    conda:
+        "../../envs/curate.yaml"
+    resources:
+        gpu=(
+            GPU
+            if gpu_lease.wanted("align_faces", CFG.align_faces)
+            or gpu_lease.wanted("score_sync", CFG.score_sync)
+            else 0
+        ),
+    params:
+        config=SECTIONS["estimate"],
+        version=VERSIONS["estimate"],
+        sources=SOURCES,
+    message:
+        "estimate: curate a few videos aside and predict hours, cost and disk for all; the table follows"
+    shell:
+        "python -m latentsync.steps estimate --config {params.config:q} --version {params.version}"
+        " --input sources {input.sources:q} --input config {input.configuration:q}"
+        " --output estimate {output.estimate:q} --sources {params.sources:q} 2>&1 | tee {log:q}"
