@@ -48,19 +48,19 @@ def sheets(selected: Sequence[Row], rejected: Sequence[Row], thresholds: Mapping
         sure = selected
         if column == "sync_offset_frames":
             sure = [row for row in selected if row["sync_confidence"] >= thresholds["min_offset_confidence"]]
-        kept = _nearest(sure, column, at)
-        lost = _nearest([row for row in rejected if row["reason"] == reason], column, at)
+        by_size = key.startswith("max")  # an upper limit judges the size, whatever the sign
+        kept = _nearest(sure, column, at, by_size)
+        lost = _nearest([row for row in rejected if row["reason"] == reason], column, at, by_size)
         if kept or lost:
             found.append({"key": key, "title": title, "at": at, "kept": kept, "lost": lost})
     return found
 
 
-def _nearest(rows: Sequence[Row], column: str, at: float) -> list[dict[str, Any]]:
+def _nearest(rows: Sequence[Row], column: str, at: float, by_size: bool) -> list[dict[str, Any]]:
     known = [row for row in rows if row.get(column) is not None]
-    offset = column == "sync_offset_frames"  # judged by its size, whatever its sign
 
     def distance(row: Row) -> float:
-        return abs((abs(row[column]) if offset else row[column]) - at)
+        return abs((abs(row[column]) if by_size else row[column]) - at)
 
     near = sorted(known, key=lambda row: (distance(row), row["id"]))[:NEAR_SHOWN]
     return [{"id": row["id"], "path": row["path"], "value": row[column]} for row in near]

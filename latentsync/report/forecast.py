@@ -151,4 +151,4 @@ def _in_units(value: float, units: Sequence[tuple[str, float]]) -> str:
 
 def _amount(value: float) -> str:
     """Two or three digits: what an estimate deserves."""
-    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+    return f"{value:,.0f}" if value >= 10 or value == 0 else f"{value:.1f}"

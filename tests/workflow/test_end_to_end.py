@@ -97,6 +97,25 @@ def test_declared_outputs_name_no_place_and_no_machine(whole):
             assert str(whole).encode() not in content and f'"{os.uname().nodename}"'.encode() not in content, name
 
 
+def test_the_estimate_foretells_what_the_run_found(whole):
+    """8 of 18 talkers foretell the length of all within a quarter, what is selected and what it costs within a half."""
+    run = whole / RUN
+    videos = {path: path.read_bytes() for path in (run / "make_talkers/videos").rglob("*.mp4")}
+    said = snakemake(whole, "estimate")
+    assert "footage" in said and "CPU time" in said and "results/tiny/estimate/estimate.json" in said
+    assert {path: path.read_bytes() for path in (run / "make_talkers/videos").rglob("*.mp4")} == videos
+    found = json.loads((run / "estimate/estimate.json").read_text())
+    assert (found["sources"]["sampled"], found["sources"]["all"]) == (8, len(videos))
+    resampled = [row for row in records.read_ledgers((run / "resample").glob("0*.jsonl")) if row["status"] == "ok"]
+    footage_h = sum(row["n_ticks"] for row in resampled) / 25 / 3600
+    assert found["predicted"]["footage_h"]["value"] == pytest.approx(footage_h, rel=0.25)
+    card = json.loads((run / "describe_clips/card.json").read_text())
+    assert found["predicted"]["selected_h"]["value"] == pytest.approx(card["counts"]["hours"], rel=0.5)
+    [align] = [row for row in found["steps"] if row["step"] == "align_faces"]
+    took = [json.loads(line) for path in (run / "costs/align_faces").glob("*.jsonl") for line in open(path)]
+    assert align["cpu_h"]["value"] * 3600 == pytest.approx(sum(row["cpu_s"] for row in took), rel=0.5)
+
+
 def test_a_second_call_has_nothing_to_do(whole):
     assert "Nothing to be done" in snakemake(whole)
 
