@@ -149,10 +149,8 @@ def _limits(facts: Mapping[str, Any], speakers: Mapping[str, Any]) -> list[str]:
     if facts["same_clips_in_all_splits"]:
         found.append("There were too few speakers or sources for three splits: all three hold the same clips.")
     if speakers["named_n"] < speakers["groups_n"]:
-        found.append(
-            "Not every video has a named speaker; the others count as one speaker each, so one person may stand in two "
-            "splits."
-        )
+        who = "Not every video has a named speaker" if speakers["named_n"] else "Nobody said who speaks in which video"
+        found.append(f"{who}; each counts as a speaker of its own there, so one person may stand in two splits.")
     if speakers["warning"]:
         found.append(f"One speaker holds {speakers['groups'][0]['share']:.0%} of the time.")
     off = [key for key, at in _thresholds(facts).items() if at is None]

@@ -107,9 +107,11 @@ TITLES = {
 def table(found: Mapping[str, Any]) -> str:
     """The prediction as plain text for a terminal."""
     sources, jobs, total = found["sources"], found["jobs_at_once"], found["total"]
+    broken = sources["sampled_unreadable"]
+    state = f"{broken} of them cannot be read" if broken else "all of them can be read"
     lines = [
         f"{sources['sampled']} of {sources['all']:,} videos, {_time(sources['sampled_h'])} of footage, were curated "
-        f"aside; {sources['sampled_unreadable'] or 'none'} of them cannot be read. For all videos, with 90 % ranges:",
+        f"aside; {state}. For all videos, with 90 % ranges:",
         "",
         *(f"{title:38}{_ranged(name, found['predicted'][name])}" for name, title in TITLES.items()),
         "",
