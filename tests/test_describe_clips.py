@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 
 from latentsync import config, records
 from latentsync.report import borderline, card, page, speakers
-from latentsync.steps import describe_clips
+from latentsync.steps import describe_clips, select_clips
 from tests.made_run import clip_rows, curate
 from tests.pages import Reader, flat
 
@@ -181,22 +184,20 @@ def test_one_speaker_with_most_of_the_time_is_warned_about():
     assert speakers.summarise([row("Ada", "a", 300), row("c", "c", 300)])["warning"] is None
 
 
-def test_a_large_run_makes_a_small_page():
-    """20,000 clips: lists end with a count, pictures stay a few dozen, whatever the number of clips and speakers."""
+def large(n: int) -> tuple[list[records.Row], list[records.Row], dict]:
+    """n selected and n / 2 rejected clips, each of a video of its own, and what select_clips says of them."""
     rows = []
-    for number in range(20_000):
+    for number in range(n + n // 2):
         [row] = clip_rows(number % 50, None)
         source = f"{number:016x}"
         row |= {"id": f"{source}-000000-000050-t0", "source_id": source, "path": f"{number}.mp4", "group": source}
-        rows.append(row | {"length_s": 2.0, "quality": 40 + number % 60})
-    lost = [
-        records.rejected(row, "low_quality", "the quality is low") | {"quality": row["quality"] - 40}
-        for row in rows[:10_000]
-    ]
-    split = {"clips": 20_000, "sources": 20_000, "hours": 11.1, "groups": [row["group"] for row in rows]}
+        rows.append(row | {"length_s": 2.0, "quality": 40 + number % 60, "width": 8, "height": 8})
+    kept = rows[:n]
+    lost = [records.rejected(row, "low_quality", "low") | {"quality": row["quality"] - 40} for row in rows[n:]]
+    split = {"clips": n, "sources": n, "hours": 11.1, "groups": [row["group"] for row in kept]}
     none = {"clips": 0, "sources": 0, "hours": 0.0, "groups": []}
     names = ("sync_confidence", "sync_offset_frames", "quality", "face_px", "length_s")
-    stage = {"kind": "clip", "left": 20_000, "hours": 11.1, "lost": {}}
+    stage = {"kind": "clip", "left": n, "hours": 11.1, "lost": {}}
     facts = {
         "funnel": [stage | {"stage": "found"}, stage | {"stage": "selected"}],
         "reasons": {},
@@ -209,17 +210,23 @@ def test_a_large_run_makes_a_small_page():
         "speakers_without_source": 0,
         "scores": {
             group: {name: [row[name] for row in members] for name in names}
-            for group, members in (("selected", rows), ("rejected", [row | {"length_s": 2.0} for row in lost]))
+            for group, members in (("selected", kept), ("rejected", lost))
         },
     }
-    summary = describe_clips.summarise("large", facts, rows, [row | {"length_s": 2.0} for row in lost])
+    return kept, lost, facts
+
+
+def test_a_large_run_makes_a_small_page():
+    """20,000 clips: lists end with a count, pictures stay a few dozen, whatever the number of clips and speakers."""
+    kept, lost, facts = large(20_000)
+    summary = describe_clips.summarise("large", facts, kept, lost)
     summary["card"] = card.make(
         name="large",
         synthetic=False,
         facts=facts,
-        selected=rows,
+        selected=kept,
         rejected=lost,
-        sources={row["source_id"]: {"fps": 25.0, "width": 8, "height": 8} for row in rows},
+        sources={row["source_id"]: {"fps": 25.0, "width": 8, "height": 8} for row in kept},
         speakers=summary["speakers"],
         sections={"align_faces": {"backend": "mediapipe"}},
         versions={},
@@ -232,3 +239,36 @@ def test_a_large_run_makes_a_small_page():
     assert len(text) < 300_000 and not Reader(text).open
     assert summary["speakers"]["groups_more"] == 19_980 and summary["curation"]["rejected_more"] == 9_600
     assert "Nobody said who speaks" in text
+
+
+@pytest.mark.slow
+def test_100_000_clips_take_seconds_and_bounded_memory(tmp_path):
+    """The whole step as its rule runs it, on ledgers of 100,000 clips with their sync curves; crops are not at hand."""
+    kept, lost, facts = large(66_667)
+    root = tmp_path / "large"
+    curve = {"sync_curve": [0.1234 * shift for shift in range(31)], "geometry_file": "g" * 60}
+    records.write_ledger(root / "select_clips/train.jsonl", [row | curve | {"split": "train"} for row in kept])
+    for split in ("val", "test"):
+        records.write_ledger(root / f"select_clips/{split}.jsonl", [])
+    records.write_text(root / "select_clips/rejected.csv", select_clips.rejected_csv(lost))
+    records.write_json(root / "select_clips/summary.json", facts)
+    records.write_json(root / "config.json", config.Config().model_dump(mode="json"))
+    for shard in range(4):
+        rows = [row | curve for row in [*kept, *lost][shard::4]]
+        records.write_ledger(root / f"score_sync/{shard:05d}.jsonl", rows)
+    code = "import sys; from latentsync.steps.__main__ import main; status = main(sys.argv[1:]); "
+    code += "print(open('/proc/self/status').read()); sys.exit(status)"  # its own peak: rusage would count this process
+    command = [sys.executable, "-c", code, "describe_clips", "--config", "{}", "--sources", root / "none"]
+    for split in ("train", "val", "test"):
+        command += ["--input", split, root / f"select_clips/{split}.jsonl"]
+    command += ["--input", "rejected", root / "select_clips/rejected.csv", "--input", "config", root / "config.json"]
+    command += ["--input", "summary", root / "select_clips/summary.json"]
+    command += ["--input", "score_sync", *sorted((root / "score_sync").glob("*.jsonl"))]
+    for name, file in OUTPUTS.items():
+        command += ["--output", name, root / "describe_clips" / file]
+    start = time.monotonic()
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
+    wall_s, peak_mb = time.monotonic() - start, int(re.search(r"VmHWM:\s+(\d+) kB", done.stdout)[1]) / 1024
+    print(f"describe_clips, 100,000 clips: {wall_s:.1f} s, {peak_mb:.0f} MB")
+    assert wall_s < 120 and peak_mb < 600
+    assert json.loads((root / "describe_clips/card.json").read_text())["counts"]["clips"] == 66_667
