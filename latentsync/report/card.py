@@ -111,7 +111,7 @@ def measures(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Column -> quantiles over the clips that have it (`n` of them); every column of numbers that measures a clip."""
     if not rows:
         return {}
-    columns = sorted({name for row in rows for name in row} - NOT_MEASURES)
+    columns = sorted(name for name in {name for row in rows for name in row} - NOT_MEASURES if "hash" not in name)
     found = {}
     for column in columns:
         values = [row[column] for row in rows if _is_number(row.get(column))]
