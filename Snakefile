@@ -30,11 +30,13 @@ rule all:
     default_target: True
     input:
         rules.report.output,
+        rules.describe_clips.output,
 
 
 rule curate:
     input:
         rules.select_clips.output,
+        rules.describe_clips.output,
 
 
 rule train:

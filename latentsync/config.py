@@ -21,6 +21,7 @@ VERSIONS = {
     "score_sync": 1,
     "score_quality": 1,
     "select_clips": 1,
+    "describe_clips": 1,
     "export_clips": 1,
     "train_vae": 1,
     "extract_features": 1,
@@ -30,7 +31,8 @@ VERSIONS = {
     "generate": 4,
     "enhance": 1,
     "evaluate": 2,
-    "report": 2,
+    "report": 3,
+    "estimate": 1,
 }
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -119,6 +121,12 @@ class SelectClips(Section):
     test_share: Share = Field(0.1, description="share of groups for test, at least one group")
     max_pairs: Positive = Field(20, description="test sources that are generated")
     speakers: str | None = Field(None, description="CSV with columns path, speaker; null: groups by source")
+
+
+class DescribeClips(Section):
+    """The page of curation and the data-set card, right after selection."""
+
+    licence: str | None = Field(None, description="terms under which the footage may be used; null: not stated")
 
 
 class ExportClips(Section):
@@ -342,6 +350,12 @@ class Report(Section):
     players: int = Field(4, ge=0, description="rows of side-by-side players")
 
 
+class Estimate(Section):
+    """What curation of all sources will yield and cost, measured on a few; on request only."""
+
+    sources: int = Field(8, ge=2, description="sources that are curated for it; one alone would give no range")
+
+
 class Config(Section):
     """Everything one run is told."""
 
@@ -357,6 +371,7 @@ class Config(Section):
     score_sync: ScoreSync = ScoreSync()
     score_quality: ScoreQuality = ScoreQuality()
     select_clips: SelectClips = SelectClips()
+    describe_clips: DescribeClips = DescribeClips()
     export_clips: ExportClips = ExportClips()
     train_vae: TrainVae = TrainVae()
     extract_features: ExtractFeatures = ExtractFeatures()
@@ -367,6 +382,7 @@ class Config(Section):
     enhance: Enhance = Enhance()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
+    estimate: Estimate = Estimate()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":

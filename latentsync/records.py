@@ -111,16 +111,19 @@ def dumps(row: Any) -> str:
     return json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def read_ledger(path: Path) -> list[Row]:
-    """All rows of a ledger; an unreadable line is an error that names file and line."""
-    rows = []
+def iterate_ledger(path: Path) -> Iterator[Row]:
+    """The rows of a ledger one by one; an unreadable line is an error that names file and line."""
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                rows.append(json.loads(line))
+                yield json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path} line {number} is not JSON ({error}); delete it and run again.") from error
-    return rows
+
+
+def read_ledger(path: Path) -> list[Row]:
+    """All rows of a ledger, as `iterate_ledger` gives them."""
+    return list(iterate_ledger(path))
 
 
 def read_ledgers(paths: Iterable[Path]) -> list[Row]:

@@ -58,7 +58,8 @@ def test_only_evaluate_reads_the_truth():
 
 def test_layer_zero_and_the_curation_steps_start_without_torch():
     """Importing torch costs seconds in every job and every parse of the Snakefile."""
-    light = ["probe", "resample", "detect_scenes", "segment", "align_faces", "score_sync", "select_clips", "report"]
+    light = ["probe", "resample", "detect_scenes", "segment", "align_faces", "score_sync", "select_clips"]
+    light += ["describe_clips", "estimate", "report"]
     modules = ["latentsync.preparation", *(f"latentsync.steps.{step}" for step in light)]
     code = f"import sys; import {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

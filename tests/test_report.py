@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from latentsync.ops import selection
 from latentsync.report import costs, curation, evaluation, figures, page, pictures, training
 from latentsync.steps import report
 from tests.made_run import film, filmed, make_run
+from tests.pages import Reader, flat
 
 
 def write_report(root: Path, inputs: dict[str, list[Path]], name: str = "report") -> tuple[str, dict]:
@@ -30,49 +30,6 @@ def demo(tmp_path_factory):
     root = tmp_path_factory.mktemp("report") / "demo"
     inputs = make_run(root)
     return root, inputs, *write_report(root, inputs)
-
-
-class Reader(HTMLParser):
-    """What a browser sees: open elements (each must be closed), addresses, ids, values of <data>, and plain text."""
-
-    VOID = frozenset("meta link br img input".split())
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open, self.addresses, self.ids, self.numbers, self.words = [], [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
-        self.addresses += [
-            given[name] for name in ("src", "href", "poster", "data", "action", "xlink:href") if given.get(name)
-        ]
-        self.ids += [given["id"]] if "id" in given else []
-        self.numbers += [float(given["value"])] if tag == "data" else []
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, (tag, self.open[-4:], self.getpos())
-
-    def handle_data(self, data):
-        if not {"style", "script", "data", "svg", "code", "pre", "sup"} & set(self.open):
-            self.words.append(data)
-
-
-def flat(value) -> list:
-    """All numbers and strings below a value of JSON."""
-    if isinstance(value, dict):
-        return [leaf for item in value.values() for leaf in flat(item)]
-    if isinstance(value, list):
-        return [leaf for item in value for leaf in flat(item)]
-    return [value]
 
 
 def test_page_is_whole_and_loads_nothing(demo):
@@ -189,7 +146,8 @@ def test_histograms_hold_every_clip(demo):
         assert sum(chart["kept"]) == chart["kept_n"] == 12
         assert sum(chart["lost"]) == chart["lost_n"] in (5, 6)
         assert len(chart["edges"]) == len(chart["kept"]) + 1
-        assert chart["marks"] and all(chart["edges"][0] <= mark["at"] <= chart["edges"][-1] for mark in chart["marks"])
+        assert chart["marks"] or chart["score"] not in {score for score, _ in curation.LIMITS.values()}
+        assert all(chart["edges"][0] <= mark["at"] <= chart["edges"][-1] for mark in chart["marks"])
 
 
 def test_long_and_foreign_videos_are_shown_small(tmp_path):
@@ -232,12 +190,13 @@ def test_costs_are_summed_where_they_were_noted(tmp_path):
         tmp_path / "costs" / "probe" / "00000.jsonl",
         '{"cpu_s":1,"id":"a","wall_s":0.5}\n{"cpu_s":1,"id":"b","wall_s":1.5}\n',
     )
-    [step] = costs.collect(tmp_path)
+    [step] = costs.collect(tmp_path, source_s=4.0)
     assert step == {
         "step": "probe",
         "jobs": 2,
         "wall_s": 4.0,
         "cpu_s": 2.0,
+        "cpu_per_video_s": 0.5,
         "peak_mb": 100.5,
         "rows": 2,
         "row_wall_s": 1.0,

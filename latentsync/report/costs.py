@@ -10,24 +10,29 @@ from typing import Any
 from latentsync import records
 from latentsync.config import VERSIONS
 
-COLUMNS = ("jobs", "wall_s", "cpu_s", "peak_mb", "rows", "row_wall_s")
 
+def collect(root: Path, source_s: float = 0.0) -> list[dict[str, Any]]:
+    """One row per step that left a note below `results/<run>`, in the order of the data; None where nobody noted it.
 
-def collect(root: Path) -> list[dict[str, Any]]:
-    """One row per step that left a note below `results/<run>`, in the order of the data; None where nobody noted it."""
-    steps = [_step(root, name) for name in VERSIONS]
+    `source_s`: seconds of footage found, for `cpu_per_video_s`, the CPU seconds of the step for each of them. They are
+    summed from the notes on rows, the last of each row; without such notes from the jobs, whose start they hold too.
+    """
+    steps = [_step(root, name, source_s) for name in VERSIONS]
     return [step for step in steps if step["jobs"] or step["rows"]]
 
 
-def _step(root: Path, name: str) -> dict[str, Any]:
+def _step(root: Path, name: str, source_s: float) -> dict[str, Any]:
     files = [root / "benchmarks" / f"{name}.tsv", *sorted((root / "benchmarks" / name).glob("*.tsv"))]
     jobs = [job for file in files if file.exists() for job in _benchmark(file)]
     rows = [row for file in sorted((root / "costs" / name).glob("*.jsonl")) for row in records.read_ledger(file)]
+    cpu_s = _total(jobs, "cpu_time")
+    row_cpu_s = sum({row["id"]: row["cpu_s"] for row in rows}.values()) if rows else cpu_s
     return {
         "step": name,
         "jobs": len(jobs),
         "wall_s": _total(jobs, "s"),
-        "cpu_s": _total(jobs, "cpu_time"),
+        "cpu_s": cpu_s,
+        "cpu_per_video_s": row_cpu_s / source_s if source_s and row_cpu_s is not None else None,
         "peak_mb": max((job["max_rss"] for job in jobs if job["max_rss"] is not None), default=None),
         "rows": len(rows),
         "row_wall_s": sum(row["wall_s"] for row in rows) / len(rows) if rows else None,

@@ -83,7 +83,7 @@ def summarise(facts: Mapping[str, Any], selected: list[Row], rejected: list[Row]
         "same_clips_in_all_splits": facts["same_clips_in_all_splits"],
         "offsets_applied": facts["offsets_applied"],
         "thresholds": facts["thresholds"],
-        "histograms": [histogram(score, facts) for score in SCORES],
+        "histograms": [histogram(score, facts) for score in [*SCORES, *_untitled(facts)]],
         "what_if": what_if(selected, rejected, facts["thresholds"]),
         "shown_n": len(shown),
         "shown": [{"id": row["id"], "path": row["path"], **_scores(row)} for row in shown],
@@ -92,6 +92,35 @@ def summarise(facts: Mapping[str, Any], selected: list[Row], rejected: list[Row]
         "rejected_n": len(rejected),
         "rejected_more": max(0, len(rejected) - LISTED),
     }
+
+
+def warnings(facts: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before any number."""
+    found = []
+    if facts["same_clips_in_all_splits"]:
+        found.append(
+            "There were too few people or sources for three splits, so training, validation and test hold the same "
+            "clips: nothing on this page is held out."
+        )
+    if facts["speakers_without_source"]:
+        found.append("Some paths in the table of speakers fit no source; their speakers were not used.")
+    return found
+
+
+def shown_ids(section: Mapping[str, Any]) -> list[str]:
+    """Ids of the rows whose picture stands in the section."""
+    items = [*section["shown"], *(item for sheet in section["rejected_sheets"] for item in sheet["shown"])]
+    return [item["id"] for item in items]
+
+
+def spoken(column: str) -> str:
+    """The name of a column in words: `face_share` is "Face share"."""
+    return column.replace("_", " ").capitalize()
+
+
+def _untitled(facts: Mapping[str, Any]) -> list[str]:
+    """Scores that select_clips wrote down and that have no title above; they are shown under their own names."""
+    return [score for score in facts["scores"]["selected"] if score not in SCORES]
 
 
 def _split(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +168,7 @@ def funnel(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def histogram(score: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Counts of selected and rejected clips over one score, with the thresholds that judge it."""
-    title, axis = SCORES[score]
+    title, axis = SCORES.get(score) or (spoken(score), spoken(score))
     kept, lost = (_finite(facts["scores"][group].get(score, [])) for group in ("selected", "rejected"))
     result = {
         "score": score,
@@ -250,8 +279,9 @@ def by_reason(rejected: list[Row]) -> list[Row]:
 def rejected_sheets(rejected: list[Row]) -> list[dict[str, Any]]:
     """For each reason that occurred a few of its rows, with the number that decided."""
     sheets = []
+    ordered = by_reason(rejected)
     for reason, words in REASONS.items():
-        rows = [row for row in by_reason(rejected) if row["reason"] == reason]
+        rows = [row for row in ordered if row["reason"] == reason]
         if rows:
             shown = [{"id": row["id"], "path": row["path"], "note": _note(row)} for row in spread(rows, REJECTED_SHOWN)]
             sheets.append({"reason": reason, "words": words, "rows": len(rows), "shown": shown})

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from latentsync.report import plots
+from latentsync.report.card import PROPERTIES
 
 HERE = Path(__file__).parent
 
@@ -59,6 +60,7 @@ READING = (
         "are in the ledgers, and a changed threshold costs seconds.",
     ),
 )
+CURATION_TERMS = ("Sync confidence and offset", "Rejected, error")
 
 
 def plain(value: float, digits: int) -> str:
@@ -97,6 +99,14 @@ def share(value: float, axis: tuple[float, float]) -> str:
     """Where a value lies on an axis, in percent, kept inside it."""
     low, high = axis
     return f"{min(100.0, max(0.0, 100 * (value - low) / ((high - low) or 1))):.2f}"
+
+
+def span(seconds: float | None) -> str:
+    """A stretch of time in the unit that suits it, one decimal."""
+    if seconds is None:
+        return "none"
+    unit, size = next((unit, size) for unit, size in (("h", 3600), ("min", 60), ("s", 0)) if seconds >= 1.5 * size)
+    return f"{plain(seconds / (size or 1), 1)} {unit}"
 
 
 def _trace(column: Mapping[str, Any]) -> Markup:
@@ -146,47 +156,49 @@ def render(summary: Mapping[str, Any], media: Mapping[str, Any]) -> str:
     A picture that could not be made is a sentence instead: {"pictures": {row id: "the file cannot be decoded"}}.
     """
 
-    def picture(item: Mapping[str, Any]) -> Markup:
-        what = media["pictures"][item["id"]]
-        if not what.startswith("data:"):
-            return Markup(f'<div class="blank">{escape(what)}</div>')
-        return Markup(f'<img alt="Frame of {escape(item["path"])}" title="{escape(item["path"])}" src="{what}">')
-
-    environment = _environment()
-    environment.globals |= {
-        "trace": _trace,
-        "lines": LINES,
-        "histogram": _histogram,
-        "curve": _curve,
-        "forest": _forest,
-    }
+    environment = _environment(media["pictures"])
+    environment.globals |= {"trace": _trace, "lines": LINES, "curve": _curve, "forest": _forest}
     return environment.get_template("report.html.j2").render(
-        s=summary,
-        media=media,
-        picture=picture,
-        reading=READING,
-        style=_asset("style.css"),
-        script=_asset("page.js"),
+        s=summary, media=media, reading=READING, style=_asset("style.css"), script=_asset("page.js")
+    )
+
+
+def render_description(summary: Mapping[str, Any], shown: Mapping[str, str]) -> str:
+    """The page of describe_clips. `shown`: row id -> data URI, or the sentence that stands in its place."""
+    reading = [(term, words) for term, words in READING if term in CURATION_TERMS]
+    environment = _environment(shown)
+    return environment.get_template("describe.html.j2").render(
+        s=summary, reading=reading, properties=PROPERTIES, style=_asset("style.css")
     )
 
 
 def render_costs(run: str, steps: Sequence[Mapping[str, Any]]) -> str:
     """The small page of what each step cost."""
-    environment = _environment()
+    environment = _environment({})
     environment.filters["known"] = lambda value, digits: "none" if value is None else plain(value, digits)
+    environment.filters["span"] = span
     walls = [step["wall_s"] or 0.0 for step in steps]
+    rates = [step["cpu_per_video_s"] for step in steps if step["cpu_per_video_s"] is not None]
     return environment.get_template("costs.html.j2").render(
         run=run,
         steps=steps,
         longest_s=max(walls, default=0.0),
         wall_s=sum(walls),
         cpu_s=sum(step["cpu_s"] or 0.0 for step in steps),
+        cpu_per_video_s=sum(rates) if rates else None,
         style=_asset("style.css"),
     )
 
 
-def _environment() -> Environment:
+def _environment(shown: Mapping[str, str]) -> Environment:
+    def picture(item: Mapping[str, Any]) -> Markup:
+        what = shown[item["id"]]
+        if not what.startswith("data:"):
+            return Markup(f'<div class="blank">{escape(what)}</div>')
+        return Markup(f'<img alt="Frame of {escape(item["path"])}" title="{escape(item["path"])}" src="{what}">')
+
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
+    environment.globals |= {"picture": picture, "histogram": _histogram}
     environment.filters |= {"num": num, "auto": auto, "plain": plain, "share": share}
     environment.filters |= {"sentence": sentence, "as_yaml": as_yaml}
     return environment

@@ -4,6 +4,7 @@ import base64
 import io
 import itertools
 import tempfile
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from latentsync.media.picture import to_rgb
 from latentsync.media.probe import probe_media
 from latentsync.media.read import frame_times, read_audio, read_clip, read_frames, read_video_frames
 from latentsync.media.write import VideoWriter
-from latentsync.records import Rejection, Row
+from latentsync.records import Rejection, Row, iterate_ledger
 
 THUMB_PX = 112  # shorter side of a picture on a contact sheet
 PREVIEW_PX = 256  # shorter side of a transcoded preview
@@ -58,6 +59,13 @@ def middle_picture(row: Row, root: Path, sources: Path | None) -> str:
         return jpeg_uri(rgb)
     except (Rejection, FileNotFoundError):
         return "no picture can be read"
+
+
+def middle_pictures(ids: Iterable[str], ledgers: Iterable[Path], root: Path, sources: Path | None) -> dict[str, str]:
+    """`middle_picture` of these rows of the ledgers, by id; the ledgers are read row by row."""
+    wanted = set(ids)
+    rows = (row for ledger in ledgers for row in iterate_ledger(ledger))
+    return {row["id"]: middle_picture(row, root, sources) for row in rows if row["id"] in wanted}
 
 
 def preview(path: Path) -> dict[str, Any]:

@@ -46,18 +46,16 @@ def run(cfg: Report, inputs: dict[str, list[Path]], outputs: dict[str, Path], so
         players=cfg.players,
         configuration=_json(inputs["config"][0]) if inputs.get("config") else {},
     )
-    rows = {row["id"]: row for row in rejected} | {row["id"]: row for row in records.read_ledgers(inputs["score_sync"])}
-    media = {
-        "pictures": {ident: pictures.middle_picture(rows[ident], root, sources) for ident in shown(summary)},
-        "players": {},
-    }
+    shown = curation.shown_ids(summary["curation"])
+    media = {"pictures": pictures.middle_pictures(shown, inputs["score_sync"], root, sources), "players": {}}
     for column in (column for row in summary["players"] for column in row["columns"]):
         path = root / column["file"] if column["file"] else (sources or Path()) / column["path"]
         media["players"][column["file"] or column["path"]] = pictures.preview(path)
     summary["players_cut_s"] = max((clip["cut"] for clip in media["players"].values()), default=0)
     records.write_json(outputs["summary"], summary)
     records.write_text(outputs["page"], page.render(summary, media))
-    records.write_text(outputs["page"].with_name("costs.html"), page.render_costs(root.name, costs.collect(root)))
+    spent = costs.collect(root, summary["headline"]["source_s"])
+    records.write_text(outputs["page"].with_name("costs.html"), page.render_costs(root.name, spent))
 
 
 def summarise(
@@ -89,7 +87,7 @@ def summarise(
         "intervals": {name: [measured[name]["low"], measured[name]["high"]] for name in figures.NAMES},
         "reasons": {name: measured[name]["reason"] for name in figures.NAMES if measured[name]["value"] is None},
         "stand_ins": list(dict.fromkeys([*metrics["stand_ins"], *facts["stand_ins"]])),
-        "warnings": _warnings(facts),
+        "warnings": curation.warnings(facts),
         "headline": {
             "kind": "synthetic videos" if synthetic else "videos",
             "sources": kept["stages"][0]["left"],
@@ -117,31 +115,12 @@ def summarise(
     }
 
 
-def shown(summary: Mapping[str, Any]) -> list[str]:
-    """Ids of the rows whose picture stands on the page."""
-    section = summary["curation"]
-    items = [*section["shown"], *(item for sheet in section["rejected_sheets"] for item in sheet["shown"])]
-    return [item["id"] for item in items]
-
-
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _listed(words: list[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
-
-
-def _warnings(facts: Mapping[str, Any]) -> list[str]:
-    found = []
-    if facts["same_clips_in_all_splits"]:
-        found.append(
-            "There were too few people or sources for three splits, so training, validation and test hold the same "
-            "clips: nothing on this page is held out."
-        )
-    if facts["speakers_without_source"]:
-        found.append("Some paths in the table of speakers fit no source; their speakers were not used.")
-    return found
 
 
 def _no_players(players: int, ours: list[Row]) -> str:

@@ -11,7 +11,7 @@ from envs.generate import environments
 from latentsync import config
 
 ROOT = Path(__file__).parent.parent.parent
-STEPS = [step for step in config.VERSIONS if step not in ("export_clips",)]
+STEPS = [step for step in config.VERSIONS if step not in ("export_clips", "estimate")]
 
 
 def jobs(text: str) -> dict[str, int]:
@@ -40,12 +40,24 @@ def test_the_demo_runs_every_step_once_per_shard(snakemake):
 
 
 @pytest.mark.parametrize(
-    "target, last", [("curate", "select_clips"), ("train", "train_unet_stage2"), ("export_clips", "export_clips")]
+    "target, last",
+    [
+        ("curate", "describe_clips"),
+        ("train", "train_unet_stage2"),
+        ("export_clips", "export_clips"),
+        ("estimate", "estimate"),
+    ],
 )
 def test_target_rules(snakemake, target, last):
     plan = snakemake("-n", target)
     assert plan.returncode == 0, plan.stderr
     assert last in jobs(plan.stdout) and "report" not in jobs(plan.stdout)
+
+
+def test_nothing_is_estimated_unasked(snakemake):
+    """`estimate` looks at the sources alone: no step of the run is planned for it, and it is planned for none."""
+    assert set(jobs(snakemake("-n", "estimate").stdout)) == {"make_talkers", "estimate", "total"}
+    assert "estimate" not in jobs(snakemake("-n").stdout)
 
 
 def test_a_single_output(snakemake):

@@ -223,6 +223,45 @@ rule select_clips:
         " --output summary {output.summary:q} > {log:q} 2>&1"
 
 
+rule describe_clips:
+    input:
+        summary=rules.select_clips.output.summary,
+        rejected=rules.select_clips.output.rejected,
+        train=rules.select_clips.output.train,
+        val=rules.select_clips.output.val,
+        test=rules.select_clips.output.test,
+        score_sync=rules.select_clips.input.score_sync,
+        configuration=f"{RUN}/config.json",
+    output:
+        page=report(
+            f"{RUN}/describe_clips/index.html",
+            caption="../report/clips.rst",
+            category="Curation",
+        ),
+        summary=f"{RUN}/describe_clips/summary.json",
+        card_json=f"{RUN}/describe_clips/card.json",
+        card_md=f"{RUN}/describe_clips/card.md",
+    log:
+        f"{RUN}/logs/describe_clips.log",
+    benchmark:
+        f"{RUN}/benchmarks/describe_clips.tsv"
+    conda:
+        "../../envs/deliver.yaml"
+    params:
+        config=SECTIONS["describe_clips"],
+        version=VERSIONS["describe_clips"],
+        sources=SOURCES,
+    message:
+        "describe_clips: the page of curation and the data-set card"
+    shell:
+        "python -m latentsync.steps describe_clips --config {params.config:q} --version {params.version}"
+        " --sources {params.sources:q} --input summary {input.summary:q} --input rejected {input.rejected:q}"
+        " --input train {input.train:q} --input val {input.val:q} --input test {input.test:q}"
+        " --input score_sync {input.score_sync:q} --input config {input.configuration:q}"
+        " --output page {output.page:q} --output summary {output.summary:q} --output card_json {output.card_json:q}"
+        " --output card_md {output.card_md:q} > {log:q} 2>&1"
+
+
 rule export_clips:
     input:
         train=rules.select_clips.output.train,
@@ -245,3 +284,35 @@ rule export_clips:
         "python -m latentsync.steps export_clips --config {params.config:q} --version {params.version}"
         " --input train {input.train:q} --input val {input.val:q} --input test {input.test:q}"
         " --output ledger {output.ledger:q} > {log:q} 2>&1"
+
+
+# What curation of all sources will yield and cost: a measurement, so no rule reads it and only its own name asks for it.
+rule estimate:
+    input:
+        sources=expand(f"{RUN}/sources/{{shard}}.jsonl", shard=SHARDS),
+        configuration=f"{RUN}/config.json",
+    output:
+        estimate=f"{RUN}/estimate/estimate.json",
+    log:
+        f"{RUN}/logs/estimate.log",
+    benchmark:
+        f"{RUN}/benchmarks/estimate.tsv"
+    conda:
+        "../../envs/curate.yaml"
+    resources:
+        gpu=(
+            GPU
+            if gpu_lease.wanted("align_faces", CFG.align_faces)
+            or gpu_lease.wanted("score_sync", CFG.score_sync)
+            else 0
+        ),
+    params:
+        config=SECTIONS["estimate"],
+        version=VERSIONS["estimate"],
+        sources=SOURCES,
+    message:
+        "estimate: curate a few videos aside and predict hours, cost and disk for all; the table follows"
+    shell:
+        "python -m latentsync.steps estimate --config {params.config:q} --version {params.version}"
+        " --input sources {input.sources:q} --input config {input.configuration:q}"
+        " --output estimate {output.estimate:q} --sources {params.sources:q} 2>&1 | tee {log:q}"

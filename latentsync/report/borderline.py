@@ -1,0 +1,66 @@
+"""Which clips to look at first: the best, and those that a threshold only just kept or only just refused."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from latentsync.ops.selection import KEYS
+from latentsync.records import Row
+from latentsync.report.curation import LIMITS
+
+BEST_SHOWN, NEAR_SHOWN = 11, 4
+RANKED = ("sync_confidence", "quality")
+
+
+def best(selected: Sequence[Row], count: int = BEST_SHOWN) -> list[dict[str, Any]]:
+    """The clips whose weaker score stands highest, at most one of each source.
+
+    A score is the share of selected clips that do not surpass it; the weaker of RANKED decides, then the id.
+    """
+    if not selected:
+        return []
+    places = []
+    for column in RANKED:
+        values = np.array([row[column] for row in selected], np.float64)
+        places.append(np.searchsorted(np.sort(values), values, side="right") / len(values))
+    order = sorted(zip(np.min(places, axis=0), selected, strict=True), key=lambda pair: (-pair[0], pair[1]["id"]))
+    chosen: dict[str, Row] = {}
+    for _, row in order:
+        if len(chosen) == count:
+            break
+        chosen.setdefault(row["source_id"], row)
+    return [{name: row[name] for name in ("id", "path", *RANKED)} for row in chosen.values()]
+
+
+def sheets(selected: Sequence[Row], rejected: Sequence[Row], thresholds: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """For every threshold in force the nearest clips it kept and the nearest it refused: {key, title, at, kept, lost}.
+
+    Refused are the clips whose reason it is, so the threshold named is the one that decided. An offset below
+    min_offset_confidence is not judged, and such a clip stands on neither side of that threshold.
+    """
+    found = []
+    for reason, key in KEYS.items():
+        at = thresholds.get(key)
+        if at is None or key not in LIMITS:
+            continue
+        column, title = LIMITS[key]
+        sure = selected
+        if column == "sync_offset_frames":
+            sure = [row for row in selected if row["sync_confidence"] >= thresholds["min_offset_confidence"]]
+        by_size = key.startswith("max")  # an upper limit judges the size, whatever the sign
+        kept = _nearest(sure, column, at, by_size)
+        lost = _nearest([row for row in rejected if row["reason"] == reason], column, at, by_size)
+        if kept or lost:
+            found.append({"key": key, "title": title, "at": at, "kept": kept, "lost": lost})
+    return found
+
+
+def _nearest(rows: Sequence[Row], column: str, at: float, by_size: bool) -> list[dict[str, Any]]:
+    known = [row for row in rows if row.get(column) is not None]
+
+    def distance(row: Row) -> float:
+        return abs((abs(row[column]) if by_size else row[column]) - at)
+
+    near = sorted(known, key=lambda row: (distance(row), row["id"]))[:NEAR_SHOWN]
+    return [{"id": row["id"], "path": row["path"], "value": row[column]} for row in near]

@@ -1,0 +1,263 @@
+"""The data-set card: what somebody must know who is handed the selected clips, as JSON and as Markdown.
+
+It names no source and no speaker, so that it can be passed on where the footage cannot. No clock and no place: the same
+clips give the same bytes.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from latentsync.ops.selection import SPLITS
+from latentsync.records import REASONS, Row
+from latentsync.report.curation import length_s
+
+NOT_STATED = "not stated"
+LISTED = 12  # values of a distribution; the rest are counted together
+QUANTILES = {"min": 0, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1}
+SOURCE_FACTS = ("fps", "width", "height", "video_codec", "pix_fmt", "audio_rate_hz", "duration_s")
+# Numbers of a clip row that say where it lies or what its source is; every other number is a measure of the clip.
+NOT_MEASURES = {*SOURCE_FACTS, *"start_tick end_tick n_ticks n_frames track size rotation_deg resolution".split()}
+PROPERTIES = {
+    "fps": "Frame rates",
+    "resolution": "Picture sizes",
+    "video_codec": "Video codecs",
+    "pix_fmt": "Pixel formats",
+    "audio_rate_hz": "Sample rates, Hz",
+}
+SCALES = {
+    "envelope": "standard deviations of chance for one shift; unrelated sound stays below about 4",
+    "syncnet_v2": 'median minus smallest distance, the published "Sync-C"; good clips have 3 and more',
+    "piqe": "(100 - PIQE) times the share of blocks that PIQE does not call noisy; 0 to 100, higher is better",
+    "hyperiqa": "HyperIQA with KonIQ-10k weights; 0 to 100, higher is better, LatentSync keeps 40 and more",
+}
+
+
+def make(
+    *,
+    name: str,
+    synthetic: bool,
+    facts: Mapping[str, Any],
+    selected: Sequence[Row],
+    rejected: Sequence[Row],
+    sources: Mapping[str, Mapping[str, Any]],
+    speakers: Mapping[str, Any],
+    sections: Mapping[str, Any],
+    versions: Mapping[str, int],
+    parts: Mapping[str, str],
+    licence: str | None,
+) -> dict[str, Any]:
+    """The card as JSON. `facts`: summary.json of select_clips; `sources`: SOURCE_FACTS by source id, of all sources;
+    `speakers`: what speakers.summarise gave; `sections`: configuration of the steps that ran, by step.
+    """
+    used = [sources[source] for source in sorted({row["source_id"] for row in selected})]
+    return {
+        "name": name,
+        "footage": "synthetic talking heads" if synthetic else "videos given by the user",
+        "licence": licence or NOT_STATED,
+        "consent": NOT_STATED,
+        "counts": {
+            "clips": len(selected),
+            "hours": _hours(selected),
+            "sources": len(used),
+            "groups": speakers["groups_n"],
+            "speakers_named": speakers["named_n"],
+            "sources_found": facts["funnel"][0]["left"],
+            "hours_found": facts["funnel"][0]["hours"],
+        },
+        "splits": {
+            split: {
+                **{key: facts["splits"][split][key] for key in ("clips", "sources", "hours")},
+                "groups": len(facts["splits"][split]["groups"]),
+            }
+            for split in SPLITS
+        },
+        "measures": measures(selected),
+        "sources": {
+            "fps": _shares(f"{round(row['fps'], 2):g}" for row in used if row.get("fps")),
+            "resolution": _shares(f"{row['width']} x {row['height']}" for row in used if row.get("width")),
+            "video_codec": _shares(row["video_codec"] for row in used if row.get("video_codec")),
+            "pix_fmt": _shares(row["pix_fmt"] for row in used if row.get("pix_fmt")),
+            "audio_rate_hz": _shares(str(row["audio_rate_hz"]) for row in used if row.get("audio_rate_hz")),
+        },
+        "scorers": {
+            what: [{"name": scorer, "scale": SCALES.get(scorer, f"that of {scorer}")} for scorer in names]
+            for what, names in facts["backends"].items()
+        },
+        "face_detector": sections["align_faces"]["backend"],
+        "thresholds": _thresholds(facts),
+        "rejected": rejections(rejected),
+        "duplicates": sum("duplicate" in row["reason"] for row in rejected),
+        "configuration": dict(sections),
+        "versions": {"steps": dict(versions), "parts": dict(parts)},
+        "stand_ins": list(facts["stand_ins"]),
+        "limits": _limits(facts, speakers),
+    }
+
+
+def _thresholds(facts: Mapping[str, Any]) -> dict[str, Any]:
+    least_or_most = ("min_", "max_")
+    return {k: at for k, at in facts["thresholds"].items() if k.startswith(least_or_most) and k != "max_pairs"}
+
+
+def _hours(rows: Iterable[Row]) -> float:
+    return round(sum(length_s(row) for row in rows) / 3600, 6)
+
+
+def measures(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Column -> quantiles over the clips that have it (`n` of them); every column of numbers that measures a clip."""
+    if not rows:
+        return {}
+    columns = sorted(name for name in {name for row in rows for name in row} - NOT_MEASURES if "hash" not in name)
+    found = {}
+    for column in columns:
+        values = [row[column] for row in rows if _is_number(row.get(column))]
+        if values:
+            points = np.quantile(np.array(values, np.float64), list(QUANTILES.values()))
+            named = {name: round(float(point), 4) for name, point in zip(QUANTILES, points, strict=True)}
+            found[column] = {"n": len(values), **named}
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shares(values: Iterable[str]) -> dict[str, int]:
+    counts = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
+    shown = dict(counts[:LISTED])
+    return shown | ({"other": sum(count for _, count in counts[LISTED:])} if len(counts) > LISTED else {})
+
+
+def rejections(rejected: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Reason -> rows and hours that it cost; a whole file counts with the length its container states (None: none)."""
+    found = {}
+    for reason, words in REASONS.items():
+        rows = [row for row in rejected if row["reason"] == reason]
+        if rows:
+            seconds = [length_s(row) or row.get("duration_s") or 0 for row in rows]
+            hours = round(sum(seconds) / 3600, 6) if any(seconds) else None
+            found[reason] = {"rows": len(rows), "hours": hours, "words": words}
+    return found
+
+
+def _limits(facts: Mapping[str, Any], speakers: Mapping[str, Any]) -> list[str]:
+    found = [sentence[:1].upper() + sentence[1:] + "." for sentence in facts["stand_ins"]]
+    if facts["same_clips_in_all_splits"]:
+        found.append("There were too few speakers or sources for three splits: all three hold the same clips.")
+    if speakers["named_n"] < speakers["groups_n"]:
+        who = "Not every video has a named speaker" if speakers["named_n"] else "Nobody said who speaks in which video"
+        found.append(f"{who}; each counts as a speaker of its own there, so one person may stand in two splits.")
+    if speakers["warning"]:
+        found.append(f"One speaker holds {speakers['groups'][0]['share']:.0%} of the time.")
+    off = [key for key, at in _thresholds(facts).items() if at is None]
+    if off:
+        found.append(f"These thresholds were off, so nothing was refused by them: {', '.join(off)}.")
+    return [
+        *found,
+        "Scores are measured by models, not by people; nobody has watched every clip.",
+        "Offsets are whole frames of 1/25 s; the sound files are unshifted, and offset_frames says what to apply.",
+        "Crops are one lossy H.264 generation away from the source.",
+    ]
+
+
+def markdown(card: Mapping[str, Any]) -> str:
+    """The card as README.md of a data-set repository: YAML head, then tables and sentences."""
+    counts = card["counts"]
+    stated = card["licence"] != NOT_STATED
+    head = ["---", f"pretty_name: {json.dumps(card['name'])}", f"license: {'other' if stated else 'unknown'}"]
+    head += [f"license_name: {json.dumps(card['licence'], ensure_ascii=False)}"] if stated else []
+    head += [f"size_categories: [{_size(counts['clips'])}]", "tags: [lip-sync, talking-head, audio-visual]", "---"]
+    parts = [
+        "\n".join(head),
+        f"# {card['name']}",
+        f"{counts['clips']:,} aligned face clips with sound, {_time(counts['hours'])}, from {counts['sources']:,} of "
+        f"{counts['sources_found']:,} videos ({card['footage']}; {_time(counts['hours_found'])} of footage that could "
+        "be read). Curated for training lip-sync models.",
+        "## Licence and consent",
+        f"- Licence of the footage: **{card['licence']}**\n- Consent of the people shown: **{card['consent']}**",
+        "## Splits",
+        _table(
+            ["split", "clips", "sources", "groups", "length"],
+            [[s, f["clips"], f["sources"], f["groups"], _time(f["hours"])] for s, f in card["splits"].items()],
+        ),
+        "A group is a speaker, or a source where nobody said who speaks; no group lies in two splits, unless the "
+        "limits below say otherwise.",
+        "## What was measured",
+        _table(
+            ["measure", "clips", *QUANTILES],
+            [[f"`{m}`", q["n"], *(f"{q[name]:.4g}" for name in QUANTILES)] for m, q in card["measures"].items()],
+        ),
+        f"- faces and landmarks by **{card['face_detector']}**",
+        *(
+            f"- `{step}` by **{scorer['name']}**: {scorer['scale']}."
+            for step, scorers in card["scorers"].items()
+            for scorer in scorers
+        ),
+        "## Sources of the selected clips",
+        _table(
+            ["property", "videos"],
+            [[PROPERTIES[p], ", ".join(f"{v}: {n}" for v, n in found.items())] for p, found in card["sources"].items()],
+        ),
+        "## What was left out",
+        _table(
+            ["reason", "rows", "length", "meaning"],
+            [[f"`{r}`", f["rows"], _time(f["hours"]), f["words"]] for r, f in card["rejected"].items()],
+        )
+        if card["rejected"]
+        else "Nothing.",
+        "Thresholds: "
+        + ", ".join(f"`{k}` {'off' if at is None else f'{at:g}'}" for k, at in card["thresholds"].items()),
+        "## Known limits",
+        "\n".join(f"- {limit}" for limit in card["limits"]),
+        "## How to read it",
+        HOW_TO_READ,
+        "## Made with",
+        _table(["step", "version"], list(card["versions"]["steps"].items())),
+        _table(["part", "version"], list(card["versions"]["parts"].items())),
+    ]
+    return _joined(parts)
+
+
+HOW_TO_READ = """`select_clips/{train,val,test}.jsonl` hold one JSON object a line. Files are named relative to the
+run's folder: `crop_file` (mp4, 25 fps, the aligned face), `audio_file` (16 kHz mono FLAC of the whole source; the clip
+is from `start_tick / 25` to `end_tick / 25` seconds) and `geometry_file` (npz: matrices and landmarks of every frame).
+The sound that belongs to the picture at time t lies at `t - offset_frames / 25`.
+
+```python
+import json
+from pathlib import Path
+
+run = Path("results/<run>")
+with open(run / "select_clips/train.jsonl", encoding="utf-8") as lines:
+    for clip in map(json.loads, lines):
+        print(run / clip["crop_file"], clip["sync_confidence"], clip["quality"])
+```"""
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """Blank lines between blocks; items of one list stay together."""
+    text = parts[0]
+    for before, part in zip(parts, parts[1:], strict=False):
+        text += ("\n" if before.startswith("- ") and part.startswith("- ") else "\n\n") + part
+    return text + "\n"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [list(head), ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _time(hours: float | None) -> str:
+    if hours is None:
+        return "unknown"
+    return f"{hours:,.1f} h" if hours >= 1.5 else f"{hours * 60:.1f} min"
+
+
+def _size(clips: int) -> str:
+    """The category that data-set hubs know."""
+    edges = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    return next((words for edge, words in edges if clips < edge), "n>1M")
