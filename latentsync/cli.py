@@ -42,7 +42,7 @@ def generate(
     ] = "audio",
     overlap: Annotated[int, typer.Option(min=0, max=15, help="frames over which windows are faded")] = 4,
     resolution: Annotated[int | None, typer.Option(help="256 or 512, for published weights only")] = None,
-    faces: Annotated[str, typer.Option(help="detector: mediapipe or face_alignment, as in training")] = "mediapipe",
+    faces: Annotated[str, typer.Option(help="mediapipe, face_alignment or insightface, as in training")] = "mediapipe",
     enhance: Annotated[str | None, typer.Option(help="face enhancement: gfpgan")] = None,
     enhance_strength: Annotated[float, typer.Option(min=0, max=1, help="0: untouched, 1: fully enhanced")] = 0.8,
     enhance_weights: Annotated[Path | None, typer.Option(help="file of the restorer")] = None,

@@ -84,7 +84,9 @@ class Segment(Section):
 class AlignFaces(Section):
     """Track faces and write the aligned crop videos."""
 
-    backend: Literal["mediapipe", "face_alignment"] = Field("face_alignment", description="detector and landmarks")
+    backend: Literal["mediapipe", "face_alignment", "insightface"] = Field(
+        "face_alignment", description="detector and landmarks; insightface: optional, not for commercial use"
+    )
     resolution: Literal[64, 128, 256, 512] = Field(256, description="side of the crop, pixels")
     crf: int = Field(13, ge=0, le=51, description="x264 quality of the crop video")
     max_faces: Positive = Field(2, description="faces followed per frame")
@@ -335,7 +337,7 @@ class Enhance(Section):
 class Evaluate(Section):
     """Scores of what was generated, with controls."""
 
-    faces: Literal["mediapipe", "face_alignment"] = Field(
+    faces: Literal["mediapipe", "face_alignment", "insightface"] = Field(
         "mediapipe", description="landmarks that measure the mouth in written videos"
     )
     syncnet_pairs: Positive = Field(600, description="balanced pairs for the SyncNet accuracy")

@@ -34,11 +34,11 @@ def count() -> int:
 def wanted(step: str, section: BaseModel) -> bool:
     """Whether a step, configured so, runs a network on the GPU. hyperiqa stays on the CPU, see models/quality.py."""
     if step == "align_faces":
-        return section.backend == "face_alignment"
+        return section.backend != "mediapipe"
     if step == "score_sync":
         return section.backend == "syncnet_v2"
     if step == "evaluate":
-        return section.faces == "face_alignment"
+        return section.faces != "mediapipe"
     return step in STEPS
 
 

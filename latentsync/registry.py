@@ -14,6 +14,8 @@ FILES = {
     "hyperiqa": ("auxiliary/koniq_pretrained.pkl", "hyperIQA's weights (SSL92/hyperIQA)"),
     "s3fd": ("auxiliary/s3fd-619a316812.pth", "the S3FD face detector of face-alignment"),
     "2dfan4": ("auxiliary/2DFAN4-11f355bf06.pth.tar", "the 68-point landmarks of face-alignment 1.5"),
+    "det_10g": ("auxiliary/models/buffalo_l/det_10g.onnx", "InsightFace's SCRFD detector (licence: non-commercial)"),
+    "2d106det": ("auxiliary/models/buffalo_l/2d106det.onnx", "InsightFace's landmarks (licence: non-commercial)"),
     "whisper": ("whisper/tiny.pt", "OpenAI's Whisper tiny"),
     "sd15": ("stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors", "Stable Diffusion 1.5's U-Net"),
     "vae": ("sd-vae-ft-mse", "the folder of stabilityai/sd-vae-ft-mse"),
@@ -23,6 +25,7 @@ FILES = {
     "codeformer": ("enhance/codeformer.pth", "CodeFormer (licence: non-commercial)"),
     "gpen": ("enhance/GPEN-BFR-512.pth", "GPEN-BFR-512"),
 }
+NEEDED_BY_FACES = {"mediapipe": (), "face_alignment": ("s3fd", "2dfan4"), "insightface": ("det_10g", "2d106det")}
 
 
 def weights_folder() -> Path:
@@ -67,9 +70,8 @@ def check(cfg: Config) -> None:
     """
     sync, features, stage1, stage2 = cfg.score_sync, cfg.extract_features, cfg.train_unet_stage1, cfg.train_unet_stage2
     for key, faces in (("align_faces.backend", cfg.align_faces.backend), ("evaluate.faces", cfg.evaluate.faces)):
-        if faces == "face_alignment":
-            find("s3fd", key=f"{key}: face_alignment")
-            find("2dfan4", key=f"{key}: face_alignment")
+        for name in NEEDED_BY_FACES[faces]:
+            find(name, key=f"{key}: {faces}")
     if sync.backend == "syncnet_v2":
         find("syncnet_v2", sync.weights, "score_sync.backend: syncnet_v2")
     if cfg.score_quality.backend == "hyperiqa":

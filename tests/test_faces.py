@@ -6,7 +6,9 @@ import pytest
 from skimage import data
 
 from latentsync.models import faces
+from latentsync.models.face_mesh import FACE_MESH
 from latentsync.models.faces import POINTS_68, Face, is_new, open_detector, overlap
+from latentsync.models.insight_faces import POINTS_106
 from latentsync.ops import geometry
 
 
@@ -124,13 +126,78 @@ def test_a_find_inside_a_face_is_that_face():
 
 def test_unknown_and_missing_backends_are_one_sentence(tmp_path, monkeypatch):
     with (
-        pytest.raises(ValueError, match="dlib is not known; known: mediapipe, face_alignment"),
+        pytest.raises(ValueError, match="dlib is not known; known: mediapipe, face_alignment, insightface"),
         open_detector("dlib", 1),
     ):
         pass
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
     with pytest.raises(ValueError, match=r"s3fd-619a316812\.pth.*face_alignment"), open_detector("face_alignment", 1):
         pass
+    with pytest.raises(ValueError, match=r"det_10g\.onnx.*insightface"), open_detector("insightface", 1):
+        pass
+
+
+def test_every_scheme_puts_its_anchors_where_the_template_has_them():
+    """One face, described once, written into the points that each scheme calls brows, nose, eyes and lips."""
+    face = {  # x, y in brow distances from the bridge of the nose, y downwards; what each scheme calls these places
+        "left_brow": (-0.5, -0.25),
+        "right_brow": (0.5, -0.25),
+        "nose": (0.0, 0.35),
+        "upper_lip": (0.0, 0.85),
+        "lower_lip": (0.0, 0.95),
+    }
+    for scheme, count in ((POINTS_68, 68), (POINTS_106, 106), (FACE_MESH, 478)):
+        points = np.zeros((count, 2))
+        for name, place in face.items():
+            points[list(getattr(scheme, name))] = place
+        points[list(scheme.eyes)] = (-0.55, 0.0), (0.55, 0.0)
+        found = scheme.face(100 * points + [300, 200])
+        assert np.allclose(found.anchors, [(250, 175), (350, 175), (300, 235)], atol=1e-4)
+        assert found.mouth_opening == pytest.approx(0.1 / 1.1, abs=1e-5)
+        indices = [i for name in face for i in getattr(scheme, name)] + list(scheme.eyes)
+        assert len(indices) == len(set(indices)) and max(indices) < count  # no point is two things
+
+
+def test_published_anchor_points():
+    """Spec of the published code, A.1.1: 68 points in 1.0 to 1.5, 106 points in 1.6."""
+    assert POINTS_68.left_brow == (17, 18, 19, 20, 21) and POINTS_68.nose == tuple(range(27, 36))
+    assert sorted(POINTS_106.left_brow) == [43, 48, 49, 50, 51] and POINTS_106.right_brow == (101, 102, 103, 104, 105)
+    assert POINTS_106.nose == (74, 77, 83, 86)
+
+
+def test_insightface_finds_what_its_files_say(tmp_path, monkeypatch):
+    """Files of the published form that see one face at a known place, whatever the picture."""
+    pytest.importorskip("insightface", reason="the optional extra insightface is not installed")
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    def model(path, side, outputs):
+        given = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, side, side])
+        nodes, infos = [], []
+        for name, value in outputs.items():
+            nodes.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value)))
+            infos.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(helper.make_model(helper.make_graph(nodes, "g", [given], infos), ir_version=9), path)
+
+    outputs = {}
+    for part, width in (("score", 1), ("box", 4), ("points", 10)):
+        for stride in (8, 16, 32):
+            value = np.zeros(((512 // stride) ** 2 * 2, width), np.float32)
+            if stride == 16:
+                cell = 2 * (10 * 32 + 12)  # row 10, column 12: at (192, 160)
+                value[cell] = 0.9 if part == "score" else 3.0  # 48 px to every side
+            outputs[f"{part}{stride}"] = value
+    folder = tmp_path / "auxiliary/models/buffalo_l"
+    model(folder / "det_10g.onnx", 512, outputs)
+    shape = np.random.default_rng(0).uniform(-0.6, 0.6, (106, 2)).astype(np.float32)
+    model(folder / "2d106det.onnx", 192, {"fc1": shape.reshape(1, 212)})
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    with open_detector("insightface", 2) as opened:
+        [found] = opened.detect(np.zeros((1024, 1024, 3), np.uint8))  # shown to the detector at half its size
+        opened.reset()
+    assert found.landmarks.shape == (106, 2)
+    expected = 2 * (np.array([192, 160]) + shape * 96 * 1.5 * 96 / 192)  # 1.5 boxes wide, seen at 192 px
+    assert np.abs(found.landmarks - expected).max() < 2
 
 
 def test_face_alignment_runs_on_files_of_the_right_shape(tmp_path, monkeypatch, photo):

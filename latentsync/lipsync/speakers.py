@@ -18,7 +18,12 @@ from latentsync.models.faces import Detector
 
 NO_FACE, OTHER_FACE = -1, -2
 PASSED_THROUGH = {NO_FACE: "no_face", OTHER_FACE: "other_face"}  # why a frame was left as it is
-BACKEND_OF_POINTS = {478: "mediapipe", 68: "face_alignment"}  # a face is known by how many landmarks it has
+# A face is known by how many landmarks it has.
+BACKEND_OF_POINTS = {
+    478: "mediapipe",
+    68: "face_alignment",
+    106: "insightface",
+}
 MAX_GAP_S = 0.2  # longest time without the face that is interpolated, as align_faces.max_gap_ticks is by default
 
 

@@ -1,11 +1,13 @@
 """Faces of a picture: boxes, landmarks, the three alignment anchors, and how far the mouth is open.
 
-Two backends behind one protocol: `mediapipe` (FaceMesh, 478 points, models in its wheel, 4 ms a frame on one core) and
-`face_alignment` (S3FD + 2DFAN4, 68 points, weights by download; LatentSync 1.0-1.5 was made with it).
+Three backends behind one protocol: `mediapipe` (FaceMesh, 478 points, models in its wheel, 4 ms a frame on one core),
+`face_alignment` (S3FD + 2DFAN4, 68 points, weights by download; LatentSync 1.0-1.5 was made with it) and `insightface`
+(SCRFD + 106 points, 1.6; insight_faces.py).
 
-Anchors are the means that LatentSync 1.0-1.5 takes of the 68 points: each brow (17-21, 22-26) and the nose (27-35).
-For FaceMesh the same places were picked: the brow as upper and lower edge, the nose as bridge, tip and base. Left and
-right are the viewer's. Coordinates are (x, y) in source pixels, the centre of the top-left pixel at (0, 0).
+Anchors are the means that LatentSync takes: of 68 points each brow (17-21, 22-26) and the nose (27-35), of 106 points
+those named in insight_faces.py. For FaceMesh the same places were picked: the brow as upper and lower edge, the nose as
+bridge, tip and base. Left and right are the viewer's. Coordinates are (x, y) in source pixels, the centre of the
+top-left pixel at (0, 0).
 """
 
 from collections.abc import Iterator
@@ -94,8 +96,12 @@ def open_detector(backend: str, max_faces: int) -> Iterator[Detector]:
             yield detector
     elif backend == "face_alignment":
         yield FaceAlignmentDetector(max_faces)
+    elif backend == "insightface":
+        from latentsync.models.insight_faces import InsightFaceDetector
+
+        yield InsightFaceDetector(max_faces)
     else:
-        raise ValueError(f"Face detector {backend} is not known; known: mediapipe, face_alignment.")
+        raise ValueError(f"Face detector {backend} is not known; known: mediapipe, face_alignment, insightface.")
 
 
 def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, float]:
@@ -146,7 +152,7 @@ class FaceAlignmentDetector:
 
     def detect(self, rgb: np.ndarray) -> list[Face]:
         """Faces of uint8 (h, w, 3), the widest first."""
-        boxes = [box for box in self.net.face_detector.detect_from_image(rgb.copy()) if _plausible(box)]
+        boxes = [box for box in self.net.face_detector.detect_from_image(rgb.copy()) if plausible(box)]
         boxes = sorted(boxes, key=lambda box: box[0] - box[2])[: self.max_faces]
         if not boxes:
             return []
@@ -154,7 +160,7 @@ class FaceAlignmentDetector:
         return [POINTS_68.face(points[:, :2]) for points in landmarks or []]
 
 
-def _plausible(box: np.ndarray) -> bool:
+def plausible(box: np.ndarray) -> bool:
     """A.1.1: width over height between 0.2 and 1.5; size is judged by select_clips."""
     width, height = box[2] - box[0], box[3] - box[1]
     return width >= MIN_FACE_PX and 0.2 <= width / height <= 1.5
