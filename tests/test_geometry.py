@@ -169,24 +169,3 @@ def test_a_shrunk_small_crop_is_an_average_and_does_not_flicker():
     assert (
         off[:-8].max() < 0.01 and off.max() < 0.1
     )  # averaging shifts nothing; the last rows lie at the picture's edge
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    x=st.floats(-60, 260),
-    y=st.floats(-60, 260),
-    size=st.floats(0.4, 6),
-    angle=st.floats(-3, 3),
-    resolution=st.sampled_from((64, 128, 256)),
-)
-def test_a_crop_needs_no_more_of_the_picture_than_it_says(x, y, size, angle, resolution):
-    picture = np.random.default_rng(0).integers(0, 256, (200, 240, 3), dtype=np.uint8)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = geometry.similarity(size * geometry.TEMPLATE @ turn.T + [x, y], resolution)
-    x0, y0, x1, y1 = geometry.seen_by_crop(matrix, resolution)
-    x0, y0 = min(max(x0, 0), 239), min(max(y0, 0), 199)
-    part = picture[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
-    shifted = matrix.copy()
-    shifted[:, 2] += matrix[:, :2] @ [x0, y0]
-    whole = geometry.crop(picture, matrix, resolution)
-    assert np.abs(geometry.crop(part, shifted, resolution) - whole).max() < 1e-2

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from latentsync.lipsync import paste
 from latentsync.media.picture import Picture
 from latentsync.ops import geometry
+from latentsync.ops.colour import rgb_to_yuv, yuv_to_rgb
 from latentsync.ops.mask import feathered_hole
 
 ANCHORS = np.array([[542.0, 673.0], [622.0, 687.0], [567.0, 750.0]])
@@ -169,7 +170,15 @@ def test_planes_outside_the_mask_keep_their_values_and_the_edge_is_a_blend(shape
 
 def test_full_range_and_unknown_matrices():
     white = np.full((1, 1, 3), 255, np.float32)
-    assert paste.rgb_to_yuv(white, "bt601", full_range=True)[0, 0] == pytest.approx([255, 128, 128])
-    assert paste.rgb_to_yuv(white, "bt2020", depth=10)[0, 0] == pytest.approx([940, 512, 512])
+    assert rgb_to_yuv(white, "bt601", full_range=True)[0, 0] == pytest.approx([255, 128, 128])
+    assert rgb_to_yuv(white, "bt2020", depth=10)[0, 0] == pytest.approx([940, 512, 512])
     with pytest.raises(ValueError, match="smpte is not known; known: bt601, bt709, bt2020"):
-        paste.rgb_to_yuv(white, "smpte")
+        rgb_to_yuv(white, "smpte")
+
+
+@pytest.mark.parametrize("matrix", ["bt601", "bt709", "bt2020"])
+@pytest.mark.parametrize(("full_range", "depth"), [(False, 8), (True, 8), (False, 10)])
+def test_colours_come_back(matrix, full_range, depth):
+    rgb = np.random.default_rng(0).uniform(0, 255, (5, 7, 3)).astype(np.float32)
+    back = cv2.transform(rgb_to_yuv(rgb, matrix, full_range, depth), yuv_to_rgb(matrix, full_range, depth))
+    assert np.abs(back - rgb).max() < 1e-3

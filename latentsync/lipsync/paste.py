@@ -12,24 +12,15 @@ import numpy as np
 
 from latentsync.media.picture import Picture
 from latentsync.ops import geometry
+from latentsync.ops.colour import rgb_to_yuv
 from latentsync.ops.mask import feathered_hole
 
 Region = tuple[int, int, int, int]
 
-# Luma weights of red and blue (ITU-R BT.601, BT.709, BT.2020).
-LUMA = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
-
 
 def align_face(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray:
-    """The aligned face uint8 (R, R, 3) of a picture: warp, stretch, one rounding.
-
-    Only what the crop sees is converted to RGB.
-    """
-    height, width = picture.shape[:2]
-    x0, y0, x1, y1 = geometry.seen_by_crop(matrix, resolution)
-    x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
-    region = x0, y0, min(max(x1, x0 + 1), width), min(max(y1, y0 + 1), height)
-    face = geometry.stretch(geometry.crop(picture.exact(region), _back(matrix, region), resolution), resolution)
+    """The aligned face uint8 (R, R, 3) of a picture: warp, stretch, one rounding."""
+    face = geometry.stretch(picture.crop(matrix, resolution), resolution)
     return cv2.add(face, 0, dtype=cv2.CV_8U)  # rounds and saturates in one go
 
 
@@ -100,27 +91,6 @@ def face_patch(face: np.ndarray, matrix: np.ndarray, resolution: int, region: Re
         back[axis, 2] += (small / whole - 1) / 2
     patch = geometry.warp(geometry.resize_cubic(face, size), back, _size(region))
     return patch.clip(0, 255)
-
-
-def rgb_to_yuv(rgb: np.ndarray, matrix: str, full_range: bool = False, depth: int = 8) -> np.ndarray:
-    """Y'CbCr code values float32 (h, w, 3) of R'G'B' 0..255, not yet rounded.
-
-    Raises:
-        ValueError: for a colour matrix that is not in LUMA.
-    """
-    if matrix not in LUMA:
-        raise ValueError(f"Colour matrix {matrix} is not known; known: {', '.join(LUMA)}.")
-    red, blue = LUMA[matrix]
-    luma = rgb @ np.array([red, 1 - red - blue, blue], np.float32)
-    cb = (rgb[..., 2] - luma) / (2 * (1 - blue))
-    cr = (rgb[..., 0] - luma) / (2 * (1 - red))
-    unit = 2 ** (depth - 8)
-    if full_range:
-        scale, zero = (2**depth - 1) / 255, 0
-        return np.stack([luma * scale, cb * scale + 128 * unit, cr * scale + 128 * unit], -1).astype(np.float32)
-    scale, zero = unit / 255, 16 * unit
-    luma = luma * (219 * scale) + zero
-    return np.stack([luma, cb * (224 * scale) + 128 * unit, cr * (224 * scale) + 128 * unit], -1).astype(np.float32)
 
 
 def paste_yuv420(

@@ -8,12 +8,9 @@ import av
 import numpy as np
 
 from latentsync.lipsync import paste
-from latentsync.media.picture import planes
+from latentsync.media import picture
+from latentsync.media.picture import colour_of, planes
 from latentsync.media.probe import display_matrix, orientation
-
-# Values of FFmpeg's AVColorSpace -> names in paste.LUMA; unspecified means BT.601 (FFmpeg, OpenCV and media/read.py).
-_MATRICES = {1: "bt709", 2: "bt601", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}
-_FULL_RANGE = 2
 
 
 def copied(frame: av.VideoFrame) -> av.VideoFrame:
@@ -32,15 +29,7 @@ def to_displayed(frame: av.VideoFrame) -> np.ndarray:
     Ask once per video: PyAV's side data and its frame refer to each other, so that only the garbage collector frees
     a frame that was asked, and by then there may be hundreds.
     """
-    turns, mirrored = orientation(display_matrix(frame))
-    width, height = frame.width, frame.height
-    matrix = np.eye(3)
-    if mirrored:
-        matrix = np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1]], float)
-    for _ in range(turns):  # a quarter turn counter-clockwise: (x, y) -> (y, width - 1 - x)
-        matrix = np.array([[0, 1, 0], [-1, 0, width - 1], [0, 0, 1]], float) @ matrix
-        width, height = height, width
-    return matrix
+    return picture.to_displayed(frame.width, frame.height, *orientation(display_matrix(frame)))
 
 
 def paste_face(frame: av.VideoFrame, face: np.ndarray, matrix: np.ndarray, resolution: int) -> av.VideoFrame:
@@ -57,14 +46,5 @@ def blended(frame: av.VideoFrame, region: paste.Region, alpha: np.ndarray, patch
     """A copy of a YUV frame with an RGB patch (h, w, 3) laid over a region as far as alpha (h, w) says."""
     result = copied(frame)
     if alpha.size:
-        full_range = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
-        paste.paste_yuv420(
-            *planes(result),
-            region,
-            alpha,
-            patch,
-            matrix=_MATRICES.get(frame.colorspace, "bt601"),
-            full_range=full_range,
-            depth=frame.format.components[0].bits,
-        )
+        paste.paste_yuv420(*planes(result), region, alpha, patch, *colour_of(frame))
     return result

@@ -136,8 +136,8 @@ def _cut(image: np.ndarray, left: int, top: int, right: int, bottom: int, fill: 
     return np.pad(inside, pads, constant_values=np.asarray(fill, image.dtype))
 
 
-def crop(rgb: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
-    """The unstretched crop, float32 (h, w, 3), of a picture (H, W, 3).
+def crop(image: np.ndarray, matrix: np.ndarray, resolution: int, fill: float = FILL) -> np.ndarray:
+    """The unstretched crop, float32 (h, w, c), of a picture (H, W, c).
 
     At 256 and above one bilinear sample per pixel, as published. Below, where a face is usually shrunk several times
     and single samples would flicker, the picture is shrunk by area first, and each crop pixel is the mean of k x k
@@ -145,52 +145,36 @@ def crop(rgb: np.ndarray, matrix: np.ndarray, resolution: int) -> np.ndarray:
     """
     width, height = crop_size(resolution)
     if resolution >= PUBLISHED_RESOLUTION:
-        return warp(rgb, invert(matrix), (width, height))
-    rgb, matrix = _shrunk(rgb, matrix, resolution)
+        return warp(image, invert(matrix), (width, height), fill)
+    image, matrix = _shrunk(image, matrix, resolution)
     k = max(1, math.ceil(1 / scale_of(matrix) - 1e-6))
     fine = np.asarray(matrix, np.float64) * k
     fine[:, 2] += (k - 1) / 2  # k samples per pixel, spread evenly about its centre
-    samples = warp(rgb, invert(fine), (width * k, height * k))
+    samples = warp(image, invert(fine), (width * k, height * k), fill)
     return samples.reshape(height, k, width, k, -1).mean((1, 3))
 
 
-def seen_by_crop(matrix: np.ndarray, resolution: int) -> tuple[int, int, int, int]:
-    """(x0, y0, x1, y1), half-open: the pixels of a picture that `crop` looks at, perhaps beyond the picture.
-
-    Cut out and with the matrix shifted by (x0, y0), they give the same crop as the whole picture.
-    """
-    width, height = crop_size(resolution)
-    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64) - 0.5
-    corners = apply(invert(matrix), corners)
-    block = _block(matrix, resolution)
-    low, high = corners.min(0) - block - 1, corners.max(0) + block + 2
-    x0, y0 = (math.floor(value / block) * block for value in low)
-    x1, y1 = (math.ceil(value / block) * block for value in high)
-    return x0, y0, x1, y1
-
-
-def _block(matrix: np.ndarray, resolution: int) -> int:
-    """By how much a picture is shrunk before it is cropped."""
-    return 1 if resolution >= PUBLISHED_RESOLUTION else max(1, int(1 / scale_of(matrix) + 1e-6))
-
-
-def _shrunk(rgb: np.ndarray, matrix: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+def _shrunk(image: np.ndarray, matrix: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
     """What a crop sees of a picture, shrunk by area in whole blocks, and the matrix from there to the crop.
 
     Blocks lie on one grid whatever the crop, so that a moving face does not make them flicker.
     """
-    block = _block(matrix, resolution)
+    block = max(1, int(1 / scale_of(matrix) + 1e-6))
     if block == 1:
-        return rgb, matrix
-    x0, y0, x1, y1 = seen_by_crop(matrix, resolution)
+        return image, matrix
+    size, shape = crop_size(resolution), image.shape
+    corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size], np.float64) - 0.5
+    corners = apply(invert(matrix), corners)
+    low, high = np.floor(corners.min(0)) - block - 1, np.ceil(corners.max(0)) + block + 2
     left, top = (
-        min(max(at, 0), length - 1) // block * block for at, length in zip((x0, y0), rgb.shape[1::-1], strict=True)
+        int(min(max(at, 0), length - 1)) // block * block for at, length in zip(low, shape[1::-1], strict=True)
     )
-    patch = rgb[top : max(y1, top + 1), left : max(x1, left + 1)]
+    right, bottom = (max(int(at), least + 1) for at, least in zip(high, (left, top), strict=True))
+    patch = image[top:bottom, left:right]
     columns, rows = -(-patch.shape[1] // block), -(-patch.shape[0] // block)
     rest = (0, rows * block - patch.shape[0]), (0, columns * block - patch.shape[1]), (0, 0)
     patch = np.pad(patch, rest, "edge") if np.any(rest) else patch
-    small = cv2.resize(patch, (columns, rows), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(patch, (columns, rows), interpolation=cv2.INTER_AREA).reshape(rows, columns, -1)
     middle = (block - 1) / 2
     grid = np.array([[block, 0, left + middle], [0, block, top + middle], [0, 0, 1]])
     return small, np.asarray(matrix, np.float64) @ grid
