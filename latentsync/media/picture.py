@@ -58,8 +58,10 @@ class Picture:
         wide, high = (round(big / small) for big, small in zip(luma.shape[::-1], blue.shape[::-1], strict=True))
         halved = matrix @ np.array([[wide, 0, (wide - 1) / 2], [0, high, (high - 1) / 2], [0, 0, 1]])
         unit = 2 ** (depth - 8)
-        parts = [geometry.crop(luma[..., None], matrix, resolution, grey * unit)]
-        parts += [geometry.crop(plane[..., None], halved, resolution, 128 * unit) for plane in (blue, red)]
+        parts = (
+            geometry.crop((luma,), matrix, resolution, grey * unit),
+            geometry.crop((blue, red), halved, resolution, 128 * unit),
+        )
         return cv2.transform(cv2.merge(parts), yuv_to_rgb(name, full_range, depth))
 
 

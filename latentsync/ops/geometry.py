@@ -11,6 +11,8 @@ import math
 import cv2
 import numpy as np
 
+Image = np.ndarray | tuple[np.ndarray, ...]  # a picture (H, W, c), or its channels as planes (H, W)
+
 # Left brow, right brow (as one sees them), nose, in units of a 75 x 100 box.
 TEMPLATE = np.array([[17.0, 20.0], [58.0, 20.0], [37.5, 40.0]])
 FILL = 127.0  # grey level where the crop reaches beyond the picture
@@ -83,39 +85,41 @@ def scale_of(matrix: np.ndarray) -> float:
     return math.sqrt(abs(np.linalg.det(np.asarray(matrix, np.float64)[:, :2])))
 
 
-def warp(image: np.ndarray, back: np.ndarray, size: tuple[int, int], fill: float = FILL) -> np.ndarray:
-    """Sample `image` (h, w, c) bilinearly, `back` [2, 3] mapping output pixels to input pixels; float32 (h', w', c).
+def warp(image: Image, back: np.ndarray, size: tuple[int, int], fill: float = FILL) -> np.ndarray:
+    """Sample `image` bilinearly, `back` [2, 3] mapping output pixels to input pixels; float32 (h', w', c).
 
-    Exact to float32: cv2.warpAffine and cv2.remap round positions to 1/32 pixel, which is off by up to 1.7 grey levels
-    (measured) and makes a slowly moving face step; so cv2.remap only gathers neighbours. Beyond the border stands
-    `fill`, blended in over one pixel.
+    Exact to a thousandth of a pixel: cv2.warpAffine and cv2.remap round positions to 1/32 pixel, which is off by up to
+    1.7 grey levels (measured) and makes a slowly moving face step; so cv2.remap only gathers neighbours. Beyond the
+    border stands `fill`, blended in over one pixel.
     """
     width, height = size
-    x, y = np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)[:, None]
-    source_x = back[0, 0] * x + (back[0, 1] * y + back[0, 2])
-    source_y = back[1, 0] * x + (back[1, 1] * y + back[1, 2])
-    # Everything farther out than one pixel is fill alone: clip there, so that the padded cut-out below stays small.
-    source_x = np.clip(source_x, -1.0, image.shape[1])
-    source_y = np.clip(source_y, -1.0, image.shape[0])
-    left, top = math.floor(source_x.min()), math.floor(source_y.min())
-    right, bottom = math.floor(source_x.max()) + 2, math.floor(source_y.max()) + 2
+    ends = _shape(image)[1::-1]
+    corners = apply(back, np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], np.float64))
+    # Everything farther out than one pixel is fill alone: clip there, so that the cut-out below stays small.
+    low, high = (np.clip(edge, -1, ends) for edge in (corners.min(0), corners.max(0)))
+    left, top = (math.floor(at) for at in low)
+    right, bottom = (math.floor(at) + 2 for at in high)
     patch = _cut(image, left, top, right, bottom, fill)
-    x0, y0 = np.floor(source_x), np.floor(source_y)
-    channels = image.shape[2]
+    x, y = np.arange(width), np.arange(height)
+    places = []
+    for row, start, end in ((back[0], left, ends[0]), (back[1], top, ends[1])):
+        place = (row[1] * y + (row[2] - start)).astype(np.float32)[:, None] + (row[0] * x).astype(np.float32)
+        places.append(np.clip(place, max(-1, start) - start, end - start, out=place))
+    whole = [place.astype(np.int16) for place in places]  # none is negative, so this rounds down
     fraction_x, fraction_y = (
-        cv2.merge([part.astype(np.float32)] * channels) for part in (source_x - x0, source_y - y0)
+        cv2.merge([place - floor] * patch.shape[2]) for place, floor in zip(places, whole, strict=True)
     )
-    corner = np.dstack([x0 - left, y0 - top]).astype(np.int16)
+    corner = cv2.merge(whole)
 
-    def row(patch: np.ndarray) -> np.ndarray:
-        """The upper (or, one row down, lower) two neighbours of every place, blended; cv2.remap only gathers them."""
+    def row_of(patch: np.ndarray) -> np.ndarray:
+        """The upper (or, one row down, lower) two neighbours of every place, blended."""
         a, b = (
             cv2.remap(part, corner, None, cv2.INTER_NEAREST).astype(np.float32)
             for part in (patch, np.ascontiguousarray(patch[:, 1:]))
         )
         return _blend(a, b, fraction_x)
 
-    return _blend(row(patch), row(patch[1:]), fraction_y).reshape(height, width, channels)
+    return _blend(row_of(patch), row_of(patch[1:]), fraction_y).reshape(height, width, -1)
 
 
 def _blend(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -126,18 +130,32 @@ def _blend(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
     return b
 
 
-def _cut(image: np.ndarray, left: int, top: int, right: int, bottom: int, fill: float) -> np.ndarray:
-    """Contiguous cut-out, half-open, padded with `fill` where it reaches beyond the image."""
-    height, width = image.shape[:2]
-    inside = image[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
+def _shape(image: Image) -> tuple[int, ...]:
+    return (image[0] if isinstance(image, tuple) else image).shape
+
+
+def _part(image: Image, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+    """Rows and columns of an image, (h, w, c)."""
+    if not isinstance(image, tuple):
+        return image[top:bottom, left:right]
+    planes = [plane[top:bottom, left:right] for plane in image]
+    merged = cv2.merge(planes) if planes[0].size else np.stack(planes, -1)
+    return merged.reshape(*planes[0].shape, len(planes))
+
+
+def _cut(image: Image, left: int, top: int, right: int, bottom: int, fill: float) -> np.ndarray:
+    """Contiguous cut-out (h, w, c), half-open, padded with `fill` where it reaches beyond the image."""
+    height, width = _shape(image)[:2]
+    rows, columns = (max(top, 0), min(bottom, height)), (max(left, 0), min(right, width))
+    inside = _part(image, rows[0], max(rows), columns[0], max(columns))
     pads = ((max(-top, 0), max(bottom - height, 0)), (max(-left, 0), max(right - width, 0)), (0, 0))
     if not np.any(pads):
         return np.ascontiguousarray(inside)
-    return np.pad(inside, pads, constant_values=np.asarray(fill, image.dtype))
+    return np.pad(inside, pads, constant_values=np.asarray(fill, inside.dtype))
 
 
-def crop(image: np.ndarray, matrix: np.ndarray, resolution: int, fill: float = FILL) -> np.ndarray:
-    """The unstretched crop, float32 (h, w, c), of a picture (H, W, c).
+def crop(image: Image, matrix: np.ndarray, resolution: int, fill: float = FILL) -> np.ndarray:
+    """The unstretched crop, float32 (h, w, c), of a picture.
 
     At 256 and above one bilinear sample per pixel, as published. Below, where a face is usually shrunk several times
     and single samples would flicker, the picture is shrunk by area first, and each crop pixel is the mean of k x k
@@ -154,7 +172,7 @@ def crop(image: np.ndarray, matrix: np.ndarray, resolution: int, fill: float = F
     return samples.reshape(height, k, width, k, -1).mean((1, 3))
 
 
-def _shrunk(image: np.ndarray, matrix: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+def _shrunk(image: Image, matrix: np.ndarray, resolution: int) -> tuple[Image, np.ndarray]:
     """What a crop sees of a picture, shrunk by area in whole blocks, and the matrix from there to the crop.
 
     Blocks lie on one grid whatever the crop, so that a moving face does not make them flicker.
@@ -162,15 +180,16 @@ def _shrunk(image: np.ndarray, matrix: np.ndarray, resolution: int) -> tuple[np.
     block = max(1, int(1 / scale_of(matrix) + 1e-6))
     if block == 1:
         return image, matrix
-    size, shape = crop_size(resolution), image.shape
+    size, shape = crop_size(resolution), _shape(image)
     corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size], np.float64) - 0.5
     corners = apply(invert(matrix), corners)
     low, high = np.floor(corners.min(0)) - block - 1, np.ceil(corners.max(0)) + block + 2
     left, top = (
         int(min(max(at, 0), length - 1)) // block * block for at, length in zip(low, shape[1::-1], strict=True)
     )
-    right, bottom = (max(int(at), least + 1) for at, least in zip(high, (left, top), strict=True))
-    patch = image[top:bottom, left:right]
+    right = min(max(int(high[0]), left + 1), shape[1])
+    bottom = min(max(int(high[1]), top + 1), shape[0])
+    patch = _part(image, top, bottom, left, right)
     columns, rows = -(-patch.shape[1] // block), -(-patch.shape[0] // block)
     rest = (0, rows * block - patch.shape[0]), (0, columns * block - patch.shape[1]), (0, 0)
     patch = np.pad(patch, rest, "edge") if np.any(rest) else patch
