@@ -216,18 +216,22 @@ def read_audio(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
 
 def read_channels(path: Path, sample_rate_hz: int, layout: str, max_s: float | None = None) -> np.ndarray:
     """As `read_audio`, but float32 [c, n] in mono or stereo (`layout`), and of `max_s` seconds at most."""
-    found = timeline(path)
-    nothing = np.zeros((av.AudioLayout(layout).nb_channels, 0), np.float32)
-    if found.audio_stream is None:
-        return nothing
     longest = None if max_s is None else round(max_s * sample_rate_hz)
-    parts, n = [nothing], 0
-    for part in _resampled(_placed(_mixed(path, found, layout), found.zero_s), sample_rate_hz, layout):
+    parts, n = [np.zeros((av.AudioLayout(layout).nb_channels, 0), np.float32)], 0
+    for part in audio_pieces(path, sample_rate_hz, layout):
         parts.append(part)
         n += part.shape[1]
         if longest is not None and n >= longest:
             break
-    return np.concatenate(parts, axis=1)[:, :longest].clip(-1, 1)
+    return np.concatenate(parts, axis=1)[:, :longest]
+
+
+def audio_pieces(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ, layout: str = "mono") -> Iterator[np.ndarray]:
+    """What `read_channels` reads, piece by piece as it is decoded: an hour of sound needs no memory."""
+    found = timeline(path)
+    if found.audio_stream is not None:
+        for part in _resampled(_placed(_mixed(path, found, layout), found.zero_s), sample_rate_hz, layout):
+            yield part.clip(-1, 1)
 
 
 def _mixed(path: Path, found: Timeline, layout: str) -> Iterator[tuple[Fraction, int, np.ndarray]]:

@@ -3,7 +3,7 @@
 Files appear whole or not at all (temporary name, then rename).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +19,7 @@ from latentsync.records import Rejection, replacing
 _FINE = Fraction(1, 90_000)  # time base of files with frame times of their own
 _PREROLL_S = Fraction(1, 10)  # copied sound before time zero: decoders need a packet or two to warm up
 _AAC_FRAME = 1024
+_FLAC_FRAME = 4096
 # x264's macroblock tree reads memory that it never wrote (in its assembly; found by filling the heap through
 # MALLOC_PERTURB_), so the same frames now and then gave other bytes. Without it, 22 files were equal under 12 fillings.
 _X264 = "mbtree=0"
@@ -262,16 +263,31 @@ def mux_clip(
         container.mux(sorted(packets, key=lambda packet: packet.dts * packet.time_base))
 
 
-def write_flac(path: Path, samples: np.ndarray, sample_rate_hz: int = 16_000) -> None:
-    """Mono 16-bit FLAC from float32 [n] in [-1, 1]."""
-    pcm = np.rint(np.asarray(samples) * 32768).clip(-32768, 32767).astype(np.int16)
+def write_flac(path: Path, samples: np.ndarray | Iterable[np.ndarray], sample_rate_hz: int = 16_000) -> None:
+    """Mono 16-bit FLAC from float32 [n] in [-1, 1], whole or in pieces of any lengths."""
+    pieces = [samples] if isinstance(samples, np.ndarray) else samples
     with (
         replacing(path) as temporary,
         av.open(str(temporary.absolute()), "w", format="flac", options={"fflags": "+bitexact"}) as container,
     ):
         stream = container.add_stream("flac", rate=sample_rate_hz, layout="mono", format="s16")
-        for start in range(0, len(pcm), 4096):
-            frame = av.AudioFrame.from_ndarray(pcm[None, start : start + 4096], "s16", "mono")
+        start = 0
+        for piece in _of_length(pieces, _FLAC_FRAME):
+            pcm = np.rint(piece * 32768).clip(-32768, 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(pcm[None], "s16", "mono")
             frame.sample_rate, frame.time_base, frame.pts = sample_rate_hz, Fraction(1, sample_rate_hz), start
             container.mux(stream.encode(frame))
+            start += len(piece)
         container.mux(stream.encode(None))
+
+
+def _of_length(pieces: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
+    """The same samples in pieces of one length; the last may be shorter."""
+    held = np.zeros(0, np.float32)
+    for piece in pieces:
+        held = np.concatenate([held, piece])
+        whole = len(held) // length * length
+        yield from held[:whole].reshape(-1, length)
+        held = held[whole:]
+    if len(held):
+        yield held

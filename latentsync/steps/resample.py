@@ -3,12 +3,13 @@
 For each source: 16 kHz mono FLAC from time zero, and a table that says which source frame each 25 fps tick shows.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from latentsync.config import VERSIONS, Resample
-from latentsync.media.read import frame_times, read_audio
+from latentsync.media.read import audio_pieces, frame_times
 from latentsync.media.write import write_flac
 from latentsync.ops.timing import SAMPLE_RATE_HZ, samples_of, ticks_to_frames
 from latentsync.records import Row, media_file, read_ledger, replacing, run_dir, run_shard
@@ -36,7 +37,7 @@ def resample_source(row: Row, key: str, source: Path, root: Path) -> Row:
     audio_file = None
     if row["has_audio"]:
         audio_file = media_file("resample", row["id"], key, ".flac")
-        write_flac(root / audio_file, fitted(read_audio(source), samples_of(0, len(table))[1]), SAMPLE_RATE_HZ)
+        write_flac(root / audio_file, fitted(audio_pieces(source), samples_of(0, len(table))[1]), SAMPLE_RATE_HZ)
     return row | {
         "audio_file": audio_file,
         "ticks_file": ticks_file,
@@ -44,6 +45,14 @@ def resample_source(row: Row, key: str, source: Path, root: Path) -> Row:
     }
 
 
-def fitted(samples: np.ndarray, length: int) -> np.ndarray:
-    """The sound cut, or padded with silence, to the length of the picture: float32 [n] -> float32 [length]."""
-    return np.pad(samples[:length], (0, max(0, length - len(samples))))
+def fitted(pieces: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
+    """The sound, float32 [1, n] a piece, cut or padded with silence to `length` samples: that of the picture."""
+    missing = length
+    for piece in pieces:
+        yield piece[0, :missing]
+        missing -= len(piece[0, :missing])
+        if not missing:
+            return
+    while missing:
+        yield np.zeros(min(missing, SAMPLE_RATE_HZ), np.float32)
+        missing -= min(missing, SAMPLE_RATE_HZ)
