@@ -1,6 +1,6 @@
 # make demo: from a fresh machine to lip-synced videos and a report. make test: from a fresh machine to a tested one.
 # Both need Python 3.11 and a package registry, nothing else. `make` alone lists what there is.
-.PHONY: help setup demo test fmt lint lock clean
+.PHONY: help setup demo test bench-curation fmt lint lock clean
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -27,6 +27,9 @@ test: setup ## formatting, lint, and every test
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	pytest
+
+bench-curation: setup ## what curation costs by step, as one line of JSON; CLIPS=<folder> for videos of your own
+	@python benchmarks/curation.py --workers $(if $(CLIPS),--clips "$(CLIPS)")
 
 fmt: setup ## format everything
 	ruff check --fix .
