@@ -37,6 +37,12 @@ rule curate:
         rules.select_clips.output,
 
 
+rule export:
+    input:
+        rules.export_clips.output,
+        rules.export_webdataset.output,
+
+
 rule train:
     input:
         rules.train_unet_stage2.output,

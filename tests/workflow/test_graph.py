@@ -11,7 +11,7 @@ from envs.generate import environments
 from latentsync import config
 
 ROOT = Path(__file__).parent.parent.parent
-STEPS = [step for step in config.VERSIONS if step not in ("export_clips",)]
+STEPS = [step for step in config.VERSIONS if not step.startswith("export_")]
 
 
 def jobs(text: str) -> dict[str, int]:
@@ -40,7 +40,13 @@ def test_the_demo_runs_every_step_once_per_shard(snakemake):
 
 
 @pytest.mark.parametrize(
-    "target, last", [("curate", "select_clips"), ("train", "train_unet_stage2"), ("export_clips", "export_clips")]
+    "target, last",
+    [
+        ("curate", "select_clips"),
+        ("train", "train_unet_stage2"),
+        ("export_clips", "export_clips"),
+        ("export", "export_webdataset"),
+    ],
 )
 def test_target_rules(snakemake, target, last):
     plan = snakemake("-n", target)
