@@ -1,13 +1,13 @@
 # make demo: from a fresh machine to lip-synced videos and a report. make test: from a fresh machine to a tested one.
 # Both need Python 3.11 and a package registry, nothing else. `make` alone lists what there is.
-.PHONY: help setup demo test fmt lint lock clean
+.PHONY: help setup demo test fmt lock clean bench-graph
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
 setup: $(BIN)/.ready ## the virtual environment with the locked packages
 $(BIN)/.ready: requirements.lock pyproject.toml
@@ -27,6 +27,9 @@ test: setup ## formatting, lint, and every test
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	pytest
+
+bench-graph: setup ## what planning 100,000 sources in 500 shards costs; JSON=<file> keeps the figures
+	python benchmarks/graph.py $(if $(JSON),--json $(JSON))
 
 fmt: setup ## format everything
 	ruff check --fix .
