@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGETS = ("all", "all again", "curate", "train", "export")
+TARGETS = ("all", "all again", "curate", "train", "report", "export")
 PER_FOLDER = 1000
 LIMIT_S, LIMIT_MB = 30, 400
 _POLL_S = 0.02

@@ -40,19 +40,19 @@ def heads(folder: Path, *names: str) -> None:
         )
 
 
-def command(folder: Path, shards: int, *args: str) -> list[str]:
+def command(folder: Path, shards: int, target: str = "curate") -> list[str]:
     """The call of Snakemake that curates `folder`/in in `folder`."""
     configfile = folder / "short.yaml"
     if not configfile.exists():
         configfile.write_text(yaml.safe_dump(SECTIONS | {"input_dir": str(folder / "in"), "shards": shards}))
     parts = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    parts += ["--configfile", configfile, "--profile", ROOT / "profiles/default", "--cores", "2", "curate", *args]
+    parts += ["--configfile", configfile, "--profile", ROOT / "profiles/default", "--cores", "2", target]
     return [str(part) for part in parts]
 
 
-def curate(folder: Path, shards: int) -> Path:
+def curate(folder: Path, shards: int, target: str = "curate") -> Path:
     """Run it to its end; the folder of the run."""
-    done = subprocess.run(command(folder, shards), cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command(folder, shards, target), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return folder / "results/short"
 

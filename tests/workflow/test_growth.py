@@ -54,6 +54,12 @@ def test_added_sources_are_the_only_ones_worked_on(tmp_path):
     assert len(untouched) > 4 * BEFORE and {path: after[path] for path in untouched} == {
         path: before[path] for path in untouched
     }
+    curate(tmp_path, SHARDS, "export")
+    exported = records.read_ledger(run / "export_webdataset/tars.jsonl")
+    selected = records.read_ledgers((run / "select_clips").glob("t*.jsonl"))
+    assert sum(row["n_samples"] for row in exported if row["split"] != "val") == len(selected) > 0
+    assert (run / "export_webdataset/train-000000.tar").stat().st_size > 10_000
+
     clips = sum(item.count("-t") for item in again["score_sync"])
     figures = {"before": BEFORE, "added": ADDED, "clips": clips, "media_untouched": len(untouched)}
     print(json.dumps(figures | {"first_s": round(first_s, 1), "second_s": round(second_s, 1)}))
