@@ -1,13 +1,13 @@
 # make demo: from a fresh machine to lip-synced videos and a report. make test: from a fresh machine to a tested one.
 # Both need Python 3.11 and a package registry, nothing else. `make` alone lists what there is.
-.PHONY: help setup demo test bench-curation fmt lint lock clean
+.PHONY: help setup demo test bench-curation bench-graph bench-growth bench-kills fmt lint lock clean
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
 setup: $(BIN)/.ready ## the virtual environment with the locked packages
 $(BIN)/.ready: requirements.lock pyproject.toml
@@ -30,6 +30,15 @@ test: setup ## formatting, lint, and every test
 
 bench-curation: setup ## what curation costs by step, as one line of JSON; CLIPS=<folder> for videos of your own
 	@python benchmarks/curation.py --workers $(if $(CLIPS),--clips "$(CLIPS)")
+
+bench-graph: setup ## what planning 100,000 sources in 500 shards costs; JSON=<file> keeps the figures
+	python benchmarks/graph.py $(if $(JSON),--json $(JSON))
+
+bench-growth: setup ## a hundred sources added to a hundred: what is worked on, and how long it takes
+	BEFORE=100 ADDED=100 pytest -q -s tests/workflow/test_growth.py
+
+bench-kills: setup ## twenty kills at random moments of a curation, and what is left of it; SEED=<n> for other moments
+	KILLS=20 pytest -q -s tests/workflow/test_kills.py
 
 fmt: setup ## format everything
 	ruff check --fix .

@@ -39,6 +39,12 @@ rule curate:
         rules.describe_clips.output,
 
 
+rule export:
+    input:
+        rules.export_clips.output,
+        rules.export_webdataset.output,
+
+
 rule train:
     input:
         rules.train_unet_stage2.output,

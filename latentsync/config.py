@@ -23,6 +23,7 @@ VERSIONS = {
     "select_clips": 1,
     "describe_clips": 1,
     "export_clips": 1,
+    "export_webdataset": 1,
     "train_vae": 1,
     "extract_features": 1,
     "train_syncnet": 1,
@@ -135,6 +136,12 @@ class ExportClips(Section):
     """Ordinary mp4 clips (crop and shifted sound) for use elsewhere; on request only."""
 
     audio_bitrate: Positive = Field(128_000, description="AAC bits per second")
+
+
+class ExportWebdataset(Section):
+    """WebDataset tars of the exported clips, with scores, landmarks and matrices; on request only."""
+
+    samples_per_tar: Positive = Field(1000, description="clips in one tar, about a gigabyte at 256 px and 5 s")
 
 
 class Training(Section):
@@ -375,6 +382,7 @@ class Config(Section):
     select_clips: SelectClips = SelectClips()
     describe_clips: DescribeClips = DescribeClips()
     export_clips: ExportClips = ExportClips()
+    export_webdataset: ExportWebdataset = ExportWebdataset()
     train_vae: TrainVae = TrainVae()
     extract_features: ExtractFeatures = ExtractFeatures()
     train_syncnet: TrainSyncnet = TrainSyncnet()

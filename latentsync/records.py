@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import BaseModel
 
@@ -95,6 +95,18 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to read and append, alone: waits for another holder, which after kill -9 of Snakemake may live on.
+
+    Two processes that write one file would mix their lines, or take each other's temporary file away.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text so that a reader sees either the old file or the whole new one."""
     with replacing(path) as temporary:
@@ -137,18 +149,14 @@ def write_ledger(path: Path, rows: Iterable[Row]) -> None:
 
 
 class Journal:
-    """Append-only memory of finished rows, `<step>/journal/<shard>.jsonl`, locked for the life of the job.
-
-    Opening waits for another holder: after kill -9 of Snakemake its child may live on, and two writers would mix lines.
-    """
+    """Append-only memory of finished rows, `<step>/journal/<shard>.jsonl`, locked for the life of the job."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
 
     def __enter__(self) -> "Journal":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.path, "a+b")
-        fcntl.flock(self.file, fcntl.LOCK_EX)
+        self.lock = locked(self.path)
+        self.file = self.lock.__enter__()
         self.file.seek(0)
         data = self.file.read()
         whole = data.rfind(b"\n") + 1  # a torn last line is what a kill left of a write: drop it
@@ -157,8 +165,8 @@ class Journal:
         self.rows = {entry["key"]: entry["rows"] for entry in entries}
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+    def __exit__(self, *error: Any) -> None:
+        self.lock.__exit__(*error)
 
     def append(self, key: str, rows: list[Row]) -> None:
         """Remember the rows that one input row became; flushed, so that kill -9 of this process loses nothing."""

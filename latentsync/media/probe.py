@@ -7,15 +7,18 @@ network is an OSError instead: a verdict would be remembered for ever, a job tha
 
 import errno
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 
 import av
 import numpy as np
 
+from latentsync.media.boxes import refuse_absurd_index
 from latentsync.records import Rejection
 
 # A container may declare a little more than it holds (rounded durations, sound that ends later); more is a cut file.
@@ -87,6 +90,10 @@ def verdict(path: Path, error: OSError | av.error.FFmpegError) -> Rejection:
     """
     if isinstance(error, FileNotFoundError | NotADirectoryError) and _has_neighbours(path):
         return Rejection("unreadable", f"the file cannot be opened: {error.strerror}")
+    if error.errno == errno.ELOOP:
+        return Rejection("unreadable", "this is a link that leads back to itself")
+    if error.errno == errno.EACCES and os.path.isdir(path):
+        return Rejection("unreadable", "this folder may not be entered; grant it, what lies in it is not known")
     if error.errno == errno.EACCES:
         return Rejection("unreadable", "there is no permission to read it; grant it and touch the file")
     if isinstance(error, av.error.FFmpegError) and error.errno in _ALSO_CONTENT:
@@ -150,11 +157,17 @@ def timeline(path: Path) -> Timeline:
         stat = path.stat()
     except OSError as error:
         raise verdict(path, error) from error
+    if not (S_ISREG(stat.st_mode) or S_ISDIR(stat.st_mode)):  # opening a pipe would wait for ever
+        raise Rejection("unreadable", "this is no ordinary file but a pipe, a socket or a device")
     return _timeline(path, stat.st_size, stat.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=8)
 def _timeline(path: Path, size: int, mtime_ns: int) -> Timeline:
+    try:
+        refuse_absurd_index(path)
+    except OSError as error:
+        raise verdict(path, error) from error
     with opened(path) as container:
         video = _video_stream(container)
         index, first = video.index, _first_picture(container, video)
@@ -177,8 +190,11 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
 
 def _first_picture(container: av.container.InputContainer, video: av.VideoStream) -> av.VideoFrame:
     video.codec_context.thread_count = 1
-    for frame in container.decode(video):
-        return frame
+    try:
+        for frame in container.decode(video):
+            return frame
+    except av.error.InvalidDataError:  # the container could be read, so it is not its index that is broken
+        pass
     raise Rejection("unreadable", "not one picture of it can be decoded")
 
 

@@ -204,6 +204,15 @@ def stretch(cropped: np.ndarray, resolution: int) -> np.ndarray:
     return cv2.resize(cropped, (resolution, resolution), interpolation=cv2.INTER_LANCZOS4)
 
 
+def to_face(matrix: np.ndarray, resolution: int) -> np.ndarray:
+    """The matrix [2, 3] that carries source pixels to pixels of the stretched R x R face, float64."""
+    size = np.array(crop_size(resolution), np.float64)
+    scale = resolution / size
+    face = np.asarray(matrix, np.float64) * scale[:, None]
+    face[:, 2] += (scale - 1) / 2  # pixel centres: 0.5 of the one lies on 0.5 of the other
+    return face
+
+
 def resize_cubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Antialiased bicubic resize (a = -0.5), float32 (h, w, c) to (h', w', c): what torch and Pillow compute."""
     rows, columns = _cubic_weights(image.shape[0], size[1]), _cubic_weights(image.shape[1], size[0])

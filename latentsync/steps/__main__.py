@@ -11,9 +11,10 @@ import importlib
 import json
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from latentsync import gpu_lease
+from latentsync import gpu_lease, records
 from latentsync.config import SECTIONS
 
 MODULES = {"train_unet_stage1": "train_unet", "train_unet_stage2": "train_unet"}  # two rules, one module
@@ -43,10 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     inputs = {name: [Path(path) for path in paths] for name, *paths in args.input}
     outputs = {name: Path(path) for name, path in args.output}
     try:
-        if gpu_lease.wanted(args.step, cfg):
-            device = gpu_lease.lease()  # before CUDA is looked at; held, as an open file, to the end of the process
-        module = importlib.import_module(f"latentsync.steps.{MODULES.get(args.step, args.step)}")
-        module.run(cfg, inputs, outputs, args.sources)
+        with _alone(args.step, outputs):
+            if gpu_lease.wanted(args.step, cfg):
+                device = gpu_lease.lease()  # before CUDA is looked at; held, as an open file, to the end of the process
+            module = importlib.import_module(f"latentsync.steps.{MODULES.get(args.step, args.step)}")
+            module.run(cfg, inputs, outputs, args.sources)
     except (ValueError, OSError) as error:
         print(f"{args.step}: {' '.join([str(error), *getattr(error, '__notes__', [])])}", file=sys.stderr)
         return 1
@@ -66,6 +68,14 @@ def _keep_freed_memory() -> None:
         m_mmap_threshold, m_trim_threshold = -3, -1  # <malloc.h>; the first may be 32 MB at most
         libc.mallopt(m_mmap_threshold, 32 << 20)
         libc.mallopt(m_trim_threshold, 256 << 20)
+
+
+def _alone(step: str, outputs: dict[str, Path]) -> AbstractContextManager:
+    """Nobody else writes these outputs meanwhile. Training has a lock of its own: its ranks are several processes."""
+    if step.startswith("train_") or not outputs:
+        return nullcontext()
+    first = next(iter(outputs.values()))
+    return records.locked(records.run_dir(first) / "locks" / f"{step}.{first.name}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Nothing is decoded but the first picture, and no file of the user is ever change
 """
 
 import hashlib
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,9 +25,9 @@ def probe_source(row: Row, sources: Path) -> Row:
     """The row with its new columns; an unreadable file keeps its hash, so that copies of it are still recognised."""
     path = sources / row["path"]
     row = {name: value for name, value in row.items() if name != "mtime_ns"}
-    if path.is_file():
-        row |= {"sha256": sha256_of(path)}
     try:
+        if os.path.isfile(path):  # False where a folder above may not be entered
+            row |= {"sha256": sha256_of(path)}
         return row | asdict(probe_media(path))
     except Rejection as verdict:
         return rejected(row, verdict.reason, verdict.detail)

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from latentsync import config, records
 
@@ -134,32 +133,6 @@ def test_a_threshold_reruns_selection_and_what_follows_only(whole):
         "score_quality",
     ]
     assert not set(before) & set(plan)
-
-
-def test_one_more_video_reruns_its_shard_and_no_finished_item(whole, tmp_path):
-    folder = tmp_path / "videos"
-    talkers = sorted((whole / RUN / "make_talkers/videos").rglob("*.mp4"))
-    good = [path for path in talkers if path.stat().st_size > 20_000][:5]
-    folder.mkdir()
-    for number, path in enumerate(good[:4]):
-        shutil.copy(path, folder / f"{number}.mp4")
-    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    tiny = yaml.safe_load(TINY.read_text()) | {"input_dir": str(folder), "shards": 3}
-    configfile = tmp_path / "more.yaml"
-    configfile.write_text(yaml.safe_dump(tiny))
-    targets = [f"results/tiny/score_sync/{shard:05d}.jsonl" for shard in range(3)]
-    snakemake(tmp_path, "--", *targets, configfile=configfile)
-    shutil.copy(good[4], folder / "another.mp4")
-    shard = records.shard_of(records.source_id("another.mp4"), 3)
-    plan = planned(snakemake(tmp_path, "-n", "--", *targets, configfile=configfile))
-    assert plan["align_faces"] == plan["probe"] == 1
-    snakemake(tmp_path, "--", *targets, configfile=configfile)
-    costs = (tmp_path / RUN / "costs/align_faces" / f"{shard}.jsonl").read_text().splitlines()
-    worked = [json.loads(line)["id"] for line in costs]
-    assert len(worked) == len(set(worked)), "a finished item was worked on again"
-    first, second = records.source_id("0.mp4"), records.source_id("another.mp4")  # they share the shard
-    assert {name.split("-")[0] for name in worked} == {first, second}
-    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name in before} == before
 
 
 def kill_when(folder: Path, target: str, ready, group: bool) -> None:

@@ -11,7 +11,7 @@ from envs.generate import environments
 from latentsync import config
 
 ROOT = Path(__file__).parent.parent.parent
-STEPS = [step for step in config.VERSIONS if step not in ("export_clips", "estimate")]
+STEPS = [step for step in config.VERSIONS if step != "estimate" and not step.startswith("export_")]
 
 
 def jobs(text: str) -> dict[str, int]:
@@ -45,6 +45,7 @@ def test_the_demo_runs_every_step_once_per_shard(snakemake):
         ("curate", "describe_clips"),
         ("train", "train_unet_stage2"),
         ("export_clips", "export_clips"),
+        ("export", "export_webdataset"),
         ("estimate", "estimate"),
     ],
 )

@@ -13,7 +13,7 @@ from latentsync import gpu_lease, preparation
 STARTED_S = time.time()
 try:
     CFG = preparation.prepare(config, workflow.is_main_process)
-except ValueError as error:
+except (ValueError, OSError) as error:
     raise WorkflowError(str(error)) from None
 
 RUN = f"results/{CFG.run}"

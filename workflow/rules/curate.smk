@@ -316,3 +316,28 @@ rule estimate:
         "python -m latentsync.steps estimate --config {params.config:q} --version {params.version}"
         " --input sources {input.sources:q} --input config {input.configuration:q}"
         " --output estimate {output.estimate:q} --sources {params.sources:q} 2>&1 | tee {log:q}"
+
+
+rule export_webdataset:
+    input:
+        clips=rules.export_clips.output.ledger,
+        train=rules.select_clips.output.train,
+        val=rules.select_clips.output.val,
+        test=rules.select_clips.output.test,
+    output:
+        ledger=f"{RUN}/export_webdataset/tars.jsonl",
+    log:
+        f"{RUN}/logs/export_webdataset.log",
+    benchmark:
+        f"{RUN}/benchmarks/export_webdataset.tsv"
+    conda:
+        "../../envs/curate.yaml"
+    params:
+        config=SECTIONS["export_webdataset"],
+        version=VERSIONS["export_webdataset"],
+    message:
+        "export_webdataset: tars of samples for training elsewhere"
+    shell:
+        "python -m latentsync.steps export_webdataset --config {params.config:q} --version {params.version}"
+        " --input clips {input.clips:q} --input train {input.train:q} --input val {input.val:q}"
+        " --input test {input.test:q} --output ledger {output.ledger:q} > {log:q} 2>&1"

@@ -1,0 +1,65 @@
+"""More sources in a finished run: only they are worked on, and nothing that was there is touched.
+
+`make bench-growth` adds a hundred sources to a hundred.
+"""
+
+import json
+import os
+import time
+
+import pytest
+from short import curate, heads, worked_on
+
+from latentsync import records
+
+SHARDS = 2
+BEFORE, ADDED = (int(os.environ.get(name, default)) for name, default in (("BEFORE", 3), ("ADDED", 4)))
+
+
+def shard(name):
+    return records.shard_of(records.source_id(name), SHARDS)
+
+
+def stamps(run):
+    """Inode and time of every ledger and media file, by its path below the run."""
+    paths = [path for pattern in ("*/*.jsonl", "*/media/*") for path in run.glob(pattern)]
+    return {str(path.relative_to(run)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+
+@pytest.mark.slow
+def test_added_sources_are_the_only_ones_worked_on(tmp_path):
+    old = [f"old {number}.mp4" for number in range(BEFORE)]
+    quiet = shard(old[0])  # this shard gets nothing new
+    new = [name for name in (f"new {number}.mp4" for number in range(9 * ADDED)) if shard(name) != quiet][:ADDED]
+    heads(tmp_path / "in", *old)
+    start_s = time.perf_counter()
+    run = curate(tmp_path, SHARDS)
+    first_s = time.perf_counter() - start_s
+    before, work, journals = stamps(run), worked_on(run), {p: p.read_bytes() for p in run.glob("*/journal/*")}
+    ids = {records.source_id(name) for name in old}
+    assert {ident[:16] for items in work.values() for ident in items} == ids
+
+    heads(tmp_path / "in", *new)
+    start_s = time.perf_counter()
+    curate(tmp_path, SHARDS)
+    second_s = time.perf_counter() - start_s
+    after, again = stamps(run), worked_on(run)
+    added = {records.source_id(name) for name in new}
+    for step, items in again.items():
+        assert len(items) == len(set(items)), f"{step} did something twice"
+        assert {ident[:16] for ident in set(items) - set(work[step])} == added, step
+    for path, content in journals.items():
+        assert path.read_bytes().startswith(content), f"{path} was rewritten"
+    untouched = [path for path in before if "/media/" in path or path.endswith(f"/{quiet}.jsonl")]
+    assert len(untouched) > 4 * BEFORE and {path: after[path] for path in untouched} == {
+        path: before[path] for path in untouched
+    }
+    curate(tmp_path, SHARDS, "export")
+    exported = records.read_ledger(run / "export_webdataset/tars.jsonl")
+    selected = records.read_ledgers((run / "select_clips").glob("t*.jsonl"))
+    assert sum(row["n_samples"] for row in exported if row["split"] != "val") == len(selected) > 0
+    assert (run / "export_webdataset/train-000000.tar").stat().st_size > 10_000
+
+    clips = sum(item.count("-t") for item in again["score_sync"])
+    figures = {"before": BEFORE, "added": ADDED, "clips": clips, "media_untouched": len(untouched)}
+    print(json.dumps(figures | {"first_s": round(first_s, 1), "second_s": round(second_s, 1)}))
