@@ -96,7 +96,8 @@ def test_each_threshold_has_its_reason_and_tells_value_and_limit(tmp_path, reaso
     result = select(tmp_path, [*clips(4), clip("bad.mp4", **FAULTS[reason])])
     [row] = result["rejected"]
     assert (row["path"], row["reason"], row["kind"]) == ("bad.mp4", reason, "clip")
-    limit = getattr(CFG, selection.KEYS[reason])
+    [each] = selection.limits_of(reason)
+    limit = getattr(CFG, each.key)
     measured = {
         "too_short": "1.48",
         "small_face": "69.9",
@@ -110,7 +111,7 @@ def test_each_threshold_has_its_reason_and_tells_value_and_limit(tmp_path, reaso
 
 @pytest.mark.parametrize("reason", FAULTS)
 def test_null_switches_a_threshold_off(tmp_path, reason):
-    cfg = CFG.model_copy(update={selection.KEYS[reason]: None})
+    cfg = CFG.model_copy(update={each.key: None for each in selection.limits_of(reason)})
     assert not select(tmp_path, [*clips(4), clip("bad.mp4", **FAULTS[reason])], cfg)["rejected"]
 
 

@@ -1,29 +1,98 @@
 """Which clips stay, who belongs together, who goes where: plain functions on rows, no files.
 
-Order of reasons, most fundamental first; a row gets the first that applies, `detail` tells of the others:
-duplicate, small_face, low_quality, too_short, low_sync, large_offset. A bad picture is looked at first: noise makes
-false cuts, so its pieces are short, and a short or bad piece cannot score well in sync. Reasons of earlier steps
-(unreadable, no_face, no_audio) stand.
+LIMITS is the one table of thresholds: select_clips judges by it, the funnel, the report and its what-if tables read it.
+It stands in the order of reasons, most fundamental first; a row gets the first that applies, `detail` tells of the
+others. A bad picture is looked at first: noise makes false cuts, so its pieces are short, and a short or bad piece
+cannot score well in sync. Reasons of earlier steps (unreadable, no_face, no_audio) stand.
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from latentsync.config import SelectClips
 from latentsync.ops.timing import TICKS_PER_S
 from latentsync.records import Row
 
 SPLITS = ("train", "val", "test")
-# reason -> the key of select_clips that causes it
-KEYS = {
-    "small_face": "min_face_px",
-    "low_quality": "min_quality",
-    "too_short": "min_s",
-    "low_sync": "min_sync_confidence",
-    "large_offset": "max_offset_frames",
-}
 MIN_GROUPS = 3  # fewer cannot give three splits
 TWO_TEST_GROUPS_FROM = 6  # with so many groups, test holds at least two, so that pairs cross groups
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One threshold of select_clips: what it judges, and how that is told."""
+
+    key: str  # of SelectClips; None there switches it off
+    column: str  # of a clip's row, or length_s
+    least: bool  # True: values below the limit are refused; False: absolute values above it
+    reason: str  # of records.REASONS
+    sentence: str  # of value and limit
+    title: str  # of the column, for the page
+    axis: str  # unit and direction, for the page
+    signed: bool = False  # the column may be negative; an upper limit then bounds both sides
+
+
+LIMITS = (
+    Limit(
+        "min_face_px",
+        "face_px",
+        True,
+        "small_face",
+        "the face is {:.1f} px wide, the least allowed is {:g} px",
+        "Face width",
+        "pixels of the source",
+    ),
+    Limit(
+        "min_quality",
+        "quality",
+        True,
+        "low_quality",
+        "the quality is {:.1f}, the least allowed is {:g}",
+        "Picture quality",
+        "quality, higher is better",
+    ),
+    Limit(
+        "min_s",
+        "length_s",
+        True,
+        "too_short",
+        "the clip lasts {:.2f} s, the shortest allowed is {:g} s",
+        "Clip length",
+        "seconds",
+    ),
+    Limit(
+        "min_sync_confidence",
+        "sync_confidence",
+        True,
+        "low_sync",
+        "the sync confidence is {:.2f}, the least allowed is {:g}",
+        "Sync confidence",
+        "confidence",
+    ),
+    Limit(
+        "max_offset_frames",
+        "sync_offset_frames",
+        False,
+        "large_offset",
+        "the offset is {:+d} frames, the largest allowed is {:g}",
+        "Offset between picture and sound",
+        "frames at 25 fps; above 0 the picture is late",
+        signed=True,
+    ),
+)
+COLUMNS = tuple(dict.fromkeys(limit.column for limit in LIMITS))
+ORDER = ("duplicate", *dict.fromkeys(limit.reason for limit in LIMITS))  # of reasons that are given to clips
+
+
+def limits_of(reason: str) -> list[Limit]:
+    """The thresholds that cause a reason; none for a reason that no threshold causes."""
+    return [limit for limit in LIMITS if limit.reason == reason]
+
+
+def length_s(row: Row) -> float:
+    """Length of a clip or segment, seconds."""
+    return (row["end_tick"] - row["start_tick"]) / TICKS_PER_S
 
 
 def applied_offset(row: Row, cfg: SelectClips) -> int:
@@ -32,31 +101,19 @@ def applied_offset(row: Row, cfg: SelectClips) -> int:
 
 
 def judge(row: Row, cfg: SelectClips) -> list[tuple[str, str]]:
-    """Every (reason, sentence) for which the thresholds refuse a clip, in the order above; empty: it stays.
+    """Every (reason, sentence) for which the thresholds refuse a clip, in the order of LIMITS; empty: it stays.
 
     An offset counts as large only where it would be applied: below min_offset_confidence it is noise.
     """
-    length_s = (row["end_tick"] - row["start_tick"]) / TICKS_PER_S
-    offset = applied_offset(row, cfg)
-    lowest = [
-        ("small_face", row["face_px"], cfg.min_face_px, "the face is {:.1f} px wide, the least allowed is {:g} px"),
-        ("low_quality", row["quality"], cfg.min_quality, "the quality is {:.1f}, the least allowed is {:g}"),
-        ("too_short", length_s, cfg.min_s, "the clip lasts {:.2f} s, the shortest allowed is {:g} s"),
-        (
-            "low_sync",
-            row["sync_confidence"],
-            cfg.min_sync_confidence,
-            "the sync confidence is {:.2f}, the least allowed is {:g}",
-        ),
-    ]
-    found = [
-        (reason, text.format(value, limit))
-        for reason, value, limit, text in lowest
-        if limit is not None and value < limit
-    ]
-    if cfg.max_offset_frames is not None and abs(offset) > cfg.max_offset_frames:
-        text = f"the offset is {offset:+d} frames, the largest allowed is {cfg.max_offset_frames}"
-        found.append(("large_offset", text))
+    known = {"length_s": length_s(row), "sync_offset_frames": applied_offset(row, cfg)}
+    found = []
+    for each in LIMITS:
+        limit = getattr(cfg, each.key)
+        if limit is None:
+            continue
+        value = known[each.column] if each.column in known else row[each.column]
+        if value < limit if each.least else abs(value) > limit:
+            found.append((each.reason, each.sentence.format(value, limit)))
     return found
 
 

@@ -23,9 +23,9 @@ from latentsync.records import Row
 from latentsync.sources import read_speakers
 
 REJECTED_COLUMNS = (
-    "id kind source_id path reason detail start_tick end_tick duration_s face_px face_share n_faces quality "
-    "sync_confidence sync_offset_frames"
-).split()
+    *"id kind source_id path reason detail start_tick end_tick duration_s face_share n_faces".split(),
+    *(column for column in selection.COLUMNS if column != "length_s"),
+)
 
 
 def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
@@ -122,10 +122,11 @@ def nothing_left(rejected: list[Row], cfg: SelectClips) -> str:
     """One sentence for a run in which no clip is left: the reasons, and which key to relax."""
     counts = Counter(row["reason"] for row in rejected)
     listed = ", ".join(f"{reason} {number}" for reason, number in counts.most_common()) or "there were no videos"
-    causes = [(reason, selection.KEYS[reason]) for reason, _ in counts.most_common() if reason in selection.KEYS]
+    causes = [limit for reason, _ in counts.most_common() for limit in selection.limits_of(reason)]
+    causes = [limit for limit in causes if getattr(cfg, limit.key) is not None]
     if not causes:
         return f"No clip was selected ({listed}); no threshold is to blame, so add videos with a face and sound."
-    reason, key = causes[0]
+    reason, key = causes[0].reason, causes[0].key
     return (
         f"No clip was selected ({listed}); relax select_clips.{key}, now {getattr(cfg, key)}, which causes {reason} "
         "(null switches it off)."
