@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from latentsync.config import SelectClips
+from latentsync.ops import duplicates as near
 from latentsync.ops.timing import TICKS_PER_S
 from latentsync.records import Row
 
@@ -53,6 +54,62 @@ LIMITS = (
         "quality, higher is better",
     ),
     Limit(
+        "min_sharpness",
+        "sharpness",
+        True,
+        "blurred",
+        "the sharpness is {:.2f}, the least allowed is {:g}",
+        "Sharpness of the face",
+        "variance of the Laplacian at 256 px",
+    ),
+    Limit(
+        "min_exposure",
+        "exposure",
+        True,
+        "badly_lit",
+        "the mean luma of the face is {:.3f}, the least allowed is {:g}",
+        "Exposure of the face",
+        "mean luma, 0 black, 1 white",
+    ),
+    Limit(
+        "max_exposure",
+        "exposure",
+        False,
+        "badly_lit",
+        "the mean luma of the face is {:.3f}, the most allowed is {:g}",
+        "Exposure of the face",
+        "mean luma, 0 black, 1 white",
+    ),
+    Limit(
+        "min_aligned_share",
+        "aligned_share",
+        True,
+        "misaligned",
+        "the face lies where it should in a share of {:.2f} of the frames, the least allowed is {:g}",
+        "Face confirmed in the crop",
+        "share of the frames looked at",
+    ),
+    Limit(
+        "max_yaw_deg",
+        "yaw_deg",
+        False,
+        "turned_away",
+        "the head is turned by {:+.0f} degrees, the most allowed is {:g}",
+        "Turn of the head",
+        "degrees; above 0 to the viewer's right",
+        signed=True,
+    ),
+    Limit(
+        "max_pitch_deg",
+        "pitch_deg",
+        False,
+        "turned_away",
+        "the head is tilted by {:+.0f} degrees, the most allowed is {:g}",
+        "Tilt of the head",
+        "degrees; above 0 upwards",
+        signed=True,
+    ),
+    Limit(
         "min_s",
         "length_s",
         True,
@@ -60,6 +117,15 @@ LIMITS = (
         "the clip lasts {:.2f} s, the shortest allowed is {:g} s",
         "Clip length",
         "seconds",
+    ),
+    Limit(
+        "min_speech_share",
+        "speech_share",
+        True,
+        "little_speech",
+        "a share of {:.2f} of the sound is speech, the least allowed is {:g}",
+        "Speech",
+        "share of the clip's sound",
     ),
     Limit(
         "min_sync_confidence",
@@ -82,7 +148,11 @@ LIMITS = (
     ),
 )
 COLUMNS = tuple(dict.fromkeys(limit.column for limit in LIMITS))
-ORDER = ("duplicate", *dict.fromkeys(limit.reason for limit in LIMITS))  # of reasons that are given to clips
+_REASONS = tuple(dict.fromkeys(limit.reason for limit in LIMITS))
+_SYNC = _REASONS.index("low_sync")
+# All reasons that clips are given here, in the order in which they count: a silent face cannot score well in sync, and
+# near duplicates are looked for among the clips that nothing else is wrong with, or both might go.
+ORDER = ("duplicate", *_REASONS[:_SYNC], "not_speaking", *_REASONS[_SYNC:], "near_duplicate")
 
 
 def limits_of(reason: str) -> list[Limit]:
@@ -117,6 +187,47 @@ def judge(row: Row, cfg: SelectClips) -> list[tuple[str, str]]:
     return found
 
 
+def silent_faces(rows: Iterable[Row], cfg: SelectClips) -> dict[str, str]:
+    """Id of every clip whose face does not speak -> id of the clip whose face does.
+
+    Of the clips of one segment that share more than half of the shorter one's time, the surest in sync has the voice,
+    ties by id. Where it is below min_offset_confidence nothing can be said.
+    """
+    segments: dict[str, list[Row]] = {}
+    for row in rows:
+        segments.setdefault(row["segment_id"], []).append(row)
+    result: dict[str, str] = {}
+    for clips in segments.values():
+        clips.sort(key=lambda row: (-row["sync_confidence"], row["id"]))
+        for number, speaker in enumerate(clips):
+            if speaker["id"] in result or speaker["sync_confidence"] < cfg.min_offset_confidence:
+                continue
+            for other in clips[number + 1 :]:
+                shared = min(speaker["end_tick"], other["end_tick"]) - max(speaker["start_tick"], other["start_tick"])
+                if 2 * shared > min(row["end_tick"] - row["start_tick"] for row in (speaker, other)):
+                    result.setdefault(other["id"], speaker["id"])
+    return result
+
+
+def near_duplicates(rows: Iterable[Row], max_bits: int | None) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Id of every clip that goes -> id of the clip that stays instead; and all pairs of near clips, by id.
+
+    Clips whose picture and motion hashes both differ in at most `max_bits`; None: there are none. The clip of better
+    quality stays, ties by id; every clip that goes is near one that stays. A clip without a motion hash is left alone.
+    """
+    hashed = [row for row in rows if row.get("motion_hash")]
+    if max_bits is None or not hashed:
+        return {}, []
+    hashed.sort(key=lambda row: (-row["quality"], row["id"]))
+    motion, picture = (near.as_numbers([row[name] for row in hashed]) for name in ("motion_hash", "picture_hash"))
+    pairs = [(hashed[i]["id"], hashed[j]["id"]) for i, j in near.near_pairs(motion, picture, max_bits).tolist()]
+    gone: dict[str, str] = {}
+    for better, worse in pairs:  # sorted by the better one, whose own fate is thus known
+        if better not in gone:
+            gone.setdefault(worse, better)
+    return gone, pairs
+
+
 def duplicates(rows: Iterable[Row]) -> dict[str, str]:
     """Source id of every repeated file -> source id of the file that is kept: of equal contents the first by id."""
     first: dict[str, str] = {}
@@ -126,11 +237,13 @@ def duplicates(rows: Iterable[Row]) -> dict[str, str]:
     return {source: first[content] for source, content in contents.items() if first[content] != source}
 
 
-def group_of(rows: Iterable[Row], speakers: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def group_of(
+    rows: Iterable[Row], speakers: Mapping[str, str], alike: Iterable[tuple[str, str]] = ()
+) -> dict[str, tuple[str, ...]]:
     """Source id -> its group as the sorted names that it unites; the first of them is the group's name.
 
-    A source's name is its speaker where `speakers` (path -> speaker) knows the path, else its own id. Equal files unite
-    the names they stand under, so that one picture never lies in two splits.
+    A source's name is its speaker where `speakers` (path -> speaker) knows the path, else its own id. Equal files, and
+    sources that are `alike` (pairs of ids), unite the names they stand under: one picture never lies in two splits.
     """
     name, content = {}, {}
     for row in rows:
@@ -138,7 +251,7 @@ def group_of(rows: Iterable[Row], speakers: Mapping[str, str]) -> dict[str, tupl
         if row.get("sha256"):
             content.setdefault(row["sha256"], set()).add(row["source_id"])
     united = {each: {each} for each in name.values()}
-    for members in content.values():
+    for members in [*content.values(), *map(set, alike)]:
         together = set().union(*(united[name[source]] for source in members))
         for each in together:
             united[each] = together

@@ -17,7 +17,7 @@ from latentsync.ops.timing import TICKS_PER_S
 from latentsync.records import REASONS, Row
 
 SELECTED_SHOWN, REJECTED_SHOWN, LISTED = 33, 6, 400
-TEXT_COLUMNS = frozenset("id kind source_id path reason detail".split())
+TEXT_COLUMNS = frozenset("id kind source_id path reason detail picture_hash motion_hash".split())
 STAGES = {
     "found": ("Videos found", "videos"),
     "readable": ("that can be read", "videos"),
@@ -28,6 +28,13 @@ STAGES = {
     "too_short": ("long enough", "clips"),
     "small_face": ("face large enough", "clips"),
     "low_quality": ("sharp enough", "clips"),
+    "blurred": ("face in focus", "clips"),
+    "badly_lit": ("face well lit", "clips"),
+    "misaligned": ("face confirmed in the crop", "clips"),
+    "turned_away": ("facing the camera", "clips"),
+    "little_speech": ("speaking enough", "clips"),
+    "not_speaking": ("of the face that speaks", "clips"),
+    "near_duplicate": ("shown once", "clips"),
     "low_sync": ("picture and sound belong together", "clips"),
     "large_offset": ("offset small enough", "clips"),
     "selected": ("Selected", "clips"),

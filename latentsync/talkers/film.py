@@ -207,7 +207,7 @@ def _truth(take: Take, times_s: np.ndarray, end_s: float, cuts_s: list[float], v
     ]
     if take.other is not None:
         side = {"side": "left" if take.other_left else "right"}
-        expected.append({"start_s": 0.0, "end_s": round(end_s, 6), "track": "silent", "reason": "low_sync"} | side)
+        expected.append({"start_s": 0.0, "end_s": round(end_s, 6), "track": "silent", "reason": "not_speaking"} | side)
     return {
         "id": take.id,
         "path": take.path,

@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 
 from latentsync.config import MakeTalkers
-from latentsync.records import REASONS, source_id
+from latentsync.records import source_id
 from latentsync.talkers.look import Look, looks
 
 PAL, NTSC = Fraction(25), Fraction(30000, 1001)
@@ -92,7 +92,7 @@ def plan(cfg: MakeTalkers) -> list[Take]:
             take = _two_shots(take, cfg, rng)
         good.append(take)
     takes = list(good)
-    for fault in (*(reason for reason in REASONS if reason != "duplicate"), TWO_FACES):
+    for fault in (fault for fault in KINDS if fault != "duplicate"):
         first = int(rng.integers(cfg.identities))
         for i in range(cfg.faults_each):
             person = (first + i * 3 + i // 3) % cfg.identities
