@@ -105,10 +105,12 @@ class ScoreSync(Section):
 
 
 class ScoreQuality(Section):
-    """Picture quality of the crop."""
+    """What each clip looks and sounds like: quality, sharpness, light, pose, speech, alignment, hashes."""
 
-    backend: Literal["hyperiqa", "piqe"] = Field("hyperiqa", description="pyiqa metric; piqe needs no weights")
-    frames: Positive = Field(3, description="frames scored, spread over the clip")
+    backend: Literal["hyperiqa", "piqe"] = Field(
+        "hyperiqa", description="metric of the picture's quality, 0 to 100, higher is better; piqe needs no weights"
+    )
+    frames: Positive = Field(3, description="frames looked at, spread over the clip; published: 3")
 
 
 class SelectClips(Section):

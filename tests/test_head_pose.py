@@ -50,7 +50,7 @@ def test_points_are_picked_from_known_schemes(number):
 
 
 def test_an_unknown_scheme_is_one_sentence():
-    with pytest.raises(ValueError, match="faces of 5 points; known are 68, 478"):
+    with pytest.raises(ValueError, match="faces of 5 points; known are 68, 106, 478"):
         pose_points(np.zeros((1, 5, 2)))
 
 

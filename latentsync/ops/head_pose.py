@@ -21,8 +21,8 @@ MODEL_CM = np.array(
         [2.456, -4.343, 4.284],
     ]
 )
-# number of landmarks of a scheme -> the six points above
-POINTS = {68: (30, 27, 36, 45, 48, 54), 478: (1, 168, 33, 263, 61, 291)}
+# number of landmarks of a scheme -> the six points above: 68 of iBUG, 106 of InsightFace's chart, 478 of FaceMesh
+POINTS = {68: (30, 27, 36, 45, 48, 54), 106: (86, 72, 35, 93, 52, 61), 478: (1, 168, 33, 263, 61, 291)}
 
 
 def pose_points(landmarks: np.ndarray) -> np.ndarray:
