@@ -33,6 +33,11 @@ class Limit:
     axis: str  # unit and direction, for the page
     signed: bool = False  # the column may be negative; an upper limit then bounds both sides
 
+    @property
+    def words(self) -> str:
+        """The limit's name on the page."""
+        return f"{self.title}, at {'least' if self.least else 'most'}"
+
 
 LIMITS = (
     Limit(

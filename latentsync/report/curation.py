@@ -221,7 +221,7 @@ def what_if(selected: list[Row], rejected: list[Row], thresholds: Mapping[str, A
             left = others & passes(each, limit)
             seconds = round(float(columns["length_s"][left].sum()), 1)
             rows.append({"at": limit, "clips": int(left.sum()), "seconds": seconds, "now": limit == now})
-        tables.append({"key": each.key, "title": f"{each.title}, at {'least' if each.least else 'most'}", "rows": rows})
+        tables.append({"key": each.key, "title": each.words, "rows": rows})
     return tables
 
 
