@@ -9,10 +9,9 @@ from videos import number_of, write_video
 
 from latentsync import records
 from latentsync.config import ScoreQuality
-from latentsync.lipsync.paste import align_face
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.models.faces import open_detector
-from latentsync.ops.geometry import similarity
+from latentsync.ops.geometry import crop, similarity, stretch
 from latentsync.steps import score_quality
 
 
@@ -37,6 +36,11 @@ def face(picture, detector):
     return face
 
 
+def cut_out(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The aligned face uint8 (64, 64, 3) of a picture."""
+    return np.rint(stretch(crop(rgb, matrix, 64), 64).clip(0, 255)).astype(np.uint8)
+
+
 def clip_row(
     run: Path, name: str, face, found: np.ndarray, ticks: np.ndarray, start: int, picture=None, opening=None
 ) -> records.Row:
@@ -55,11 +59,11 @@ def clip_row(
         mouth_opening=np.where(found, opening, np.nan),
     )
     np.save(run / table, ticks.astype(np.int32))
-    crop = np.zeros((64, 64, 3), np.uint8) if picture is None else align_face(picture, matrix, 64)
+    cut = np.zeros((64, 64, 3), np.uint8) if picture is None else cut_out(picture, matrix)
     crop_file = f"align_faces/media/{source}.mp4"
     with VideoWriter(run / crop_file, 25, 64, 64, crf=5) as writer:
         for _ in range(n):
-            writer.write(crop)
+            writer.write(cut)
     row = {"id": records.clip_id(source, start, start + n, 0), "kind": "clip", "source_id": source, "path": name}
     row |= {"status": "ok", "reason": None, "detail": "", "start_tick": start, "end_tick": start + n}
     row |= {"resolution": 64, "geometry_file": geometry_file, "ticks_file": table, "crop_file": crop_file}
@@ -154,7 +158,7 @@ def test_a_fresh_look_tells_aligned_crops_from_others(picture, face, detector):
     """Moved by a third of its width, twice as near, lying on its side, or no face: none of these is an aligned crop."""
 
     def looks_aligned(anchors: np.ndarray, rgb: np.ndarray = picture) -> bool:
-        return score_quality.is_aligned(align_face(rgb, similarity(anchors, 64), 64), detector)
+        return score_quality.is_aligned(cut_out(rgb, similarity(anchors, 64)), detector)
 
     anchors = face.anchors.astype(np.float64)
     middle, width = anchors.mean(0), face.width_px
