@@ -12,15 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 # Bumped by hand when a step would give other results from the same input: an edit that changes no result must not
 # cost anybody a week of GPU time.
 VERSIONS = {
-    "make_talkers": 2,
+    "make_talkers": 3,
     "probe": 2,
     "resample": 2,
     "detect_scenes": 1,
     "segment": 1,
     "align_faces": 2,
-    "score_sync": 1,
-    "score_quality": 1,
-    "select_clips": 1,
+    "score_sync": 2,
+    "score_quality": 2,
+    "select_clips": 2,
     "describe_clips": 1,
     "export_clips": 1,
     "export_webdataset": 1,
@@ -97,18 +97,25 @@ class AlignFaces(Section):
 class ScoreSync(Section):
     """How far the sound is off, and how sure that is."""
 
-    backend: Literal["syncnet_v2", "envelope"] = Field(
-        "syncnet_v2", description="syncnet_v2: published; envelope: mouth opening against loudness"
+    backend: Literal["syncnet_v2", "stable_syncnet", "envelope"] = Field(
+        "syncnet_v2",
+        description="syncnet_v2: published, confidence 3 and more is good; stable_syncnet: a net of train_syncnet, "
+        "confidence 0 to 1; envelope: mouth opening against loudness, chance stays below about 4",
     )
     max_shift_frames: Positive = Field(15, description="shifts tried on each side")
-    weights: str | None = Field(None, description="file of syncnet_v2 weights; null: from the weights folder")
+    weights: str | None = Field(
+        None,
+        description="weights of syncnet_v2, or a syncnet.safetensors of train_syncnet; null: from the weights folder",
+    )
 
 
 class ScoreQuality(Section):
-    """Picture quality of the crop."""
+    """What each clip looks and sounds like: quality, sharpness, light, pose, speech, alignment, hashes."""
 
-    backend: Literal["hyperiqa", "piqe"] = Field("hyperiqa", description="pyiqa metric; piqe needs no weights")
-    frames: Positive = Field(3, description="frames scored, spread over the clip")
+    backend: Literal["hyperiqa", "piqe"] = Field(
+        "hyperiqa", description="metric of the picture's quality, 0 to 100, higher is better; piqe needs no weights"
+    )
+    frames: Positive = Field(3, description="frames looked at, spread over the clip; published: 3")
 
 
 class SelectClips(Section):
@@ -120,6 +127,24 @@ class SelectClips(Section):
     min_offset_confidence: float = Field(3.0, description="below it no offset is applied, on the same scale")
     max_offset_frames: int | None = Field(6, ge=0, description="largest |offset|, frames at 25 fps")
     min_quality: float | None = Field(40.0, description="on the scale of the score_quality backend, higher is better")
+    min_sharpness: float | None = Field(None, ge=0, description="variance of the Laplacian of the face at 256 px")
+    min_exposure: Share | None = Field(None, description="mean luma of the face, 0 to 1")
+    max_exposure: Share | None = Field(None, description="mean luma of the face, 0 to 1")
+    max_yaw_deg: float | None = Field(None, ge=0, description="median turn of the head to a side, degrees")
+    max_pitch_deg: float | None = Field(None, ge=0, description="median tilt of the head up or down, degrees")
+    min_speech_share: Share | None = Field(None, description="share of the clip's sound that is speech")
+    min_aligned_share: Share | None = Field(
+        None,
+        description="share of the looked-at frames in which a second detector finds one face where the crop has it; "
+        "published: remove_incorrect_affined, switched off",
+    )
+    max_duplicate_bits: int | None = Field(
+        8,
+        ge=0,
+        le=16,
+        description="bits of 64 in which both hashes of two clips may differ for them to be near duplicates: of those "
+        "the one of better quality stays; published: no such step",
+    )
     val_share: Share = Field(0.1, description="share of groups for validation, at least one group")
     test_share: Share = Field(0.1, description="share of groups for test, at least one group")
     max_pairs: Positive = Field(20, description="test sources that are generated")
@@ -402,6 +427,13 @@ class Config(Section):
                 f"train_syncnet.max_negative_frames is {negatives.max_negative_frames}, below min_negative_frames "
                 f"({negatives.min_negative_frames}); raise the one or lower the other."
             )
+        limits = {name: getattr(self.select_clips, name) for name in ("min_sync_confidence", "min_offset_confidence")}
+        for name, limit in limits.items():
+            if self.score_sync.backend == "stable_syncnet" and limit is not None and limit > 1:
+                raise ValueError(
+                    f"select_clips.{name} is {limit:g}, but score_sync.backend stable_syncnet gives confidences of 1 "
+                    "at most; choose a limit on its scale."
+                )
         return self
 
 

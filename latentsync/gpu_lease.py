@@ -36,7 +36,7 @@ def wanted(step: str, section: BaseModel) -> bool:
     if step == "align_faces":
         return section.backend != "mediapipe"
     if step == "score_sync":
-        return section.backend == "syncnet_v2"
+        return section.backend != "envelope"
     if step == "evaluate":
         return section.faces != "mediapipe"
     return step in STEPS

@@ -34,6 +34,13 @@ REASONS = {
     "low_sync": "picture and sound do not move together (select_clips.min_sync_confidence)",
     "large_offset": "the sound is further off than select_clips.max_offset_frames",
     "low_quality": "the picture is worse than select_clips.min_quality",
+    "blurred": "the face is blurred (select_clips.min_sharpness)",
+    "badly_lit": "the face is too dark or too bright (select_clips.min_exposure, max_exposure)",
+    "turned_away": "the head is turned away (select_clips.max_yaw_deg, max_pitch_deg)",
+    "misaligned": "a second look does not find one face where the crop has it (select_clips.min_aligned_share)",
+    "little_speech": "too little of the sound is speech (select_clips.min_speech_share)",
+    "not_speaking": "another face in the same picture moves with the sound",
+    "near_duplicate": "another clip shows the same, encoded or scaled anew (select_clips.max_duplicate_bits)",
     "duplicate": "the same file stands in the input folder a second time",
 }
 ERRORS = {"unreadable"}  # reasons that are faults of the file rather than a judgement

@@ -11,6 +11,7 @@ from latentsync.config import Config
 # name -> (path below the weights folder, what it is)
 FILES = {
     "syncnet_v2": ("auxiliary/syncnet_v2.model", "the published sync scorer (joonson/syncnet_python)"),
+    "stable_syncnet": ("stable_syncnet.safetensors", "a syncnet.safetensors that train_syncnet of any run made"),
     "hyperiqa": ("auxiliary/koniq_pretrained.pkl", "hyperIQA's weights (SSL92/hyperIQA)"),
     "s3fd": ("auxiliary/s3fd-619a316812.pth", "the S3FD face detector of face-alignment"),
     "2dfan4": ("auxiliary/2DFAN4-11f355bf06.pth.tar", "the 68-point landmarks of face-alignment 1.5"),
@@ -72,8 +73,8 @@ def check(cfg: Config) -> None:
     for key, faces in (("align_faces.backend", cfg.align_faces.backend), ("evaluate.faces", cfg.evaluate.faces)):
         for name in NEEDED_BY_FACES[faces]:
             find(name, key=f"{key}: {faces}")
-    if sync.backend == "syncnet_v2":
-        find("syncnet_v2", sync.weights, "score_sync.backend: syncnet_v2")
+    if sync.backend != "envelope":
+        find(sync.backend, sync.weights, f"score_sync.backend: {sync.backend}")
     if cfg.score_quality.backend == "hyperiqa":
         find("hyperiqa", key="score_quality.backend: hyperiqa")
     if features.audio_encoder == "whisper":

@@ -36,6 +36,8 @@ def test_defaults_are_the_published_recipe():
         ({"run": "a/b"}, ["run", "a/b"]),
         ({"shards": 0}, ["shards", "0"]),
         ({"train_syncnet": {"min_negative_frames": 9, "max_negative_frames": 3}}, ["max_negative_frames", "3", "9"]),
+        ({"score_sync": {"backend": "stable_syncnet"}}, ["min_sync_confidence", "3", "stable_syncnet", "1 at most"]),
+        ({"select_clips": {"max_duplicate_bits": 40}}, ["max_duplicate_bits", "40", "16"]),
         ({"probe": None}, ["probe", "None"]),
     ],
 )

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 
@@ -65,7 +66,7 @@ def test_plan_has_every_reason_and_enough_good_videos():
     takes = plan.plan(cfg)
     assert takes == plan.plan(cfg)
     faults = Counter(take.fault for take in takes)
-    assert all(faults[reason] == cfg.faults_each for reason in (*REASONS, plan.TWO_FACES))
+    assert all(faults[reason] == cfg.faults_each for reason in plan.KINDS)
     good = [take for take in takes if take.fault is None]
     assert len(good) == cfg.good
     assert min(Counter(take.look.name for take in good).values()) >= 4
@@ -270,7 +271,7 @@ def test_two_people_and_only_one_says_what_is_heard(detector, tmp_path):
         take = replace(take, width=568, face_px=(108.8,), offset_frames=-3)
         truth = film.film(take, SEED, tmp_path)
         sides = {entry["track"]: (entry["side"], entry["reason"]) for entry in truth["expected"]}
-        assert sides == {"speaker": ("right", None), "silent": ("left", "low_sync")}
+        assert sides == {"speaker": ("right", None), "silent": ("left", "not_speaking")}
         assert truth["faults"] == []
         detector.reset()
         faces = [sorted(detector.detect(frame), key=lambda f: f.box) for _, frame in read_frames(tmp_path / take.path)]
@@ -319,7 +320,7 @@ def test_step_writes_every_fault_as_the_truth_says(made):
     assert {path.relative_to(made / "videos").as_posix() for path in (made / "videos").rglob("*.*")} == {
         row["path"] for row in rows
     }
-    assert {fault for row in rows for fault in row["faults"]} == set(REASONS)
+    assert {fault for row in rows for fault in row["faults"]} == set(plan.KINDS) & REASONS.keys()
     by_path = {row["path"]: row for row in rows}
     for row in rows:
         path = made / "videos" / row["path"]
@@ -334,9 +335,56 @@ def test_step_writes_every_fault_as_the_truth_says(made):
         if row["copy_of"]:
             assert path.read_bytes() == (made / "videos" / row["copy_of"]).read_bytes()
             assert by_path[row["copy_of"]]["sound_opening"] == row["sound_opening"]
+        if row["again_of"]:
+            seen_again(made / "videos", row, by_path[row["again_of"]])
     speakers = (made / "speakers.csv").read_text(encoding="utf-8").splitlines()
     assert speakers[0] == "path,speaker"
     assert speakers[1:] == sorted(f"{row['path']},{row['identity']}" for row in rows)
+
+
+def seen_again(videos, row: dict, original: dict) -> None:
+    """Other bytes and another size, but the same moments, pictures and words."""
+    assert row["faults"] == ["near_duplicate"] and not original["faults"]
+    assert original["n_frames"] == row["n_frames"] and original["sound_opening"] == row["sound_opening"]
+    assert row["height"] == round(0.8 * original["height"]) and row["offset_frames"] == original["offset_frames"]
+    size = (original["width"], original["height"])
+    one, other = (dict(read_frames(videos / each["path"], np.array([0, 20]))) for each in (row, original))
+    for index in (0, 20):
+        assert 0.5 < np.abs(cv2.resize(one[index], size).astype(float) - other[index]).mean() < 8
+
+
+def test_a_picture_in_the_picture_shows_somebody_small_who_says_other_words(detector, tmp_path):
+    for take in (take for take in plan.plan(MakeTalkers(faults_each=2)) if take.fault == plan.INSET):
+        take = replace(take, duration_s=2.0)
+        truth = film.film(take, SEED, tmp_path)
+        [stretch] = truth["expected"]
+        assert truth["faults"] == [] and stretch["reason"] is None and stretch["track"] == "speaker"
+        frames = [frame for _, frame in read_frames(tmp_path / take.path)]
+        detector.reset()
+        main = [detector.detect(frame)[0] for frame in frames]
+        assert np.median([face.width_px for face in main]) == pytest.approx(take.face_px[0], rel=0.12)
+        side = round(film.INSET_SHARE * take.height)
+        top, left = film._corner(take, side)
+        assert (top > take.height / 2) == (take.kind == "lower corner") and (left < take.width / 2) == take.other_left
+        assert all(face.box[0] > left + side or face.box[2] < left for face in main)
+        inset = [cv2.resize(frame[top : top + side, left : left + side], None, fx=3, fy=3) for frame in frames]
+        detector.reset()
+        small = [detector.detect(frame) for frame in inset]
+        assert np.mean([len(found) == 1 for found in small]) > 0.8
+        mouth = np.array([found[0].mouth_opening if found else np.nan for found in small])
+        heard = spoken(take, truth).opening_at((np.arange(len(frames)) - take.offset_frames) / 25)
+        known = np.isfinite(mouth)
+        assert np.corrcoef(mouth[known], heard[known])[0, 1] < 0.6
+
+
+def test_good_videos_are_shown_again_once_each_and_never_a_copy():
+    takes = {take.path: take for take in plan.plan(MakeTalkers(seed=5))}
+    again = [take for take in takes.values() if take.again_of]
+    copied = {take.copy_of for take in takes.values()}
+    assert len({take.again_of for take in again}) == len(again) == 3
+    assert all(takes[take.again_of].fault is None and take.again_of not in copied for take in again)
+    only_one = plan.plan(MakeTalkers(good=1))  # and that one is copied, so nobody is left to show again
+    assert not any(take.again_of for take in only_one)
 
 
 @pytest.mark.parametrize("kind", plan.KINDS["unreadable"])
@@ -385,7 +433,7 @@ def test_killed_run_carries_on_and_one_worker_makes_the_same(made, tmp_path, mon
 
 def test_another_plan_removes_what_it_made_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setattr(make_talkers, "film", lambda take, seed, folder: _pretend(take, folder))
-    monkeypatch.setattr(make_talkers, "copy", lambda take, folder: _pretend(take, folder))
+    monkeypatch.setattr(make_talkers, "make_again", lambda take, folder: _pretend(take, folder))
     videos = tmp_path / "make_talkers" / "videos"
     make_talkers.run(SMALL.model_copy(update={"good": 9}), {}, outputs(tmp_path))
     many = set(videos.rglob("*.mp4"))

@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from test_sync import mouth_of, sound_of, speech
 
 from latentsync import records
-from latentsync.config import ScoreSync
+from latentsync.config import ScoreSync, TrainSyncnet
 from latentsync.media.write import VideoWriter, write_flac
+from latentsync.models import syncnet, syncnet_v2
+from latentsync.models.weights import save
 from latentsync.ops import sync
 from latentsync.steps import score_sync
 
@@ -61,6 +64,10 @@ def test_planted_offsets_come_out_with_their_sign(run):
         assert row["sync_curve"].index(row["sync_confidence"]) == row["sync_offset_frames"] + 15
         assert len(row["sync_curve"]) == 31
         assert row["sync_backend"] == "envelope"
+        # Read where the offset says, the sound is in step, and the evidence for that is no weaker.
+        assert abs(row["remaining_offset_frames"]) <= 1
+        assert abs(row["sync_offset_frames"] + row["remaining_offset_frames"] - offset) <= 1
+        assert row["remaining_confidence"] == pytest.approx(row["sync_confidence"], rel=0.05)
 
 
 def test_no_sound_is_a_named_verdict_and_old_verdicts_pass_through(run):
@@ -129,6 +136,119 @@ def test_syncnet_gets_what_the_original_would(run, weights, golden):
     # 40 ticks of sound instead of 41 lose no window: min(40, 40) - 5. Chroma subsampling moves the numbers a little.
     assert scored["sync_offset_frames"] == -15
     assert scored["sync_confidence"] == pytest.approx(2.8725, abs=0.15)
+
+
+def test_syncnet_embeds_the_picture_once_and_the_sound_twice(run, weights, monkeypatch):
+    calls = []
+    for name in ("embed_picture", "embed_sound"):
+        original = getattr(syncnet_v2, name)
+        monkeypatch.setattr(syncnet_v2, name, lambda *args, n=name, f=original: calls.append(n) or f(*args))
+    row = clip_row(run, "a.mp4", 10, 30, 0, seed=1)
+    row["crop_file"] = row["geometry_file"].replace(".npz", ".mp4")
+    grain(run / row["crop_file"], 20)
+    scored = score(run, [row], ScoreSync(backend="syncnet_v2", weights=str(weights)))["a.mp4"]
+    assert scored["sync_offset_frames"] != 0  # hashed weights: noise, but not at zero for this clip
+    assert calls == ["embed_picture", "embed_sound", "embed_sound"]
+    assert isinstance(scored["remaining_offset_frames"], int) and scored["remaining_confidence"] > 0
+
+
+# --- own StableSyncNet -----------------------------------------------------------------------------------------------
+
+
+def grain(path: Path, n: int) -> None:
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, 25, 64, 64) as writer:
+        for _ in range(n):
+            writer.write(rng.integers(0, 256, (64, 64, 3), np.uint8))
+
+
+def grey(path: Path, levels: np.ndarray) -> None:
+    """A video whose frames are as bright as the mouth is open."""
+    with VideoWriter(path, 25, 64, 64, crf=5) as writer:
+        for level in levels:
+            writer.write(np.full((64, 64, 3), np.clip(30 + 900 * level, 0, 255), np.uint8))
+
+
+class Rigged:
+    """Encoders that read off what a trained net would have learnt: brightness and loudness, frame by frame."""
+
+    def __init__(self):
+        self.weight = torch.zeros(1)
+        self.shapes: list[tuple] = []
+
+    def to(self, _: str) -> "Rigged":
+        return self
+
+    def parameters(self):
+        yield self.weight
+
+    def visual_encoder(self, x: torch.Tensor) -> torch.Tensor:
+        self.shapes.append(tuple(x.shape))
+        return self.unit(x.unflatten(1, (16, 3)).mean((2, 3, 4)))
+
+    def audio_encoder(self, mel: torch.Tensor) -> torch.Tensor:
+        self.shapes.append(tuple(mel.shape))
+        loud = mel.clamp(-4, 4).mean((1, 2))
+        return self.unit(torch.stack([loud[:, int(3.2 * k) : int(3.2 * k) + 3].mean(1) for k in range(16)], 1))
+
+    def unit(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x - x.mean(1, keepdim=True)).relu() + 1e-6
+        return x / x.norm(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize(("offset", "span"), [(7, (0, N_TICKS)), (-4, (0, N_TICKS)), (0, (20, 110)), (7, (30, 100))])
+def test_stable_syncnet_finds_a_planted_offset_and_none_remains(run, monkeypatch, offset, span):
+    row = clip_row(run, "a.mp4", *span, offset, seed=3)
+    row["crop_file"] = row["geometry_file"].replace(".npz", ".mp4")
+    grey(run / row["crop_file"], mouth_of(speech(3, N_TICKS / 25), N_TICKS, offset, 0.0, 3)[slice(*span)])
+    net = Rigged()
+    monkeypatch.setattr(syncnet, "load", lambda path: (net, TrainSyncnet(frames=16, resolution=32)))
+    (run / "net").parent.mkdir(parents=True, exist_ok=True)
+    (run / "net").touch()
+    scored = score(run, [row], ScoreSync(backend="stable_syncnet", weights=str(run / "net")))["a.mp4"]
+    assert abs(scored["sync_offset_frames"] - offset) <= 1 and abs(scored["remaining_offset_frames"]) <= 1
+    assert scored["sync_offset_frames"] + scored["remaining_offset_frames"] == pytest.approx(offset, abs=1)
+    assert 0.05 < scored["sync_confidence"] <= 1 and len(scored["sync_curve"]) == 31
+    assert {shape[1:] for shape in net.shapes} == {(48, 16, 32), (1, 80, 52)}
+    windows = span[1] - span[0] - 15
+    lips = sum(shape[0] for shape in net.shapes if len(shape) == 4 and shape[1] == 48)
+    sounds = sum(shape[0] for shape in net.shapes) - lips
+    assert lips == windows  # the picture once, the sound once for each reading
+    assert sounds == (windows + 30) * (2 if scored["sync_offset_frames"] else 1)
+
+
+def test_a_file_of_train_syncnet_scores_clips_of_another_resolution(run, tmp_path):
+    """A real net, untrained: its file carries the resolution and the shape of it, whatever the section says."""
+    cfg = TrainSyncnet(
+        resolution=32,
+        visual={"in_channels": 48, "block_out_channels": [8, 8, 16, 16, 16], "downsample_factors": [[1, 2], 2, 2, 2, 2],
+                "attn_blocks": [False] * 5},
+        audio={"in_channels": 1, "block_out_channels": [8, 8, 16, 16, 16],
+               "downsample_factors": [[4, 2], 2, 2, 2, [2, 3]], "attn_blocks": [False] * 5},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    path = tmp_path / "syncnet.safetensors"
+    shape = cfg.model_dump(mode="json", include={"frames", "resolution", "visual", "audio"})
+    save(path, syncnet.build(cfg).state_dict(), shape)
+    rows = [clip_row(run, "a.mp4", 10, 40, 0, seed=1), clip_row(run, "b.mp4", 10, 25, 0, seed=1)]
+    for row in rows:
+        row["crop_file"] = row["geometry_file"].replace(".npz", ".mp4")
+        grain(run / row["crop_file"], row["end_tick"] - row["start_tick"])
+    section = ScoreSync(backend="stable_syncnet", weights=str(path))
+    scored = score(run, rows, section)
+    assert 0 < scored["a.mp4"]["sync_confidence"] < 1 and scored["a.mp4"]["sync_backend"] == "stable_syncnet"
+    assert np.median(scored["a.mp4"]["sync_curve"]) == pytest.approx(0, abs=1e-4)
+    assert not any(scored["b.mp4"]["sync_curve"])  # 15 frames: no window
+    (run / "score_sync" / "00000.jsonl").unlink()
+    (run / "score_sync" / "journal" / "00000.jsonl").unlink()
+    assert score(run, rows, section) == scored
+
+
+def test_a_foreign_file_for_stable_syncnet_is_one_sentence(run, tmp_path):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="foreign.safetensors carries no configuration"):
+        score(run, [], ScoreSync(backend="stable_syncnet", weights=str(path)))
 
 
 def test_missing_weights_stop_the_step_before_any_clip(run):

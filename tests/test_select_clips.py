@@ -1,6 +1,7 @@
 """Selection: one reason a row in a fixed order, splits by group that persist, pairs across groups, clear sentences."""
 
 import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from latentsync import records
 from latentsync.config import SelectClips
 from latentsync.ops import selection
+from latentsync.report import curation
 from latentsync.steps import select_clips
 
 CFG = SelectClips(
@@ -22,6 +24,13 @@ CFG = SelectClips(
     min_offset_confidence=6,
     max_offset_frames=10,
     min_quality=40,
+    min_sharpness=5,
+    min_exposure=0.2,
+    max_exposure=0.8,
+    min_aligned_share=0.5,
+    max_yaw_deg=40,
+    max_pitch_deg=30,
+    min_speech_share=0.3,
     test_share=0.2,
 )
 GOOD = {
@@ -31,6 +40,12 @@ GOOD = {
     "quality": 60.0,
     "sync_confidence": 9.0,
     "sync_offset_frames": 2,
+    "sharpness": 9.0,
+    "exposure": 0.5,
+    "aligned_share": 1.0,
+    "yaw_deg": -3.0,
+    "pitch_deg": 4.0,
+    "speech_share": 0.9,
 }
 
 
@@ -85,7 +100,12 @@ def split_of(result: dict) -> dict[str, str]:
 FAULTS = {
     "small_face": {"face_px": 69.9},
     "low_quality": {"quality": 39.9},
+    "blurred": {"sharpness": 4.99},
+    "badly_lit": {"exposure": 0.199},
+    "misaligned": {"aligned_share": 0.33},
+    "turned_away": {"yaw_deg": -41.0},
     "too_short": {"end": 37},
+    "little_speech": {"speech_share": 0.29},
     "low_sync": {"sync_confidence": 4.99},
     "large_offset": {"sync_offset_frames": -11},
 }
@@ -96,11 +116,16 @@ def test_each_threshold_has_its_reason_and_tells_value_and_limit(tmp_path, reaso
     result = select(tmp_path, [*clips(4), clip("bad.mp4", **FAULTS[reason])])
     [row] = result["rejected"]
     assert (row["path"], row["reason"], row["kind"]) == ("bad.mp4", reason, "clip")
-    limit = getattr(CFG, selection.KEYS[reason])
+    limit = getattr(CFG, selection.limits_of(reason)[0].key)
     measured = {
         "too_short": "1.48",
         "small_face": "69.9",
         "low_quality": "39.9",
+        "blurred": "4.99",
+        "badly_lit": "0.199",
+        "misaligned": "0.33",
+        "turned_away": "-41",
+        "little_speech": "0.29",
         "low_sync": "4.99",
         "large_offset": "-11",
     }
@@ -110,12 +135,13 @@ def test_each_threshold_has_its_reason_and_tells_value_and_limit(tmp_path, reaso
 
 @pytest.mark.parametrize("reason", FAULTS)
 def test_null_switches_a_threshold_off(tmp_path, reason):
-    cfg = CFG.model_copy(update={selection.KEYS[reason]: None})
+    cfg = CFG.model_copy(update={each.key: None for each in selection.limits_of(reason)})
     assert not select(tmp_path, [*clips(4), clip("bad.mp4", **FAULTS[reason])], cfg)["rejected"]
 
 
 def test_values_on_the_limit_stay(tmp_path):
-    edge = {"face_px": 70.0, "quality": 40.0, "sync_confidence": 5.0, "sync_offset_frames": 10}
+    edge = {"face_px": 70.0, "quality": 40.0, "sync_confidence": 5.0, "sync_offset_frames": 10, "exposure": 0.8}
+    edge |= {"sharpness": 5.0, "aligned_share": 0.5, "yaw_deg": -40.0, "pitch_deg": 30.0, "speech_share": 0.3}
     assert not select(tmp_path, [*clips(3), clip("edge.mp4", 0, 38, **edge)])["rejected"]
 
 
@@ -136,6 +162,99 @@ def test_the_most_fundamental_reason_comes_first_and_the_others_are_told(tmp_pat
     first, second = sorted([clip("00.mp4"), copy], key=lambda row: row["source_id"])
     [row] = [r for r in select(tmp_path, [*clips(3), copy])["rejected"] if r["reason"] == "duplicate"]
     assert row["path"] == second["path"] and first["path"] in row["detail"]
+
+
+def test_the_table_of_limits_is_complete():
+    """Every threshold of the section stands in it once, and every reason in it is known to the ledgers and the page."""
+    others = {"min_offset_confidence", "max_duplicate_bits"}
+    keys = {name for name in SelectClips.model_fields if name.startswith(("min_", "max_"))} - others - {"max_pairs"}
+    assert sorted(limit.key for limit in selection.LIMITS) == sorted(keys)
+    assert set(selection.ORDER) <= records.REASONS.keys() and set(selection.ORDER) <= curation.STAGES.keys()
+    assert all(limit.least == limit.key.startswith("min_") for limit in selection.LIMITS)
+    for key, columns in (("max_exposure", {"exposure": 0.81}), ("max_pitch_deg", {"pitch_deg": -30.5})):
+        [(reason, text)] = selection.judge(clip("a.mp4", **columns), CFG)
+        assert [limit.reason for limit in selection.LIMITS if limit.key == key] == [reason]
+        assert f"{getattr(CFG, key):g}" in text
+
+
+# --- one voice, several faces ----------------------------------------------------------------------------------------
+
+
+def test_of_faces_that_share_a_voice_the_surest_speaks(tmp_path):
+    """Whatever its width; a face that was there at another time, or in another scene, is left alone."""
+    rows = [
+        *clips(3),
+        clip("talk.mp4", 0, 100, 0, sync_confidence=5.5, segment_id="scene"),
+        clip("talk.mp4", 0, 100, 1, sync_confidence=9.0, segment_id="scene"),
+        clip("talk.mp4", 30, 90, 2, sync_confidence=1.0, segment_id="scene"),
+        clip("talk.mp4", 98, 180, 3, sync_confidence=8.0, segment_id="scene"),
+        clip("talk.mp4", 200, 300, 0, sync_confidence=6.5, segment_id="next"),
+    ]
+    result = select(tmp_path, rows)
+    lost = {row["id"][-2:]: row for row in result["rejected"]}
+    assert {track: row["reason"] for track, row in lost.items()} == {"t0": "not_speaking", "t2": "not_speaking"}
+    assert rows[4]["id"] in lost["t0"]["detail"] and "also low_sync" in lost["t2"]["detail"]
+
+
+def test_nothing_is_said_about_faces_where_none_is_sure(tmp_path):
+    rows = [clip("talk.mp4", track=track, sync_confidence=5.0 + track / 2) for track in range(2)]
+    assert not select(tmp_path, [*clips(3), *rows])["rejected"]  # both below min_offset_confidence, 6
+    assert selection.silent_faces(rows, CFG.model_copy(update={"min_offset_confidence": 5.5})) == {
+        rows[0]["id"]: rows[1]["id"]
+    }
+
+
+# --- near duplicates -------------------------------------------------------------------------------------------------
+
+
+def hashed(name: str, motion_bits: int, picture_bits: int = 0, from_bit: int = 0, **columns) -> records.Row:
+    """A clip whose hashes differ from a certain clip's in so many bits."""
+    values = {"motion_hash": (1 << motion_bits) - 1, "picture_hash": (1 << picture_bits) - 1}
+    values = {key: value << from_bit for key, value in values.items()}
+    return clip(name, **{key: f"{0x0123456789ABCDEF ^ value:016x}" for key, value in values.items()}, **columns)
+
+
+def test_of_near_duplicates_the_better_stays_and_they_share_a_group(tmp_path):
+    rows = [
+        hashed("first.mp4", 0, quality=60.0),
+        hashed("again.mp4", 8, 8, quality=70.0),
+        hashed("other words.mp4", 9, 0, from_bit=20),
+        hashed("other face.mp4", 0, 9, from_bit=20),
+        clip("still.mp4", motion_hash=None, picture_hash=f"{0x0123456789ABCDEF:016x}"),
+        *clips(4),
+    ]
+    result = select(tmp_path, rows)
+    assert reasons(result) == {"first.mp4": "near_duplicate"}
+    assert "again.mp4" in result["rejected"][0]["detail"]
+    strict, off = (CFG.model_copy(update={"max_duplicate_bits": bits}) for bits in (7, None))
+    assert not select(tmp_path / "strict", rows, strict)["rejected"]
+    assert not select(tmp_path / "off", rows, off)["rejected"]
+
+
+def test_a_clip_that_another_threshold_refuses_takes_no_duplicate_with_it(tmp_path):
+    rows = [hashed("good.mp4", 0), hashed("better but short.mp4", 1, quality=90.0, end=20), *clips(3)]
+    assert reasons(select(tmp_path, rows)) == {"better but short.mp4": "too_short"}
+
+
+def test_chains_of_near_duplicates_keep_one_near_every_lost_one():
+    """a - b - c with c far from a: b goes for a, and c, near only to the lost b, stays."""
+    rows = [hashed("a", 0, quality=3.0), hashed("b", 8, quality=2.0), hashed("c", 16, quality=1.0)]
+    gone, pairs = selection.near_duplicates(rows, 8)
+    assert gone == {rows[1]["id"]: rows[0]["id"]} and len(pairs) == 2
+    equal = [hashed(name, 0) for name in "ab"]
+    [(lost, kept)] = selection.near_duplicates(equal, 8)[0].items()
+    assert kept == min(row["id"] for row in equal) and lost == max(row["id"] for row in equal)
+
+
+def test_sources_that_share_a_near_duplicate_never_lie_in_two_splits(tmp_path):
+    """Each pair of sources shares its first seconds; the rest of them is of their own."""
+    rows = []
+    for k in range(12):
+        word = hashlib.sha256(str(k // 2).encode()).hexdigest()
+        rows.append(clip(f"{k}.mp4", motion_hash=word[:16], picture_hash=word[16:32], quality=50.0 + k))
+        rows.append(clip(f"{k}.mp4", 100, 200))
+    splits = split_of(select(tmp_path, rows))
+    assert len(splits) == 12 and all(splits[f"{k}.mp4"] == splits[f"{k + 1}.mp4"] for k in range(0, 12, 2))
 
 
 def test_offsets_are_applied_only_where_they_are_trusted(tmp_path):
@@ -293,6 +412,7 @@ def test_the_summary_counts_what_the_tables_hold(tmp_path):
         records.rejected(clip("wall.mp4") | {"kind": "segment"}, "no_face"),
         clip("two.mp4", track=0),
         clip("two.mp4", track=1, sync_confidence=1.0),
+        clip("unrelated.mp4", sync_confidence=1.0),
         clip("blurred.mp4", quality=3.0),
     ]
     for row in rows:
@@ -300,15 +420,16 @@ def test_the_summary_counts_what_the_tables_hold(tmp_path):
             row |= {"sync_backend": "envelope", "quality_backend": "piqe"}
     summary = select(tmp_path, rows)["summary"]
     assert {stage["stage"]: stage["left"] for stage in summary["funnel"]} == {
-        "found": 9, "readable": 8, "segments": 8, "faces": 8, "low_quality": 7, "low_sync": 6, "selected": 6,
+        "found": 10, "readable": 9, "segments": 9, "faces": 9, "low_quality": 8, "not_speaking": 7, "low_sync": 6,
+        "selected": 6,
     }  # fmt: skip
     lost = {reason: n for stage in summary["funnel"] for reason, n in stage["lost"].items()}
-    assert lost == {"unreadable": 1, "no_face": 1, "low_quality": 1, "low_sync": 1}
+    assert lost == {"unreadable": 1, "no_face": 1, "low_quality": 1, "low_sync": 1, "not_speaking": 1}
     assert {r: c["rows"] for r, c in summary["reasons"].items() if c["rows"]} == lost
     assert sum(split["clips"] for split in summary["splits"].values()) == 6
     assert summary["funnel"][-1]["hours"] == pytest.approx(6 * 4 / 3600, abs=1e-6)
     assert len(summary["scores"]["selected"]["quality"]) == 6
-    assert sorted(summary["scores"]["rejected"]["quality"]) == [3.0, 60.0]
+    assert sorted(summary["scores"]["rejected"]["quality"]) == [3.0, 60.0, 60.0]
     assert summary["backends"] == {"score_sync": ["envelope"], "score_quality": ["piqe"]}
     assert len(summary["stand_ins"]) == 2
     assert summary["thresholds"]["min_quality"] == 40

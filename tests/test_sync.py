@@ -159,3 +159,15 @@ def test_embeddings_that_agree_are_found_with_the_same_sign(seed, offset):
     sound = np.random.default_rng(seed).standard_normal((60, 16))
     picture = np.roll(sound, offset, axis=0)  # late by offset
     assert sync.peak(sync.distance_curve(picture, sound, SHIFT))[0] == offset
+
+
+@given(v=st.integers(1, 20), max_shift=st.integers(1, 6), planted=st.data())
+def test_equal_unit_vectors_are_found_at_their_shift(v, max_shift, planted):
+    """Window w of the picture was made from the sound of frame w - offset."""
+    offset = planted.draw(st.integers(-max_shift, max_shift))
+    sounds = np.abs(np.random.default_rng(v).standard_normal((v + 2 * max_shift, 32)))
+    sounds /= np.linalg.norm(sounds, axis=1, keepdims=True)
+    lips = sounds[max_shift - offset : max_shift - offset + v]
+    curve = sync.similarity_curve(lips, sounds, max_shift)
+    assert sync.peak(curve)[0] == offset and len(curve) == 2 * max_shift + 1
+    assert np.median(curve) == pytest.approx(0, abs=1e-12) and 0 < curve.max() < 1

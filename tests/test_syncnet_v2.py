@@ -16,6 +16,10 @@ from latentsync.ops import sync
 from latentsync.ops.mfcc import mfcc
 
 
+def both(net, frames, coefficients, windows):
+    return syncnet_v2.embed_picture(net, frames, windows), syncnet_v2.embed_sound(net, coefficients, windows)
+
+
 @pytest.fixture(scope="module")
 def folder(golden):
     return golden("syncnet_v2")
@@ -37,7 +41,7 @@ def embeddings(folder):
     with wave.open(str(folder / "audio_16k.wav")) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
     windows = min(len(frames), len(samples) // 640) - 5
-    return syncnet_v2.embed(net.eval(), frames, mfcc(samples), windows)
+    return both(net.eval(), frames, mfcc(samples), windows)
 
 
 def test_keys_and_size(folder):
@@ -68,9 +72,9 @@ def test_embeddings_do_not_depend_on_the_chunks(monkeypatch):
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (12, 224, 224, 3), np.uint8)
     coefficients = mfcc(1000 * rng.standard_normal(12 * 640))
-    whole = syncnet_v2.embed(net, frames, coefficients, 7)
+    whole = both(net, frames, coefficients, 7)
     monkeypatch.setattr(syncnet_v2, "CHUNK_WINDOWS", 3)
-    for one, other in zip(whole, syncnet_v2.embed(net, frames, coefficients, 7), strict=True):
+    for one, other in zip(whole, both(net, frames, coefficients, 7), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 

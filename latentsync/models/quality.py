@@ -3,8 +3,9 @@
 piqe (embedded): (100 - PIQE) times the share of blocks that PIQE itself does not call noisy. From block statistics, no
     weights. PIQE alone charges noise so little that a face under heavy noise scores like a clean one (measured: 50 and
     52); with the factor 26 and 51. It wants pixels as the camera wrote them: an enlarged face looks blurred to it.
-hyperiqa (published): HyperIQA with its KonIQ-10k weights, 0 to 100, LatentSync's filter (threshold 40). The picture is
-    brought to 256 px and its centre of 224 px is judged, so that the scale is the same for crops of 256 and 512 px.
+hyperiqa (published): HyperIQA with its KonIQ-10k weights, 0 to 100 (mean opinions: 0 bad, 50 fair). LatentSync
+    keeps 40 and more, judging the centre of 224 px: most of a crop of 256, but only the nose of one of 512. Here the
+    picture is brought to 256 px first, so that a crop of 256 scores as published and 40 means the same at 512.
 
 Both run on the CPU with one thread, so that a score does not depend on the machine.
 """

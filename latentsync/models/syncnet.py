@@ -6,14 +6,20 @@ same time, end in unit vectors; their cosine is the probability. Key names are u
 Axes: b batch, f frames, c channels, h w, t mel columns (80 a second), d embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentsync.config import SyncNetEncoder, TrainSyncnet
+from latentsync.models import weights
 from latentsync.ops.mel import N_MELS
-from latentsync.ops.timing import mel_width
+from latentsync.ops.timing import mel_start, mel_width
+
+CHUNK_WINDOWS = 16  # windows embedded at a time
 
 
 class ResnetBlock(nn.Module):
@@ -159,6 +165,35 @@ def build(cfg: TrainSyncnet) -> StableSyncNet:
     return StableSyncNet(cfg.visual, cfg.audio, (cfg.resolution // 2, cfg.resolution), cfg.frames)
 
 
+def load(path: Path) -> tuple[StableSyncNet, TrainSyncnet]:
+    """A network that train_syncnet wrote, in evaluation mode, and the configuration that its file carries.
+
+    Raises:
+        ValueError: the file is not ours, or does not fit its configuration.
+    """
+    state, facts = weights.load(path)
+    cfg = TrainSyncnet.model_validate(facts["config"])
+    return weights.load_strictly(build(cfg), state, str(path)).eval(), cfg
+
+
+@torch.inference_mode()
+def embed_picture(net: StableSyncNet, halves: Tensor, frames: int) -> Tensor:
+    """Unit vectors (f - frames + 1, d) of every window of lower halves f c h w in [-1, 1]."""
+    n, device = len(halves) - frames + 1, next(net.parameters()).device
+    windows = (halves[start : start + frames].flatten(0, 1) for start in range(n))
+    batches = (torch.stack(batch) for batch in _batched(windows))
+    return torch.cat([net.visual_encoder(batch.to(device)) for batch in batches])
+
+
+@torch.inference_mode()
+def embed_sound(net: StableSyncNet, mel: Tensor, n: int, frames: int) -> Tensor:
+    """Unit vectors (n, d) of the windows of a mel (80, t) that begin at frames 0..n-1."""
+    device = next(net.parameters()).device
+    windows = (mel[None, :, mel_start(frame) : mel_start(frame) + mel_width(frames)] for frame in range(n))
+    batches = (torch.stack(batch) for batch in _batched(windows))
+    return torch.cat([net.audio_encoder(batch.to(device)) for batch in batches])
+
+
 def _norm(width: int) -> nn.GroupNorm:
     """32 groups, as published; in a narrow net the most that divide the width, two channels to a group at least."""
     groups = 32 if width % 32 == 0 else max(n for n in range(1, 33) if width % n == 0 and width >= 2 * n)
@@ -194,3 +229,9 @@ def _check_size(size: tuple[int, int], factors: list[tuple[int, int]]) -> None:
             f"A SyncNet encoder must shrink its input to 1x1, but downsample_factors give {path}; change the factors "
             "or the resolution."
         )
+
+
+def _batched(windows: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    windows = iter(windows)
+    while batch := list(islice(windows, CHUNK_WINDOWS)):
+        yield batch

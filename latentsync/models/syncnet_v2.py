@@ -98,22 +98,27 @@ def load(path: Path) -> SyncNetV2:
 
 
 @torch.inference_mode()
-def embed(net: SyncNetV2, frames: np.ndarray, mfcc: np.ndarray, windows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings (windows, 1024) of picture and sound, window v being frames v..v+4 and MFCC columns 4v..4v+19.
+def embed_picture(net: SyncNetV2, frames: np.ndarray, windows: int) -> np.ndarray:
+    """Embeddings (windows, 1024) of uint8 frames (f, 224, 224, 3), BGR as published; window v is frames v..v+4.
 
-    `frames` is uint8 (f, 224, 224, 3) in BGR order as the published net expects, `mfcc` (13, t). On a GPU without TF32,
-    whose ten bits would show in a score.
+    On a GPU without TF32, whose ten bits would show in a score.
     """
     assert frames.shape[1:] == (SIDE_PX, SIDE_PX, 3) and len(frames) >= windows + FRAMES - 1, frames.shape
-    assert mfcc.shape[1] >= (windows - 1) * COLUMNS_PER_FRAME + COLUMNS, mfcc.shape
-    sound = torch.from_numpy(np.ascontiguousarray(mfcc)).float().unfold(1, COLUMNS, COLUMNS_PER_FRAME)
-    sound = sound[:, :windows].transpose(0, 1).unsqueeze(1)
     device = next(net.parameters()).device
-    lips, sounds = [], []
+    result = []
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for start in range(0, windows, CHUNK_WINDOWS):
             stop = min(start + CHUNK_WINDOWS, windows)
             chunk = torch.from_numpy(frames[start : stop + FRAMES - 1]).to(device).permute(3, 0, 1, 2).unsqueeze(0)
-            lips.append(net.embed_lips(chunk.float()))
-            sounds.append(net.embed_audio(sound[start:stop].to(device)))
-    return torch.cat(lips).cpu().numpy(), torch.cat(sounds).cpu().numpy()
+            result.append(net.embed_lips(chunk.float()))
+    return torch.cat(result).cpu().numpy()
+
+
+@torch.inference_mode()
+def embed_sound(net: SyncNetV2, mfcc: np.ndarray, windows: int) -> np.ndarray:
+    """Embeddings (windows, 1024) of coefficients (13, t); window v is columns 4v..4v+19. Without TF32, as above."""
+    assert mfcc.shape[1] >= (windows - 1) * COLUMNS_PER_FRAME + COLUMNS, mfcc.shape
+    sound = torch.from_numpy(np.ascontiguousarray(mfcc)).float().unfold(1, COLUMNS, COLUMNS_PER_FRAME)
+    sound = sound[:, :windows].transpose(0, 1).unsqueeze(1).to(next(net.parameters()).device)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        return torch.cat([net.embed_audio(chunk) for chunk in sound.split(CHUNK_WINDOWS)]).cpu().numpy()

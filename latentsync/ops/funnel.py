@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from latentsync.config import SelectClips
-from latentsync.ops.selection import KEYS
+from latentsync.ops.selection import COLUMNS, ORDER, length_s
 from latentsync.ops.timing import TICKS_PER_S
 from latentsync.records import REASONS, Row
 
-SCORES = ("sync_confidence", "sync_offset_frames", "quality", "face_px", "face_share")
+SCORES = (*COLUMNS, "face_share")
 STAND_INS = {
     "envelope": "sync was scored by the correlation of mouth opening and loudness, not by SyncNet",
     "piqe": "picture quality was scored by PIQE, which needs no weights, not by HyperIQA",
@@ -48,7 +48,7 @@ def funnel(rows: list[Row], rejected: list[Row]) -> list[dict[str, Any]]:
         stage("segments", "segment", len(segments), hours(segments.values())),
         stage("faces", "clip", len(clips), hours(clips), (row for row in pieces if row["kind"] == "segment")),
     ]
-    for reason in ("unreadable", "no_audio", "duplicate", *KEYS):
+    for reason in ("unreadable", "no_audio", *ORDER):
         gone = [row for row in clips if reason_of.get(row["id"]) == reason]
         clips = [row for row in clips if reason_of.get(row["id"]) != reason]
         if gone:
@@ -90,5 +90,5 @@ def summary(rows: list[Row], rejected: list[Row], splits: Mapping[str, list[Row]
 def scores(rows: Iterable[Row]) -> dict[str, list[float]]:
     """Score -> its values in the order of the ids; clips that lack it are left out."""
     ordered = sorted(rows, key=lambda row: row["id"])
-    columns = {name: [row[name] for row in ordered if name in row] for name in SCORES}
-    return columns | {"length_s": [(row["end_tick"] - row["start_tick"]) / TICKS_PER_S for row in ordered]}
+    ordered = [row | {"length_s": length_s(row)} for row in ordered]
+    return {name: [row[name] for row in ordered if row.get(name) is not None] for name in SCORES}

@@ -15,7 +15,9 @@ from latentsync.ops.timing import TICKS_PER_S
 Row = dict[str, Any]
 
 STRAY_RATIO = 1.5  # planted and measured widths differ by 1.04 at most, a face found in hair by 2.8 (demo, three seeds)
-NO_TALKING_FACE = frozenset(("unreadable", "no_audio", "no_face", "low_sync"))  # no offset can be asked of these
+NO_TALKING_FACE = frozenset(
+    ("unreadable", "no_audio", "no_face", "low_sync", "not_speaking")
+)  # no offset can be asked of these
 
 
 def outcomes(

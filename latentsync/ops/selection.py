@@ -1,29 +1,100 @@
 """Which clips stay, who belongs together, who goes where: plain functions on rows, no files.
 
-Order of reasons, most fundamental first; a row gets the first that applies, `detail` tells of the others:
-duplicate, small_face, low_quality, too_short, low_sync, large_offset. A bad picture is looked at first: noise makes
-false cuts, so its pieces are short, and a short or bad piece cannot score well in sync. Reasons of earlier steps
-(unreadable, no_face, no_audio) stand.
+LIMITS is the one table of thresholds: select_clips judges by it, the funnel, the report and its what-if tables read it.
+It stands in the order of reasons, most fundamental first; a row gets the first that applies, `detail` tells of the
+others. A bad picture is looked at first: noise makes false cuts, so its pieces are short, and a short or bad piece
+cannot score well in sync. Reasons of earlier steps (unreadable, no_face, no_audio) stand.
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from latentsync.config import SelectClips
+from latentsync.ops import duplicates as near
 from latentsync.ops.timing import TICKS_PER_S
 from latentsync.records import Row
 
 SPLITS = ("train", "val", "test")
-# reason -> the key of select_clips that causes it
-KEYS = {
-    "small_face": "min_face_px",
-    "low_quality": "min_quality",
-    "too_short": "min_s",
-    "low_sync": "min_sync_confidence",
-    "large_offset": "max_offset_frames",
-}
 MIN_GROUPS = 3  # fewer cannot give three splits
 TWO_TEST_GROUPS_FROM = 6  # with so many groups, test holds at least two, so that pairs cross groups
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One threshold of select_clips: what it judges, and how that is told."""
+
+    key: str  # of SelectClips; None there switches it off
+    column: str  # of a clip's row, or length_s
+    least: bool  # True: values below the limit are refused; False: absolute values above it
+    reason: str  # of records.REASONS
+    sentence: str  # of value and limit
+    title: str  # of the column, for the page
+    axis: str  # unit and direction, for the page
+    signed: bool = False  # the column may be negative; an upper limit then bounds both sides
+
+    @property
+    def words(self) -> str:
+        """The limit's name on the page."""
+        return f"{self.title}, at {'least' if self.least else 'most'}"
+
+
+# fmt: off
+LIMITS = (
+    Limit("min_face_px", "face_px", True, "small_face",
+          "the face is {:.1f} px wide, the least allowed is {:g} px",
+          "Face width", "pixels of the source"),
+    Limit("min_quality", "quality", True, "low_quality",
+          "the quality is {:.1f}, the least allowed is {:g}",
+          "Picture quality", "quality, higher is better"),
+    Limit("min_sharpness", "sharpness", True, "blurred",
+          "the sharpness is {:.2f}, the least allowed is {:g}",
+          "Sharpness of the face", "variance of the Laplacian at 256 px"),
+    Limit("min_exposure", "exposure", True, "badly_lit",
+          "the mean luma of the face is {:.3f}, the least allowed is {:g}",
+          "Exposure of the face", "mean luma, 0 black, 1 white"),
+    Limit("max_exposure", "exposure", False, "badly_lit",
+          "the mean luma of the face is {:.3f}, the most allowed is {:g}",
+          "Exposure of the face", "mean luma, 0 black, 1 white"),
+    Limit("min_aligned_share", "aligned_share", True, "misaligned",
+          "the face lies where it should in a share of {:.2f} of the frames, the least allowed is {:g}",
+          "Face confirmed in the crop", "share of the frames looked at"),
+    Limit("max_yaw_deg", "yaw_deg", False, "turned_away",
+          "the head is turned by {:+.1f} degrees, the most allowed is {:g}",
+          "Turn of the head", "degrees; above 0 to the viewer's right", signed=True),
+    Limit("max_pitch_deg", "pitch_deg", False, "turned_away",
+          "the head is tilted by {:+.1f} degrees, the most allowed is {:g}",
+          "Tilt of the head", "degrees; above 0 upwards", signed=True),
+    Limit("min_s", "length_s", True, "too_short",
+          "the clip lasts {:.2f} s, the shortest allowed is {:g} s",
+          "Clip length", "seconds"),
+    Limit("min_speech_share", "speech_share", True, "little_speech",
+          "a share of {:.2f} of the sound is speech, the least allowed is {:g}",
+          "Speech", "share of the clip's sound"),
+    Limit("min_sync_confidence", "sync_confidence", True, "low_sync",
+          "the sync confidence is {:.2f}, the least allowed is {:g}",
+          "Sync confidence", "confidence"),
+    Limit("max_offset_frames", "sync_offset_frames", False, "large_offset",
+          "the offset is {:+d} frames, the largest allowed is {:g}",
+          "Offset between picture and sound", "frames at 25 fps; above 0 the picture is late", signed=True),
+)
+# fmt: on
+COLUMNS = tuple(dict.fromkeys(limit.column for limit in LIMITS))
+_REASONS = tuple(dict.fromkeys(limit.reason for limit in LIMITS))
+_SYNC = _REASONS.index("low_sync")
+# All reasons that clips are given here, in the order in which they count: a silent face cannot score well in sync, and
+# near duplicates are looked for among the clips that nothing else is wrong with, or both might go.
+ORDER = ("duplicate", *_REASONS[:_SYNC], "not_speaking", *_REASONS[_SYNC:], "near_duplicate")
+
+
+def limits_of(reason: str) -> list[Limit]:
+    """The thresholds that cause a reason; none for a reason that no threshold causes."""
+    return [limit for limit in LIMITS if limit.reason == reason]
+
+
+def length_s(row: Row) -> float:
+    """Length of a clip or segment, seconds."""
+    return (row["end_tick"] - row["start_tick"]) / TICKS_PER_S
 
 
 def applied_offset(row: Row, cfg: SelectClips) -> int:
@@ -32,32 +103,61 @@ def applied_offset(row: Row, cfg: SelectClips) -> int:
 
 
 def judge(row: Row, cfg: SelectClips) -> list[tuple[str, str]]:
-    """Every (reason, sentence) for which the thresholds refuse a clip, in the order above; empty: it stays.
+    """Every (reason, sentence) for which the thresholds refuse a clip, in the order of LIMITS; empty: it stays.
 
     An offset counts as large only where it would be applied: below min_offset_confidence it is noise.
     """
-    length_s = (row["end_tick"] - row["start_tick"]) / TICKS_PER_S
-    offset = applied_offset(row, cfg)
-    lowest = [
-        ("small_face", row["face_px"], cfg.min_face_px, "the face is {:.1f} px wide, the least allowed is {:g} px"),
-        ("low_quality", row["quality"], cfg.min_quality, "the quality is {:.1f}, the least allowed is {:g}"),
-        ("too_short", length_s, cfg.min_s, "the clip lasts {:.2f} s, the shortest allowed is {:g} s"),
-        (
-            "low_sync",
-            row["sync_confidence"],
-            cfg.min_sync_confidence,
-            "the sync confidence is {:.2f}, the least allowed is {:g}",
-        ),
-    ]
-    found = [
-        (reason, text.format(value, limit))
-        for reason, value, limit, text in lowest
-        if limit is not None and value < limit
-    ]
-    if cfg.max_offset_frames is not None and abs(offset) > cfg.max_offset_frames:
-        text = f"the offset is {offset:+d} frames, the largest allowed is {cfg.max_offset_frames}"
-        found.append(("large_offset", text))
+    known = {"length_s": length_s(row), "sync_offset_frames": applied_offset(row, cfg)}
+    found = []
+    for each in LIMITS:
+        limit = getattr(cfg, each.key)
+        if limit is None:
+            continue
+        value = known[each.column] if each.column in known else row[each.column]
+        if value < limit if each.least else abs(value) > limit:
+            found.append((each.reason, each.sentence.format(value, limit)))
     return found
+
+
+def silent_faces(rows: Iterable[Row], cfg: SelectClips) -> dict[str, str]:
+    """Id of every clip whose face does not speak -> id of the clip whose face does.
+
+    Of the clips of one segment that share more than half of the shorter one's time, the surest in sync has the voice,
+    ties by id. Where it is below min_offset_confidence nothing can be said.
+    """
+    segments: dict[str, list[Row]] = {}
+    for row in rows:
+        segments.setdefault(row["segment_id"], []).append(row)
+    result: dict[str, str] = {}
+    for clips in segments.values():
+        clips.sort(key=lambda row: (-row["sync_confidence"], row["id"]))
+        for number, speaker in enumerate(clips):
+            if speaker["id"] in result or speaker["sync_confidence"] < cfg.min_offset_confidence:
+                continue
+            for other in clips[number + 1 :]:
+                shared = min(speaker["end_tick"], other["end_tick"]) - max(speaker["start_tick"], other["start_tick"])
+                if 2 * shared > min(row["end_tick"] - row["start_tick"] for row in (speaker, other)):
+                    result.setdefault(other["id"], speaker["id"])
+    return result
+
+
+def near_duplicates(rows: Iterable[Row], max_bits: int | None) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Id of every clip that goes -> id of the clip that stays instead; and all pairs of near clips, by id.
+
+    Clips whose picture and motion hashes both differ in at most `max_bits`; None: there are none. The clip of better
+    quality stays, ties by id; every clip that goes is near one that stays. A clip without a motion hash is left alone.
+    """
+    hashed = [row for row in rows if row.get("motion_hash")]
+    if max_bits is None or not hashed:
+        return {}, []
+    hashed.sort(key=lambda row: (-row["quality"], row["id"]))
+    motion, picture = (near.as_numbers([row[name] for row in hashed]) for name in ("motion_hash", "picture_hash"))
+    pairs = [(hashed[i]["id"], hashed[j]["id"]) for i, j in near.near_pairs(motion, picture, max_bits).tolist()]
+    gone: dict[str, str] = {}
+    for better, worse in pairs:  # sorted by the better one, whose own fate is thus known
+        if better not in gone:
+            gone.setdefault(worse, better)
+    return gone, pairs
 
 
 def duplicates(rows: Iterable[Row]) -> dict[str, str]:
@@ -69,11 +169,13 @@ def duplicates(rows: Iterable[Row]) -> dict[str, str]:
     return {source: first[content] for source, content in contents.items() if first[content] != source}
 
 
-def group_of(rows: Iterable[Row], speakers: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def group_of(
+    rows: Iterable[Row], speakers: Mapping[str, str], alike: Iterable[tuple[str, str]] = ()
+) -> dict[str, tuple[str, ...]]:
     """Source id -> its group as the sorted names that it unites; the first of them is the group's name.
 
-    A source's name is its speaker where `speakers` (path -> speaker) knows the path, else its own id. Equal files unite
-    the names they stand under, so that one picture never lies in two splits.
+    A source's name is its speaker where `speakers` (path -> speaker) knows the path, else its own id. Equal files, and
+    sources that are `alike` (pairs of ids), unite the names they stand under: one picture never lies in two splits.
     """
     name, content = {}, {}
     for row in rows:
@@ -81,7 +183,7 @@ def group_of(rows: Iterable[Row], speakers: Mapping[str, str]) -> dict[str, tupl
         if row.get("sha256"):
             content.setdefault(row["sha256"], set()).add(row["source_id"])
     united = {each: {each} for each in name.values()}
-    for members in content.values():
+    for members in [*content.values(), *map(set, alike)]:
         together = set().union(*(united[name[source]] for source in members))
         for each in together:
             united[each] = together

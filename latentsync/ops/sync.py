@@ -103,6 +103,24 @@ def mean_distances(lips: np.ndarray, sounds: np.ndarray, max_shift: int) -> np.n
     )
 
 
+def similarity_curve(lips: np.ndarray, sounds: np.ndarray, max_shift: int) -> np.ndarray:
+    """StableSyncNet's evidence (2 * max_shift + 1,): mean cosine minus the median over shifts.
+
+    Args:
+        lips: unit vectors (v, d) of the picture's windows.
+        sounds: unit vectors (v + 2 * max_shift, d) of the sound's, beginning max_shift frames before the picture.
+
+    Cosines lie in 0..1 and so does the maximum, the confidence. All shifts rest on the same number of windows.
+    """
+    windows = len(lips)
+    assert len(sounds) == windows + 2 * max_shift, (len(sounds), windows, max_shift)
+    cosines = lips @ sounds.T
+    # Window v of the picture goes with the sound of frame v - shift.
+    shifts = range(-max_shift, max_shift + 1)
+    means = np.array([np.diagonal(cosines, max_shift - shift)[:windows].mean() for shift in shifts])
+    return means - np.median(means)
+
+
 def peak(curve: np.ndarray) -> tuple[int, float]:
     """Offset in frames and confidence of a curve; of equal maxima the offset nearest to zero wins."""
     max_shift = len(curve) // 2

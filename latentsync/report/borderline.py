@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from latentsync.ops.selection import KEYS
+from latentsync.ops.selection import LIMITS
 from latentsync.records import Row
-from latentsync.report.curation import LIMITS
 
 BEST_SHOWN, NEAR_SHOWN = 11, 4
 RANKED = ("sync_confidence", "quality")
@@ -40,19 +39,18 @@ def sheets(selected: Sequence[Row], rejected: Sequence[Row], thresholds: Mapping
     min_offset_confidence is not judged, and such a clip stands on neither side of that threshold.
     """
     found = []
-    for reason, key in KEYS.items():
-        at = thresholds.get(key)
-        if at is None or key not in LIMITS:
+    for each in LIMITS:
+        at, column = thresholds.get(each.key), each.column
+        if at is None:
             continue
-        column, title = LIMITS[key]
         sure = selected
         if column == "sync_offset_frames":
             sure = [row for row in selected if row["sync_confidence"] >= thresholds["min_offset_confidence"]]
-        by_size = key.startswith("max")  # an upper limit judges the size, whatever the sign
+        by_size = not each.least  # an upper limit judges the size, whatever the sign
         kept = _nearest(sure, column, at, by_size)
-        lost = _nearest([row for row in rejected if row["reason"] == reason], column, at, by_size)
+        lost = _nearest([row for row in rejected if row["reason"] == each.reason], column, at, by_size)
         if kept or lost:
-            found.append({"key": key, "title": title, "at": at, "kept": kept, "lost": lost})
+            found.append({"key": each.key, "title": each.words, "at": at, "kept": kept, "lost": lost})
     return found
 
 

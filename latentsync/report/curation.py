@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from latentsync.ops.selection import KEYS, SPLITS
+from latentsync.ops import selection
+from latentsync.ops.selection import LIMITS, SPLITS, Limit
 from latentsync.ops.timing import TICKS_PER_S
 from latentsync.records import REASONS, Row
 
 SELECTED_SHOWN, REJECTED_SHOWN, LISTED = 33, 6, 400
-TEXT_COLUMNS = frozenset("id kind source_id path reason detail".split())
+TEXT_COLUMNS = frozenset("id kind source_id path reason detail picture_hash motion_hash".split())
 STAGES = {
     "found": ("Videos found", "videos"),
     "readable": ("that can be read", "videos"),
@@ -27,26 +28,18 @@ STAGES = {
     "too_short": ("long enough", "clips"),
     "small_face": ("face large enough", "clips"),
     "low_quality": ("sharp enough", "clips"),
+    "blurred": ("face in focus", "clips"),
+    "badly_lit": ("face well lit", "clips"),
+    "misaligned": ("face confirmed in the crop", "clips"),
+    "turned_away": ("facing the camera", "clips"),
+    "little_speech": ("speaking enough", "clips"),
+    "not_speaking": ("of the face that speaks", "clips"),
+    "near_duplicate": ("shown once", "clips"),
     "low_sync": ("picture and sound belong together", "clips"),
     "large_offset": ("offset small enough", "clips"),
     "selected": ("Selected", "clips"),
 }
-# score -> title, axis
-SCORES = {
-    "sync_confidence": ("Sync confidence", "confidence"),
-    "sync_offset_frames": ("Offset between picture and sound", "frames at 25 fps; above 0 the picture is late"),
-    "quality": ("Picture quality", "quality, higher is better"),
-    "face_px": ("Face width", "pixels of the source"),
-    "length_s": ("Clip length", "seconds"),
-}
-# threshold -> score that it judges, its words
-LIMITS = {
-    "min_sync_confidence": ("sync_confidence", "Sync confidence, at least"),
-    "max_offset_frames": ("sync_offset_frames", "Offset in frames, at most"),
-    "min_quality": ("quality", "Quality, at least"),
-    "min_face_px": ("face_px", "Face width in pixels, at least"),
-    "min_s": ("length_s", "Length in seconds, at least"),
-}
+UNITS = {"length_s": (" s", 1), "face_px": (" px", 0), "sync_offset_frames": (" frames", 0)}  # unit, digits
 
 
 def read_rejected(path: Path) -> list[Row]:
@@ -67,7 +60,7 @@ def _cell(name: str, value: str) -> Any:
 
 def length_s(row: Row) -> float | None:
     """Length of a segment or clip; None for a whole file."""
-    return None if row.get("start_tick") is None else (row["end_tick"] - row["start_tick"]) / TICKS_PER_S
+    return None if row.get("start_tick") is None else selection.length_s(row)
 
 
 def summarise(facts: Mapping[str, Any], selected: list[Row], rejected: list[Row]) -> dict[str, Any]:
@@ -83,7 +76,7 @@ def summarise(facts: Mapping[str, Any], selected: list[Row], rejected: list[Row]
         "same_clips_in_all_splits": facts["same_clips_in_all_splits"],
         "offsets_applied": facts["offsets_applied"],
         "thresholds": facts["thresholds"],
-        "histograms": [histogram(score, facts) for score in [*SCORES, *_untitled(facts)]],
+        "histograms": [histogram(score, facts) for score in [*selection.COLUMNS, *_untitled(facts)]],
         "what_if": what_if(selected, rejected, facts["thresholds"]),
         "shown_n": len(shown),
         "shown": [{"id": row["id"], "path": row["path"], **_scores(row)} for row in shown],
@@ -120,7 +113,7 @@ def spoken(column: str) -> str:
 
 def _untitled(facts: Mapping[str, Any]) -> list[str]:
     """Scores that select_clips wrote down and that have no title above; they are shown under their own names."""
-    return [score for score in facts["scores"]["selected"] if score not in SCORES]
+    return [score for score in facts["scores"]["selected"] if score not in selection.COLUMNS]
 
 
 def _split(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,7 +161,8 @@ def funnel(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def histogram(score: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Counts of selected and rejected clips over one score, with the thresholds that judge it."""
-    title, axis = SCORES.get(score) or (spoken(score), spoken(score))
+    judging = [limit for limit in LIMITS if limit.column == score]
+    title, axis = (judging[0].title, judging[0].axis) if judging else (spoken(score), spoken(score))
     kept, lost = (_finite(facts["scores"][group].get(score, [])) for group in ("selected", "rejected"))
     result = {
         "score": score,
@@ -181,7 +175,7 @@ def histogram(score: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
     if len(kept) + len(lost) == 0:
         return result | {"reason": "No clip has this score."}
-    marks = _marks(score, facts["thresholds"])
+    marks = _marks(judging, facts["thresholds"])
     edges = _edges(score, np.concatenate([kept, lost]), [mark["at"] for mark in marks])
     counts = {}
     for name, values in (("kept", kept), ("lost", lost)):
@@ -196,16 +190,21 @@ def _finite(values: Sequence[float | None]) -> np.ndarray:
     return array[np.isfinite(array)]
 
 
-def _marks(score: str, thresholds: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if score == "sync_offset_frames":
-        limit = thresholds["max_offset_frames"]
-        return (
-            []
-            if limit is None
-            else [{"at": sign * (limit + 0.5), "words": f"{sign * limit:+d}".replace("-", "−")} for sign in (-1, 1)]
-        )
-    limit = next((thresholds[key] for key, (name, _) in LIMITS.items() if name == score), None)
-    return [] if limit is None else [{"at": limit, "words": f"at least {limit:g}"}]
+def _marks(judging: Sequence[Limit], thresholds: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Where the thresholds of one score lie; one on the size of a signed score lies on both sides of zero."""
+    marks = []
+    for each in judging:
+        limit = thresholds.get(each.key)
+        if limit is None:
+            continue
+        if each.column == "sync_offset_frames":
+            sides = [(sign * (limit + 0.5), f"{sign * limit:+d}".replace("-", "−")) for sign in (-1, 1)]
+        elif each.signed:
+            sides = [(sign * limit, f"{sign * limit:+g}".replace("-", "−")) for sign in (-1, 1)]
+        else:
+            sides = [(limit, f"at {'least' if each.least else 'most'} {limit:g}")]
+        marks += [{"at": at, "words": words} for at, words in sides]
+    return marks
 
 
 def _edges(score: str, values: np.ndarray, marks: Sequence[float]) -> np.ndarray:
@@ -227,40 +226,49 @@ def what_if(selected: list[Row], rejected: list[Row], thresholds: Mapping[str, A
 
     Only clips count that select_clips judged by a threshold; what an earlier step refused stays refused.
     """
-    judged = selected + [row for row in rejected if row["reason"] in KEYS]
+    judged = selected + [row for row in rejected if selection.limits_of(row["reason"])]
     if not judged:
         return []
-    columns = {name: np.array([row[name] for row in judged], np.float64) for name in SCORES}
+    columns = {name: _column(judged, name) for name in selection.COLUMNS}
     sure = columns["sync_confidence"] >= thresholds["min_offset_confidence"]
-    columns["sync_offset_frames"] = np.where(sure, np.abs(columns["sync_offset_frames"]), 0)
+    columns["sync_offset_frames"] = np.where(sure, columns["sync_offset_frames"], 0)
 
-    def passes(key: str, limit: float | None) -> np.ndarray:
+    def passes(each: Limit, limit: float | None) -> np.ndarray:
         if limit is None:
             return np.ones(len(judged), bool)
-        values = columns[LIMITS[key][0]]
-        return values <= limit if key.startswith("max") else values >= limit
+        values = columns[each.column]
+        return values >= limit if each.least else np.abs(values) <= limit
 
+    passed = {each.key: passes(each, thresholds.get(each.key)) for each in LIMITS}
     tables = []
-    for key, (score, title) in LIMITS.items():
-        others = np.all([passes(other, thresholds[other]) for other in LIMITS if other != key], axis=0)
+    for each in LIMITS:
+        now, known = thresholds.get(each.key), columns[each.column][np.isfinite(columns[each.column])]
+        if not len(known):
+            continue  # a score that these rows do not have
+        others = np.all([mask for key, mask in passed.items() if key != each.key], axis=0)
         rows = []
-        for limit in _tried(key, thresholds[key], columns[score]):
-            left = others & passes(key, limit)
+        for limit in _tried(each, now, known if each.least else np.abs(known)):
+            left = others & passes(each, limit)
             seconds = round(float(columns["length_s"][left].sum()), 1)
-            rows.append({"at": limit, "clips": int(left.sum()), "seconds": seconds, "now": limit == thresholds[key]})
-        tables.append({"key": key, "title": title, "rows": rows})
+            rows.append({"at": limit, "clips": int(left.sum()), "seconds": seconds, "now": limit == now})
+        tables.append({"key": each.key, "title": each.words, "rows": rows})
     return tables
 
 
-def _tried(key: str, now: float | None, values: np.ndarray) -> list[float | None]:
+def _column(rows: Sequence[Row], name: str) -> np.ndarray:
+    return np.array([math.nan if row.get(name) is None else row[name] for row in rows], np.float64)
+
+
+def _tried(each: Limit, now: float | None, values: np.ndarray) -> list[float | None]:
     """Values to try, loosest first: none at all, then around what is set, or what clips have where nothing is set."""
     if now is None:
-        tried = {float(f"{np.quantile(values, share):.2g}") for share in (0.1, 0.25, 0.5)}
-    elif key == "max_offset_frames":
+        shares = (0.1, 0.25, 0.5) if each.least else (0.9, 0.75, 0.5)
+        tried = {float(f"{np.quantile(values, share):.2g}") for share in shares}
+    elif each.column == "sync_offset_frames":
         tried = {value for value in (now - 4, now - 2, now, now + 2, now + 4) if value >= 0}
     else:
         tried = {now} | {float(f"{now * factor:.2g}") for factor in (0.5, 0.75, 1.25, 1.5)}
-    return [None, *sorted(tried, reverse=key.startswith("max"))]
+    return [None, *sorted(tried, reverse=not each.least)]
 
 
 def spread(rows: list[Row], count: int) -> list[Row]:
@@ -289,9 +297,8 @@ def rejected_sheets(rejected: list[Row]) -> list[dict[str, Any]]:
 
 
 def _note(row: Row) -> dict[str, Any] | None:
-    key = KEYS.get(row["reason"])
-    if key is None:
+    judging = selection.limits_of(row["reason"])
+    if not judging or row.get(judging[0].column) is None:
         return None
-    units = {"min_s": (" s", 1), "min_face_px": (" px", 0), "max_offset_frames": (" frames", 0)}
-    unit, digits = units.get(key, ("", 1))
-    return {"value": row[LIMITS[key][0]], "digits": digits, "unit": unit}
+    unit, digits = UNITS.get(judging[0].column, ("", 1))
+    return {"value": row[judging[0].column], "digits": digits, "unit": unit}

@@ -4,11 +4,13 @@ Outputs: `truth` (truth.jsonl), `speakers` (speakers.csv), and beside truth the 
 following steps read as if a camera had filled it. One row of truth for each video, sorted by id:
 
     id, path            source_id and path below videos/, as in the ledgers
-    identity            name of the person who speaks; other_identity: of the second person, or null
+    identity            name of the person who speaks; other_identity: of the second person, beside the first or
+                        in a small picture in a corner (which is then no clip of its own: expected does not name it)
     faults              [] for a good video, else the one key of records.REASONS that it must be rejected for
     kind                how the fault looks, e.g. "index cut off"; also which sort of two-face video, else null
     copy_of             path of the video that this file repeats byte for byte, or null; whichever of the two ids sorts
                         later is the one marked as duplicate
+    again_of            path of the good video that this file shows once more, encoded and scaled anew, or null
     fps, vfr            nominal frame rate; whether the frames come at irregular times
     n_frames, duration_s, width, height
     face_px             width of the face in each shot, from cheek to cheek, as planned
@@ -33,7 +35,8 @@ import cv2
 
 from latentsync.config import VERSIONS, MakeTalkers
 from latentsync.records import Journal, Row, fingerprint, write_ledger, write_text
-from latentsync.talkers.film import copy, film
+from latentsync.talkers.again import make_again
+from latentsync.talkers.film import film
 from latentsync.talkers.photo import photo
 from latentsync.talkers.plan import Take, plan
 
@@ -52,11 +55,11 @@ def run(cfg: MakeTalkers, inputs: dict[str, list[Path]], outputs: dict[str, Path
         if todo:
             for mirrored in {take.look.mirrored for take in takes}:
                 photo(mirrored)  # mediapipe once, before the threads
-        for take, row in _rendered([take for take in todo if take.copy_of is None], cfg.seed, folder):
+        for take, row in _rendered([take for take in todo if take.made_from is None], cfg.seed, folder):
             journal.append(keys[take.path], [row])
         for take in todo:
-            if take.copy_of is not None:
-                copy(take, folder)
+            if take.made_from is not None:
+                make_again(take, folder)
                 journal.append(keys[take.path], [film(take, cfg.seed, folder)])
         rows = [journal.rows[keys[take.path]][0] for take in takes]
     write_ledger(outputs["truth"], rows)

@@ -2,9 +2,14 @@
 
 Columns: sync_curve (higher is better, shifts -max_shift..max_shift), sync_confidence (its maximum), sync_offset_frames
 (the place of the maximum, > 0: picture late), sync_backend. Scales:
-  envelope    standard deviations of chance for one shift: unrelated sound stays below about 4, see ops/sync.py.
-  syncnet_v2  median minus smallest distance, the published "Sync-C"; good clips have 3 and more. Scored on the aligned
-              crop resized to 224 px in memory: no second face detection, no JPEGs in between.
+  envelope        standard deviations of chance for one shift: unrelated sound stays below about 4, see ops/sync.py.
+  syncnet_v2      median minus smallest distance, the published "Sync-C"; good clips have 3 and more. Scored on the
+                  aligned crop resized to 224 px in memory: no second face detection, no JPEGs in between.
+  stable_syncnet  largest mean cosine minus the median over shifts, 0 to 1, of a net that train_syncnet made. Unlike
+                  syncnet_v2 it reads the sound around the clip, so that every shift is judged by all windows.
+
+remaining_offset_frames, remaining_confidence: the same measured again on the sound read with sync_offset_frames
+applied, as training will read it. Near 0 for an offset that is real; what the picture gave is kept, not embedded anew.
 """
 
 from collections.abc import Callable
@@ -16,9 +21,10 @@ from latentsync import records, registry
 from latentsync.config import VERSIONS, ScoreSync
 from latentsync.media.read import read_clip, read_flac
 from latentsync.ops import sync
-from latentsync.ops.timing import SAMPLES_PER_TICK, samples_of
+from latentsync.ops.timing import SAMPLES_PER_TICK, shifted_samples_of
 
-Measure = Callable[[records.Row], np.ndarray]
+Heard = Callable[[int], np.ndarray]  # offset applied to the sound, frames -> the curve
+Measure = Callable[[records.Row], Heard]
 
 
 def run(cfg: ScoreSync, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
@@ -26,20 +32,24 @@ def run(cfg: ScoreSync, inputs: dict[str, list[Path]], outputs: dict[str, Path],
     [ledger] = inputs["align_faces"]
     rows = records.read_ledger(ledger)
     root = records.run_dir(outputs["ledger"])
-    open_measure = {"envelope": _open_envelope, "syncnet_v2": _open_syncnet}[cfg.backend]
-    measure = open_measure(cfg, root)
+    openers = {"envelope": _open_envelope, "syncnet_v2": _open_syncnet, "stable_syncnet": _open_stable_syncnet}
+    measure = openers[cfg.backend](cfg, root)
 
     def work(row: records.Row, _: str) -> list[records.Row]:
         if row["audio_file"] is None:
             raise records.Rejection("no_audio", "the file has no sound track")
-        curve = np.round(measure(row), 4) + 0.0  # + 0.0: no minus zero in the ledger
+        heard = measure(row)
+        curve = _rounded(heard(0))
         offset, confidence = sync.peak(curve)
+        remaining, again = sync.peak(_rounded(heard(offset)) if offset else curve)
         return [
             row
             | {
                 "sync_confidence": confidence,
                 "sync_offset_frames": offset,
                 "sync_curve": [float(value) for value in curve],
+                "remaining_offset_frames": remaining,
+                "remaining_confidence": again,
                 "sync_backend": cfg.backend,
             }
         ]
@@ -47,19 +57,27 @@ def run(cfg: ScoreSync, inputs: dict[str, list[Path]], outputs: dict[str, Path],
     records.run_shard(outputs["ledger"], rows, cfg, VERSIONS["score_sync"], work)
 
 
+def _rounded(curve: np.ndarray) -> np.ndarray:
+    return np.round(curve.astype(np.float64), 4) + 0.0  # + 0.0: no minus zero in the ledger
+
+
 def _open_envelope(cfg: ScoreSync, root: Path) -> Measure:
-    def measure(row: records.Row) -> np.ndarray:
+    def measure(row: records.Row) -> Heard:
         with np.load(root / row["geometry_file"]) as geometry:
             opening = geometry["mouth_opening"].astype(np.float64)
-        # The sound around the clip is known too, up to the ends of the file; beyond them nothing is assumed.
-        first, stop = row["start_tick"] - cfg.max_shift_frames, row["end_tick"] + cfg.max_shift_frames
-        start_sample, stop_sample = samples_of(first, stop)
-        half = sync.ENVELOPE_WINDOW // 2
-        samples = read_flac(root / row["audio_file"], start_sample - half, stop_sample + half)
-        envelope = sync.speech_envelope(samples, stop - first)
-        ticks = np.arange(first, stop)
-        envelope[(ticks < 0) | (ticks >= row["n_ticks"])] = np.nan
-        return sync.envelope_curve(opening, envelope, cfg.max_shift_frames)
+
+        def heard(offset: int) -> np.ndarray:
+            # The sound around the clip is known too, up to the ends of the file; beyond them nothing is assumed.
+            first, stop = row["start_tick"] - cfg.max_shift_frames, row["end_tick"] + cfg.max_shift_frames
+            start_sample, stop_sample = shifted_samples_of(first, stop, offset)
+            half = sync.ENVELOPE_WINDOW // 2
+            samples = read_flac(root / row["audio_file"], start_sample - half, stop_sample + half)
+            envelope = sync.speech_envelope(samples, stop - first)
+            ticks = np.arange(first, stop) - offset
+            envelope[(ticks < 0) | (ticks >= row["n_ticks"])] = np.nan
+            return sync.envelope_curve(opening, envelope, cfg.max_shift_frames)
+
+        return heard
 
     return measure
 
@@ -76,15 +94,60 @@ def _open_syncnet(cfg: ScoreSync, root: Path) -> Measure:
     net = syncnet_v2.load(path).to("cuda" if torch.cuda.is_available() else "cpu")
     side = (syncnet_v2.SIDE_PX, syncnet_v2.SIDE_PX)
 
-    def measure(row: records.Row) -> np.ndarray:
+    def measure(row: records.Row) -> Heard:
         crops = read_clip(root / row["crop_file"])
-        frames = np.stack([cv2.resize(rgb, side)[..., ::-1] for rgb in crops])
-        samples = read_flac(root / row["audio_file"], *samples_of(row["start_tick"], row["end_tick"]))
+        n_samples = (row["end_tick"] - row["start_tick"]) * SAMPLES_PER_TICK
         # As published, one window fewer than would be possible.
-        windows = min(len(frames), len(samples) // SAMPLES_PER_TICK) - syncnet_v2.FRAMES
+        windows = min(len(crops), n_samples // SAMPLES_PER_TICK) - syncnet_v2.FRAMES
         if windows < 1:
-            return np.zeros(2 * cfg.max_shift_frames + 1)
-        int16 = np.round(samples * 32768)
-        return sync.distance_curve(*syncnet_v2.embed(net, frames, mfcc(int16), windows), cfg.max_shift_frames)
+            return _nothing(cfg)
+        frames = np.stack([cv2.resize(rgb, side)[..., ::-1] for rgb in crops])
+        lips = syncnet_v2.embed_picture(net, frames, windows)
+
+        def heard(offset: int) -> np.ndarray:
+            samples = read_flac(
+                root / row["audio_file"], *shifted_samples_of(row["start_tick"], row["end_tick"], offset)
+            )
+            sounds = syncnet_v2.embed_sound(net, mfcc(np.round(samples * 32768)), windows)
+            return sync.distance_curve(lips, sounds, cfg.max_shift_frames)
+
+        return heard
 
     return measure
+
+
+def _open_stable_syncnet(cfg: ScoreSync, root: Path) -> Measure:
+    path = registry.find("stable_syncnet", cfg.weights, "score_sync.backend: stable_syncnet")
+
+    import torch
+
+    from latentsync.data.pairs import lower_halves
+    from latentsync.models import syncnet
+    from latentsync.ops.mel import syncnet_mel
+
+    net, shape = syncnet.load(path)
+    net = net.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def measure(row: records.Row) -> Heard:
+        crops = read_clip(root / row["crop_file"])
+        windows = len(crops) - shape.frames + 1
+        if windows < 1:
+            return _nothing(cfg)
+        halves = torch.from_numpy(lower_halves(crops, shape.resolution)).unflatten(0, (len(crops), 3))
+        lips = syncnet.embed_picture(net, halves, shape.frames).cpu().numpy()
+
+        def heard(offset: int) -> np.ndarray:
+            # One tick more: a window of mel is a little longer than its frames.
+            first, stop = row["start_tick"] - cfg.max_shift_frames, row["end_tick"] + cfg.max_shift_frames + 1
+            samples = read_flac(root / row["audio_file"], *shifted_samples_of(first, stop, offset))
+            mel = torch.from_numpy(syncnet_mel(samples))
+            sounds = syncnet.embed_sound(net, mel, windows + 2 * cfg.max_shift_frames, shape.frames)
+            return sync.similarity_curve(lips, sounds.cpu().numpy(), cfg.max_shift_frames)
+
+        return heard
+
+    return measure
+
+
+def _nothing(cfg: ScoreSync) -> Heard:
+    return lambda offset: np.zeros(2 * cfg.max_shift_frames + 1)

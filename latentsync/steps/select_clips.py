@@ -23,19 +23,20 @@ from latentsync.records import Row
 from latentsync.sources import read_speakers
 
 REJECTED_COLUMNS = (
-    "id kind source_id path reason detail start_tick end_tick duration_s face_px face_share n_faces quality "
-    "sync_confidence sync_offset_frames"
-).split()
+    *"id kind source_id path reason detail start_tick end_tick duration_s face_share n_faces".split(),
+    *(column for column in selection.COLUMNS if column != "length_s"),
+    *"clipped_share roll_deg remaining_offset_frames picture_hash motion_hash".split(),
+)
 
 
 def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
     """Judge, split and pair all clips of a run."""
     speakers = read_speakers(inputs.get("speakers", []))
     rows = join(records.read_ledgers(inputs["score_sync"]), records.read_ledgers(inputs["score_quality"]))
-    selected, rejected = judge_all(rows, cfg)
+    selected, rejected, alike = judge_all(rows, cfg)
     if not selected:
         raise ValueError(nothing_left(rejected, cfg))
-    groups = selection.group_of(rows, speakers)
+    groups = selection.group_of(rows, speakers, alike)
     for row in selected:
         row |= {"group": groups[row["source_id"]][0], "offset_frames": selection.applied_offset(row, cfg)}
 
@@ -76,27 +77,35 @@ def join(sync_rows: list[Row], quality_rows: list[Row]) -> list[Row]:
     return rows
 
 
-def judge_all(rows: Iterable[Row], cfg: SelectClips) -> tuple[list[Row], list[Row]]:
-    """Selected rows and rejected rows, the latter with reason and detail."""
+def judge_all(rows: Iterable[Row], cfg: SelectClips) -> tuple[list[Row], list[Row], list[tuple[str, str]]]:
+    """Selected rows, rejected rows with reason and detail, and pairs of sources that share a near duplicate."""
     rows = list(rows)
-    kept_instead = selection.duplicates(rows)
+    sound = [row for row in rows if row["status"] == "ok"]
+    kept_instead, speaker_of = selection.duplicates(rows), selection.silent_faces(sound, cfg)
     path_of = {row["source_id"]: row["path"] for row in rows}
-    selected, rejected = [], []
-    for row in rows:
-        if row["status"] != "ok":
-            rejected.append(row)
-            continue
-        verdicts = selection.judge(row, cfg)
+    verdicts: dict[str, list[tuple[str, str]]] = {}
+    for row in sound:
+        found = selection.judge(row, cfg)
         if row["source_id"] in kept_instead:
             original = path_of[kept_instead[row["source_id"]]]
-            verdicts.insert(0, ("duplicate", f"the same content as {original}, which is kept"))
-        if verdicts:
-            (reason, detail), *others = verdicts
+            found.append(("duplicate", f"the same content as {original}, which is kept"))
+        if row["id"] in speaker_of:
+            found.append(("not_speaking", f"the sound goes with the face of {speaker_of[row['id']]}"))
+        verdicts[row["id"]] = sorted(found, key=lambda verdict: selection.ORDER.index(verdict[0]))
+    by_id = {row["id"]: row for row in sound if not verdicts[row["id"]]}
+    gone, pairs = selection.near_duplicates(by_id.values(), cfg.max_duplicate_bits)
+    for ident, kept in gone.items():
+        text = f"shows what {kept} of {by_id[kept]['path']} shows, which has the better quality"
+        verdicts[ident].append(("near_duplicate", text))
+    rejected = [row for row in rows if row["status"] != "ok"]
+    for row in sound:
+        if verdicts[row["id"]]:
+            (reason, detail), *others = verdicts[row["id"]]
             also = "".join(f"; also {other}: {text}" for other, text in others)
             rejected.append(records.rejected(row, reason, detail + also))
-        else:
-            selected.append(dict(row))
-    return selected, rejected
+    selected = [dict(row) for row in sound if not verdicts[row["id"]]]
+    alike = {(by_id[a]["source_id"], by_id[b]["source_id"]) for a, b in pairs}
+    return selected, rejected, sorted(alike)
 
 
 def _assign(groups: set[tuple[str, ...]], path: Path, cfg: SelectClips) -> dict[tuple[str, ...], str]:
@@ -122,10 +131,11 @@ def nothing_left(rejected: list[Row], cfg: SelectClips) -> str:
     """One sentence for a run in which no clip is left: the reasons, and which key to relax."""
     counts = Counter(row["reason"] for row in rejected)
     listed = ", ".join(f"{reason} {number}" for reason, number in counts.most_common()) or "there were no videos"
-    causes = [(reason, selection.KEYS[reason]) for reason, _ in counts.most_common() if reason in selection.KEYS]
+    causes = [limit for reason, _ in counts.most_common() for limit in selection.limits_of(reason)]
+    causes = [limit for limit in causes if getattr(cfg, limit.key) is not None]
     if not causes:
         return f"No clip was selected ({listed}); no threshold is to blame, so add videos with a face and sound."
-    reason, key = causes[0]
+    reason, key = causes[0].reason, causes[0].key
     return (
         f"No clip was selected ({listed}); relax select_clips.{key}, now {getattr(cfg, key)}, which causes {reason} "
         "(null switches it off)."

@@ -1,6 +1,5 @@
 """Render one planned video: speak, draw every frame, write the file, break it where planned, and tell the truth."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from latentsync.media.write import VideoWriter
 from latentsync.ops.sync import envelope_curve
 from latentsync.ops.timing import TICKS_PER_S, n_ticks
 from latentsync.records import Row, replacing, write_text
-from latentsync.talkers.plan import TWO_FACES, Take
+from latentsync.talkers.plan import INSET, TWO_FACES, Take
 from latentsync.talkers.scene import Person, Shot, background, light, motion
 from latentsync.talkers.voice import Voice, at_48k, speak
 
@@ -25,15 +24,17 @@ CRF = 15
 # Measured on 16 talkers, 100 - PIQE of the face, mean of 3 frames: good videos 58 to 71, these 14 to 33; the detector
 # still follows the mouth with r of 0.5 to 0.9. (Noise is no fault to PIQE: it counts as detail.)
 POOR_CRF = {"compression": 42, "blur": 38}
+# Side of a picture in the picture and its distance from the edges, of the height.
+INSET_SHARE, INSET_MARGIN = 0.3, 0.03
 BLUR = 0.0045  # standard deviation over the height of the picture
 
 
 def film(take: Take, seed: int, folder: Path) -> Row:
-    """Write the video below `folder`, unless it is a copy, and return its row of truth. The same bytes every time."""
+    """Write the video below `folder`, unless it is made from another; its row of truth. The same bytes every time."""
     times_s, end_s = _frame_times(take, seed)
     cuts_s = [float(times_s[np.searchsorted(times_s, cut)]) for cut in take.cuts_s]
     voice = _speech(take, seed, "voice", end_s)
-    if take.copy_of is None:
+    if take.made_from is None:
         path = folder / take.path
         path.parent.mkdir(parents=True, exist_ok=True)
         if take.fault == "unreadable":
@@ -41,12 +42,6 @@ def film(take: Take, seed: int, folder: Path) -> Row:
         else:
             _write(take, seed, path, times_s, end_s, cuts_s, voice)
     return _truth(take, times_s, end_s, cuts_s, voice)
-
-
-def copy(take: Take, folder: Path) -> None:
-    """The bytes of another video, once that is there."""
-    with replacing(folder / take.path) as temporary:
-        shutil.copyfile(folder / take.copy_of, temporary)
 
 
 def _frame_times(take: Take, seed: int) -> tuple[np.ndarray, float]:
@@ -111,11 +106,17 @@ def _frames(
         mouths = [_other_words(take, seed, end_s, voice)]
     if take.other is not None:
         mouths.append(_other_words(take, seed, end_s, voice) if take.kind == "other speaks" else None)
+    inset = None if take.inset is None else _inset(take, seed, end_s)
+    small_mouth = None if take.inset is None else _other_words(take, seed, end_s, voice)
     for time_s in times_s:
         shot = shots[np.searchsorted(cuts_s, time_s, side="right")]
         heard_s = time_s - take.offset_frames / TICKS_PER_S
         openings = tuple(0.0 if mouth is None else float(mouth.opening_at(heard_s)) for mouth in mouths)
         frame = shot.picture(float(time_s), openings)
+        if inset is not None:
+            small = inset.picture(float(time_s), (float(small_mouth.opening_at(heard_s)),))
+            top, left = _corner(take, small.shape[0])
+            frame[top : top + small.shape[0], left : left + small.shape[1]] = small
         if take.fault == "low_quality" and take.kind == "blur":
             frame = cv2.GaussianBlur(frame, (0, 0), BLUR * take.height)
         yield frame
@@ -137,6 +138,21 @@ def _shot(take: Take, seed: int, number: int, end_s: float) -> Shot:
         for look, place in zip(looks, places, strict=True)
     )
     return Shot(background(rng, *size), people, light(rng, *size))
+
+
+def _inset(take: Take, seed: int, end_s: float) -> Shot:
+    """A second scene, small: somebody who says other words."""
+    rng = take.rng(seed, "inset")
+    side = round(INSET_SHARE * take.height)
+    person = Person(take.inset, motion(rng, end_s), (side / 2, 0.5 * side), 0.48 * side, (side, side))
+    return Shot(background(rng, side, side), (person,), light(rng, side, side))
+
+
+def _corner(take: Take, side: int) -> tuple[int, int]:
+    """Top and left of the picture in the picture."""
+    margin = round(INSET_MARGIN * take.height)
+    top = margin if take.kind == "upper corner" else take.height - side - margin
+    return top, margin if take.other_left else take.width - side - margin
 
 
 def _without_face(take: Take, seed: int, times_s: np.ndarray) -> Iterator[np.ndarray]:
@@ -190,7 +206,7 @@ def _index_to_the_end(source: Path, target: Path) -> None:
 
 
 def _truth(take: Take, times_s: np.ndarray, end_s: float, cuts_s: list[float], voice: Voice) -> Row:
-    faults = [take.fault] if take.fault and take.fault != TWO_FACES else []
+    faults = [take.fault] if take.fault and take.fault not in (TWO_FACES, INSET) else []
     scenes = [0.0, *cuts_s, end_s]
     side = {} if take.other is None else {"side": "right" if take.other_left else "left"}
     whole_file = bool(faults) and take.fault in ("unreadable", "duplicate")
@@ -207,15 +223,16 @@ def _truth(take: Take, times_s: np.ndarray, end_s: float, cuts_s: list[float], v
     ]
     if take.other is not None:
         side = {"side": "left" if take.other_left else "right"}
-        expected.append({"start_s": 0.0, "end_s": round(end_s, 6), "track": "silent", "reason": "low_sync"} | side)
+        expected.append({"start_s": 0.0, "end_s": round(end_s, 6), "track": "silent", "reason": "not_speaking"} | side)
     return {
         "id": take.id,
         "path": take.path,
         "identity": take.look.name,
-        "other_identity": take.other.name if take.other else None,
+        "other_identity": next((look.name for look in (take.other, take.inset) if look), None),
         "faults": faults,
         "kind": take.kind or None,
         "copy_of": take.copy_of,
+        "again_of": take.again_of,
         "fps": round(float(take.fps), 6),
         "vfr": take.vfr,
         "n_frames": len(times_s),

@@ -11,12 +11,14 @@ from fractions import Fraction
 import numpy as np
 
 from latentsync.config import MakeTalkers
-from latentsync.records import REASONS, source_id
+from latentsync.records import source_id
 from latentsync.talkers.look import Look, looks
 
 PAL, NTSC = Fraction(25), Fraction(30000, 1001)
 MAX_OFFSET_FRAMES = 10  # of good videos
 TWO_FACES = "two_faces"  # not a fault of the video: one of its two clips is good
+INSET = "inset"  # neither: beside a small picture in the picture, the face of the large one is good
+AGAIN, AGAIN_SCALE = "near_duplicate", 0.8  # a good video encoded anew, so much smaller
 # What each fault looks like; with more videos than kinds the kinds repeat.
 KINDS = {
     "unreadable": ("index cut off", "second half cut off", "text"),
@@ -29,7 +31,10 @@ KINDS = {
     "low_quality": ("compression", "blur"),
     "duplicate": ("copy",),
     TWO_FACES: ("other silent", "other speaks"),
+    AGAIN: ("encoded and scaled anew",),
+    INSET: ("lower corner", "upper corner"),
 }
+LATER = ("duplicate", AGAIN, INSET)  # planned after the others and not among them, so that these stay what they were
 PLACES = ("studio", "at home", "Straßenfest", "hall 2")
 
 
@@ -39,10 +44,11 @@ class Take:
 
     path: str
     look: Look
-    fault: str | None = None  # key of REASONS, or TWO_FACES
+    fault: str | None = None  # key of REASONS, TWO_FACES or INSET
     kind: str = ""
     other: Look | None = None  # the second person
     other_left: bool = False
+    inset: Look | None = None  # a person in a small picture in a corner, on the side of `other_left`
     fps: Fraction = PAL
     vfr: bool = False
     duration_s: float = 4.0
@@ -51,7 +57,13 @@ class Take:
     width: int = 426
     height: int = 320
     face_px: tuple[float, ...] = (120.0,)  # of each shot
-    copy_of: str | None = None
+    copy_of: str | None = None  # path of the video that this is byte for byte
+    again_of: str | None = None  # path of the video that this shows once more, encoded and scaled anew
+
+    @property
+    def made_from(self) -> str | None:
+        """Path of the finished video that this one is made from; None: it is filmed."""
+        return self.copy_of or self.again_of
 
     @property
     def id(self) -> str:
@@ -59,8 +71,8 @@ class Take:
         return source_id(self.path)
 
     def rng(self, seed: int, purpose: str) -> np.random.Generator:
-        """Randomness of its own for everything that is drawn; a copy shares that of its original."""
-        digest = hashlib.sha256(f"{seed} {self.copy_of or self.path} {purpose}".encode()).digest()
+        """Randomness of its own for everything that is drawn; one made from another shares its."""
+        digest = hashlib.sha256(f"{seed} {self.made_from or self.path} {purpose}".encode()).digest()
         return np.random.default_rng(np.frombuffer(digest[:16], np.uint32))
 
     def described(self) -> dict:
@@ -92,7 +104,7 @@ def plan(cfg: MakeTalkers) -> list[Take]:
             take = _two_shots(take, cfg, rng)
         good.append(take)
     takes = list(good)
-    for fault in (*(reason for reason in REASONS if reason != "duplicate"), TWO_FACES):
+    for fault in (fault for fault in KINDS if fault not in LATER):
         first = int(rng.integers(cfg.identities))
         for i in range(cfg.faults_each):
             person = (first + i * 3 + i // 3) % cfg.identities
@@ -105,8 +117,32 @@ def plan(cfg: MakeTalkers) -> list[Take]:
         original = originals[i % len(originals)]
         path = f"copies/{original.path.split('/')[1].removesuffix('.mp4')} (copy{'' if i < cfg.good else f' {i}'}).mp4"
         takes.append(replace(original, path=path, copy_of=original.path))
+    plain = [take for take in good if take.fps == PAL and not take.vfr and not take.cuts_s and take not in originals]
+    rng = np.random.default_rng([cfg.seed, 12])
+    chosen = rng.choice(len(plain), min(cfg.faults_each, len(plain)), replace=False)
+    takes += [_again(plain[int(i)]) for i in chosen]
+    for i in range(cfg.faults_each):
+        person = int(rng.integers(cfg.identities))
+        takes.append(_with_inset(start(person), people, person, KINDS[INSET][i % len(KINDS[INSET])], cfg, rng))
     assert len({take.path for take in takes}) == len(takes)
     return _mark_duplicates(takes)
+
+
+def _again(take: Take) -> Take:
+    name = take.path.split("/")[1].removesuffix(".mp4")
+    width, height = _even(take.width * AGAIN_SCALE), _even(take.height * AGAIN_SCALE)
+    faces = tuple(px * height / take.height for px in take.face_px)
+    again = replace(take, path=f"downloads/{name} (1).mp4", again_of=take.path, fault=AGAIN, kind=KINDS[AGAIN][0])
+    return replace(again, width=width, height=height, face_px=faces)
+
+
+def _with_inset(
+    take: Take, people: tuple[Look, ...], person: int, kind: str, cfg: MakeTalkers, rng: np.random.Generator
+) -> Take:
+    other = people[(person + len(people) // 2) % len(people)]
+    offset, left = int(rng.integers(-MAX_OFFSET_FRAMES, MAX_OFFSET_FRAMES + 1)), bool(rng.uniform() < 0.5)
+    take = replace(take, fault=INSET, kind=kind, inset=other, other_left=left, offset_frames=offset)
+    return replace(take, width=_even(cfg.height_px * 16 / 9))
 
 
 def _framed(take: Take, cfg: MakeTalkers, rng: np.random.Generator) -> Take:
