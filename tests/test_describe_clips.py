@@ -126,17 +126,17 @@ def test_a_score_that_nobody_knew_shows_itself(run, tmp_path):
     rows = records.read_ledger(root / "select_clips/train.jsonl")
     records.write_ledger(
         root / "select_clips/train.jsonl",
-        [row | {"yaw_deg": n - 2.5, "odd": "x", "picture_hash": n} for n, row in enumerate(rows)],
+        [row | {"novelty_deg": n - 2.5, "odd": "x", "picture_hash": n} for n, row in enumerate(rows)],
     )
     facts = json.loads((root / "select_clips/summary.json").read_text())
-    facts["scores"]["selected"]["yaw_deg"], facts["scores"]["rejected"]["yaw_deg"] = [1.0, 2.0], [None, 30.0]
+    facts["scores"]["selected"]["novelty_deg"], facts["scores"]["rejected"]["novelty_deg"] = [1.0, 2.0], [None, 30.0]
     records.write_json(root / "select_clips/summary.json", facts)
     describe(root)
     text, summary, made, _ = parts(root)
-    assert made["measures"]["yaw_deg"]["n"] == len(rows) < made["counts"]["clips"]
-    assert made["measures"]["yaw_deg"]["min"] == -2.5 and not {"odd", "picture_hash"} & set(made["measures"])
-    [chart] = [chart for chart in summary["curation"]["histograms"] if chart["score"] == "yaw_deg"]
-    assert (chart["kept_n"], chart["lost_n"]) == (2, 1) and "Yaw deg" in text
+    assert made["measures"]["novelty_deg"]["n"] == len(rows) < made["counts"]["clips"]
+    assert made["measures"]["novelty_deg"]["min"] == -2.5 and not {"odd", "picture_hash"} & set(made["measures"])
+    [chart] = [chart for chart in summary["curation"]["histograms"] if chart["score"] == "novelty_deg"]
+    assert (chart["kept_n"], chart["lost_n"]) == (2, 1) and "Novelty deg" in text
 
 
 def test_borders_show_the_nearest_of_either_side(run):

@@ -239,8 +239,8 @@ def test_nothing_outside_the_published_mask_tells_the_opening(person, detector):
 
 
 def test_small_and_bad_pictures_still_show_a_face_and_bad_ones_score_low(detector, tmp_path):
+    from latentsync.lipsync.stills import face_region
     from latentsync.models.quality import open_scorer
-    from latentsync.steps.score_quality import face_region
 
     score = open_scorer("piqe")
     base = replace(TAKES[0], duration_s=2.0, offset_frames=0)
@@ -259,7 +259,7 @@ def test_small_and_bad_pictures_still_show_a_face_and_bad_ones_score_low(detecto
         assert np.mean([len(found) == 1 for found in faces]) > 0.9, name
         widths = [found[0].width_px for found in faces if found]
         assert np.median(widths) == pytest.approx(take.face_px[0], rel=0.12), name
-        regions = [face_region(frames[i], faces[i][0].landmarks, 256) for i in (5, 25, 45) if faces[i]]
+        regions = [face_region(frames[i], faces[i][0].landmarks) for i in (5, 25, 45) if faces[i]]
         quality[name] = np.mean([score(region) for region in regions])
     assert quality["good"] > 52
     assert max(quality["compression"], quality["blur"]) < 38

@@ -5,10 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from videos import number_of, write_video
 
 from latentsync import records
 from latentsync.config import ScoreQuality
+from latentsync.lipsync.stills import face_region
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.models.faces import open_detector
 from latentsync.ops.geometry import crop, similarity, stretch
@@ -66,7 +66,16 @@ def clip_row(
             writer.write(cut)
     row = {"id": records.clip_id(source, start, start + n, 0), "kind": "clip", "source_id": source, "path": name}
     row |= {"status": "ok", "reason": None, "detail": "", "start_tick": start, "end_tick": start + n}
-    row |= {"resolution": 64, "geometry_file": geometry_file, "ticks_file": table, "crop_file": crop_file}
+    stills_file = f"align_faces/media/{source}.stills.npz"
+    still = np.zeros((96, 96, 3), np.uint8) if picture is None else face_region(picture, face.landmarks)
+    np.savez(run / stills_file, **{"000": still})
+    row |= {
+        "resolution": 64,
+        "stills_file": stills_file,
+        "geometry_file": geometry_file,
+        "ticks_file": table,
+        "crop_file": crop_file,
+    }
     return row | {"audio_file": None}
 
 
@@ -96,38 +105,10 @@ def test_a_blurred_video_scores_far_below_a_sharp_one(tmp_path, picture, face):
     assert "quality" not in scored["wall.mp4"]
 
 
-def test_first_middle_and_last_source_frame_are_read(tmp_path, monkeypatch, face):
-    """Ticks are translated to source frames by the table, from the clip's start, and only where the face was found."""
-    run = tmp_path / "results" / "test"
-    write_video(tmp_path / "in.mp4", 60, 30, size=(320, 240))
-    ticks = np.arange(50) * 30 // 25
-    found = np.ones(20, bool)
-    found[[0, 19]] = False
-    seen = []
-    monkeypatch.setattr(score_quality, "face_region", lambda rgb, points, limit: seen.append(number_of(rgb)) or rgb)
-    monkeypatch.setattr(score_quality, "open_scorer", lambda backend: lambda rgb: 50.0)
-    scored = score(run, [clip_row(run, "in.mp4", face, found, ticks, 10)], tmp_path)
-    assert seen == [int(ticks[10 + tick]) for tick in (1, 9, 18)]
-    assert scored["in.mp4"]["quality"] == 50
-
-
 def test_chosen_ticks():
     assert list(score_quality.chosen_ticks(np.ones(11, bool), 3)) == [0, 5, 10]
     assert list(score_quality.chosen_ticks(np.array([0, 1, 1, 0], bool), 3)) == [1, 2]
     assert list(score_quality.chosen_ticks(np.ones(5, bool), 1)) == [0]
-
-
-def test_the_region_lies_in_the_picture_and_is_large_enough_and_not_too_large():
-    picture = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
-
-    def shape(x0, y0, x1, y1, limit=256):
-        return score_quality.face_region(picture, np.array([[x0, y0], [x1, y1]], float), limit).shape[:2]
-
-    assert shape(100, 100, 200, 220) == (144, 120)
-    assert shape(100, 100, 120, 125) == (96, 96)
-    assert shape(-40, -30, 60, 70) == (120, 120)
-    assert shape(0, 0, 400, 300) == (192, 256)
-    assert score_quality.face_region(picture[:50, :70], np.array([[10.0, 10], [40, 40]]), 256).shape[:2] == (50, 70)
 
 
 def test_every_measure_is_a_column_with_a_sensible_value(tmp_path, picture, face):

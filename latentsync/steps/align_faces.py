@@ -9,6 +9,7 @@ A segment becomes one row of kind clip for each face, the widest first (t0), wit
   crop_file      mp4, 25 fps, R x R; one frame for each tick of the clip
   geometry_file  npz: matrices float32 [n, 2, 3] (source pixels -> unstretched crop pixels), landmarks float32 [n, P, 2]
                  (source pixels), found bool [n], mouth_opening float32 [n] (NaN where not found)
+  stills_file    npz: some faces in the pixels of the source, where R is below the published 256; else null
 """
 
 import functools
@@ -19,13 +20,14 @@ import numpy as np
 
 from latentsync.config import VERSIONS, AlignFaces
 from latentsync.lipsync.paste import align_face
+from latentsync.lipsync.stills import Stills
 from latentsync.lipsync.tracking import Track, track_faces
 from latentsync.media.ahead import Behind, ahead
 from latentsync.media.picture import Picture
 from latentsync.media.read import Reader
 from latentsync.media.write import VideoWriter
 from latentsync.models.faces import Detector, open_detector
-from latentsync.ops.geometry import similarity
+from latentsync.ops.geometry import PUBLISHED_RESOLUTION, similarity
 from latentsync.ops.steady import jitter_px
 from latentsync.ops.timing import TICKS_PER_S
 from latentsync.records import Rejection, Row, clip_id, media_file, read_ledger, replacing, run_dir, run_shard
@@ -53,11 +55,14 @@ def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video
     shown = np.load(root / row["ticks_file"])[row["start_tick"] : row["end_tick"]]
     indices, first_tick, repeats = np.unique(shown, return_index=True, return_counts=True)
     max_gap = round(cfg.max_gap_ticks * len(indices) / len(shown))
+    stills = Stills(len(indices)) if cfg.resolution < PUBLISHED_RESOLUTION else None
     with _CropWriters(root / "align_faces/media", f"{row['id']}.{key}", cfg) as writers:
 
         def settled(birth: int, number: int, picture: Picture, anchors: np.ndarray) -> None:
-            face = align_face(picture, similarity(anchors, cfg.resolution), cfg.resolution)
-            writers.write(birth, face, int(repeats[number]))
+            matrix = similarity(anchors, cfg.resolution)
+            writers.write(birth, align_face(picture, matrix, cfg.resolution), int(repeats[number]))
+            if stills is not None:
+                stills.see(birth, number, picture, matrix, cfg.resolution)
 
         frames = ahead(picture for _, picture in video.pictures(indices))
         tracks = track_faces(frames, detector, max_gap, settled, ended=writers.close, look=Picture.quick)
@@ -72,6 +77,10 @@ def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video
         ident = clip_id(row["source_id"], start_tick, end_tick, number)
         crop_file, geometry_file = (media_file("align_faces", ident, key, suffix) for suffix in (".mp4", ".npz"))
         names[track.birth] = root / crop_file
+        stills_file = None
+        if stills is not None:
+            stills_file = media_file("align_faces", ident, key, ".stills.npz")
+            stills.write(root / stills_file, track)
         found = _write_geometry(root / geometry_file, track, repeats[track.start : track.stop], cfg.resolution)
         rows.append(
             row
@@ -84,6 +93,7 @@ def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video
                 "end_tick": end_tick,
                 "crop_file": crop_file,
                 "geometry_file": geometry_file,
+                "stills_file": stills_file,
                 "resolution": cfg.resolution,
                 "face_px": round(track.face_px, 1),
                 "face_share": round(float(found.mean()), 4),

@@ -3,8 +3,8 @@
 Means over a few frames spread from the clip's first to its last, unless said otherwise.
   quality, quality_backend  a metric without a reference, higher is better; scales in models/quality.py. It judges
                  hyperiqa  the crop, as published;
-                 piqe      the face in the pixels of the source, since the crop's resampling hides or invents what piqe
-                           looks for: the landmarks' box with a margin, reduced to the crop where it is larger.
+                 piqe      the crop; below 256 px the face in the pixels of the source, since so small a crop hides what
+                           piqe looks for: the landmarks' box with a margin, as align_faces kept it (lipsync/stills.py)
 Always, from the crop, its geometry and the sound, without another decode of the source:
   sharpness      variance of the Laplacian of the face at 256 px (ops/face_measures.py)
   exposure       mean luma of the face, 0..1; clipped_share: share of its pixels that are black or white
@@ -23,7 +23,8 @@ import numpy as np
 
 from latentsync import records
 from latentsync.config import VERSIONS, ScoreQuality
-from latentsync.media.read import read_clip, read_flac, read_frames
+from latentsync.lipsync.stills import read_stills
+from latentsync.media.read import read_clip, read_flac
 from latentsync.models.faces import Detector, open_detector
 from latentsync.models.quality import Scorer, open_scorer
 from latentsync.ops import duplicates, geometry
@@ -32,9 +33,6 @@ from latentsync.ops.head_pose import head_pose, pose_points
 from latentsync.ops.speech import speech_share
 from latentsync.ops.timing import samples_of
 
-MARGIN = 0.1  # of the box of the landmarks, on each side
-MIN_SIDE_PX = 96  # six blocks of PIQE; a smaller box is widened into its surroundings
-MAX_SIDE_PX = 256  # or the crop's, where that is larger
 # Of the crop's width. Measured on 216 crops of 39 talkers and 4 public videos at 64 px: median 0.036, 99 % below 0.075,
 # the furthest 0.09; a face that is off by a third of its width, too near or on its side lies farther away or is missed.
 # FaceMesh takes a face on its head for an upright one.
@@ -43,17 +41,19 @@ LOOKED_AT = 256  # resolution of the crop as the fresh detector sees it, unstret
 SURROUNDINGS = 0.25  # ... in a grey frame this wide, of its height: a face that fills a picture is missed
 
 
-def run(cfg: ScoreQuality, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
+def run(
+    cfg: ScoreQuality, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None
+) -> None:
     """Score every clip of one shard."""
     [ledger] = inputs["align_faces"]
     rows = records.read_ledger(ledger)
     root = records.run_dir(outputs["ledger"])
     scorer = open_scorer(cfg.backend)
-    score = score_crop if cfg.backend == "hyperiqa" else score_source
+    score = score_crop if cfg.backend == "hyperiqa" else score_stills
     with open_detector("mediapipe", 2) as detector:
 
         def work(row: records.Row, _: str) -> list[records.Row]:
-            quality = score(row, scorer, cfg.frames, root, sources)
+            quality = score(row, scorer, cfg.frames, root)
             measured = measure_crop(row, cfg.frames, detector, root)
             return [row | {"quality": round(quality, 3), "quality_backend": cfg.backend} | measured]
 
@@ -107,44 +107,15 @@ def chosen_ticks(found: np.ndarray, frames: int) -> np.ndarray:
     return candidates[np.rint(places).astype(int)]
 
 
-def score_crop(row: records.Row, scorer: Scorer, frames: int, root: Path, sources: Path | None) -> float:
+def score_crop(row: records.Row, scorer: Scorer, frames: int, root: Path) -> float:
     """Mean score of frames of the crop video."""
     with np.load(root / row["geometry_file"]) as geometry:
         ticks = chosen_ticks(geometry["found"], frames)
     return float(np.mean([scorer(read_clip(root / row["crop_file"], tick, tick + 1)[0]) for tick in ticks]))
 
 
-def score_source(row: records.Row, scorer: Scorer, frames: int, root: Path, sources: Path | None) -> float:
-    """Mean score of the face region in frames of the source."""
-    assert sources is not None, "the step needs --sources"
-    with np.load(root / row["geometry_file"]) as geometry:
-        ticks = chosen_ticks(geometry["found"], frames)
-        landmarks = geometry["landmarks"][ticks]
-    indices = np.load(root / row["ticks_file"])[row["start_tick"] + ticks]
-    pictures = dict(read_frames(sources / row["path"], np.unique(indices)))
-    limit_px = max(MAX_SIDE_PX, row["resolution"])
-    return float(
-        np.mean(
-            [
-                scorer(face_region(pictures[int(i)], points, limit_px))
-                for i, points in zip(indices, landmarks, strict=True)
-            ]
-        )
-    )
-
-
-def face_region(rgb: np.ndarray, landmarks: np.ndarray, limit_px: int) -> np.ndarray:
-    """The part (h, w, 3) of a picture around landmarks (p, 2): their box, its margin, inside the picture.
-
-    At least MIN_SIDE_PX where the picture has as much; reduced by area averaging to at most `limit_px` a side.
-    """
-    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
-    size_px = np.array(rgb.shape[1::-1])
-    sides = np.minimum(np.maximum(np.rint((high - low) * (1 + 2 * MARGIN)), MIN_SIDE_PX), size_px).astype(int)
-    start = np.clip(np.rint((low + high - sides) / 2).astype(int), 0, size_px - sides)
-    region = rgb[start[1] : start[1] + sides[1], start[0] : start[0] + sides[0]]
-    scale = limit_px / max(sides)
-    if scale < 1:
-        width, height = (max(1, round(side * scale)) for side in sides)
-        region = cv2.resize(region, (width, height), interpolation=cv2.INTER_AREA)
-    return region
+def score_stills(row: records.Row, scorer: Scorer, frames: int, root: Path) -> float:
+    """Mean score of faces in the source's pixels; of the crop where it is large enough to have none."""
+    if row["stills_file"] is None:
+        return score_crop(row, scorer, frames, root)
+    return float(np.mean([scorer(still) for still in read_stills(root / row["stills_file"], frames)]))

@@ -176,12 +176,11 @@ rule score_quality:
     params:
         config=SECTIONS["score_quality"],
         version=VERSIONS["score_quality"],
-        sources=SOURCES,
     message:
         "score_quality {wildcards.shard}: measure the quality of the picture"
     shell:
         "python -m latentsync.steps score_quality --config {params.config:q} --version {params.version}"
-        " --input align_faces {input.align_faces:q} --output ledger {output.ledger:q} --sources {params.sources:q} > {log:q} 2>&1"
+        " --input align_faces {input.align_faces:q} --output ledger {output.ledger:q} > {log:q} 2>&1"
 
 
 rule select_clips:
