@@ -11,7 +11,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 COMMON = "av numpy opencv-python-headless pandas pydantic pyyaml scipy".split()
 NEEDS = {
-    "curate": COMMON + "mediapipe face-alignment scenedetect pyiqa torch torchvision scikit-image librosa".split(),
+    "curate": COMMON
+    + "mediapipe face-alignment scenedetect pyiqa torch torchvision scikit-image librosa".split()
+    + "imagehash webrtcvad-wheels jinja2".split(),
     "train": COMMON + "torch torchvision accelerate diffusers transformers safetensors lpips einops librosa".split(),
     "deliver": COMMON
     + "mediapipe face-alignment torch torchvision diffusers transformers safetensors einops librosa".split()

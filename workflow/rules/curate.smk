@@ -245,7 +245,7 @@ rule describe_clips:
     benchmark:
         f"{RUN}/benchmarks/describe_clips.tsv"
     conda:
-        "../../envs/deliver.yaml"
+        "../../envs/curate.yaml"
     params:
         config=SECTIONS["describe_clips"],
         version=VERSIONS["describe_clips"],
