@@ -24,7 +24,8 @@ import numpy as np
 from latentsync import records
 from latentsync.config import VERSIONS, ScoreQuality
 from latentsync.lipsync.stills import read_stills
-from latentsync.media.read import read_clip, read_flac
+from latentsync.media.read import read_clip
+from latentsync.media.sound import read_flac
 from latentsync.models.faces import Detector, open_detector
 from latentsync.models.quality import Scorer, open_scorer
 from latentsync.ops import duplicates, geometry

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import cv2
 
-from latentsync.media.read import read_channels, read_frames
+from latentsync.media.read import read_frames
+from latentsync.media.sound import read_channels
 from latentsync.media.write import VideoWriter
 from latentsync.records import replacing
 from latentsync.talkers.plan import AGAIN, Take
