@@ -15,7 +15,7 @@ from latentsync import cli, records
 from latentsync.config import TrainVae
 from latentsync.lipsync.loading import load_models
 from latentsync.media.probe import probe_media
-from latentsync.media.read import read_audio
+from latentsync.media.sound import read_audio
 from latentsync.models import vae as vaes
 from latentsync.models import weights
 from latentsync.models.unet import UNet3D, UNetConfig

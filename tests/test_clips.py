@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from latentsync.data.augment import move, recolour
 from latentsync.data.clips import ByteCache, ClipStore, FeatureStore, content_key, require_frames
-from latentsync.media.read import read_flac
+from latentsync.media.sound import read_flac
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ import torch
 
 from latentsync import config, records
 from latentsync.media.probe import probe_media
-from latentsync.media.read import read_audio, read_frames
+from latentsync.media.read import read_frames
+from latentsync.media.sound import read_audio
 from latentsync.media.write import write_flac
 from latentsync.models import syncnet, weights
 from latentsync.models import vae as vaes

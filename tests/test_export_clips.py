@@ -7,7 +7,7 @@ from videos import clicks, smooth_pictures
 
 from latentsync.config import ExportClips
 from latentsync.media.probe import probe_media
-from latentsync.media.read import read_audio
+from latentsync.media.sound import read_audio
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.records import clip_id, read_ledger, write_ledger
 from latentsync.steps import export_clips

@@ -14,7 +14,8 @@ import pytest
 
 from latentsync.config import MakeTalkers
 from latentsync.media.probe import probe_media
-from latentsync.media.read import frame_times, read_audio, read_frames
+from latentsync.media.read import frame_times, read_frames
+from latentsync.media.sound import read_audio
 from latentsync.models.faces import open_detector
 from latentsync.ops.geometry import crop, similarity, stretch
 from latentsync.ops.mask import keep_mask

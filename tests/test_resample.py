@@ -5,7 +5,8 @@ import pytest
 from videos import clicks, number_of, write_video
 
 from latentsync.config import Probe, Resample
-from latentsync.media.read import frame_times, read_flac, read_frames
+from latentsync.media.read import frame_times, read_frames
+from latentsync.media.sound import read_flac
 from latentsync.records import read_ledger, source_id, write_ledger
 from latentsync.steps import probe, resample
 

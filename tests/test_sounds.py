@@ -8,7 +8,7 @@ import pytest
 
 from latentsync.lipsync.sounds import sound_of
 from latentsync.media.probe import probe_media
-from latentsync.media.read import read_channels
+from latentsync.media.sound import read_channels
 from latentsync.media.write import VideoWriter
 from tests.videos import clicks, write_video
 

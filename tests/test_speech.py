@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from latentsync.media.read import read_audio
+from latentsync.media.sound import read_audio
 from latentsync.ops.speech import FRAME_SAMPLES, speech_share
 from latentsync.talkers.voice import speak
 

@@ -114,7 +114,7 @@ class ClipStore:
 
     def audio(self, index: int) -> np.ndarray:
         """The clip's sound, offset applied: float32 (n,), 640 samples a frame, silence outside the file."""
-        from latentsync.media.read import read_flac
+        from latentsync.media.sound import read_flac
 
         row = self.rows[index]
         start, stop = shifted_samples_of(row["start_tick"], row["end_tick"], row["offset_frames"])

@@ -8,7 +8,7 @@ import numpy as np
 
 from latentsync.lipsync.video import Sound
 from latentsync.media.probe import opened
-from latentsync.media.read import AVERAGED, read_channels
+from latentsync.media.sound import AVERAGED, read_channels
 from latentsync.ops.timing import SAMPLE_RATE_HZ
 from latentsync.records import Rejection
 

@@ -33,6 +33,10 @@ class Limit:
     axis: str  # unit and direction, for the page
     signed: bool = False  # the column may be negative; an upper limit then bounds both sides
 
+    def refuses(self, value: float | None, limit: float) -> bool:
+        """Whether a clip with this value is refused; an unknown value is not."""
+        return value is not None and (value < limit if self.least else abs(value) > limit)
+
     @property
     def words(self) -> str:
         """The limit's name on the page."""
@@ -114,7 +118,7 @@ def judge(row: Row, cfg: SelectClips) -> list[tuple[str, str]]:
         if limit is None:
             continue
         value = known[each.column] if each.column in known else row[each.column]
-        if value < limit if each.least else abs(value) > limit:
+        if each.refuses(value, limit):
             found.append((each.reason, each.sentence.format(value, limit)))
     return found
 

@@ -5,7 +5,7 @@ import numpy as np
 from latentsync.ops.timing import SAMPLE_RATE_HZ
 
 FRAME_SAMPLES = SAMPLE_RATE_HZ * 30 // 1000
-# Of 0 (lenient) to 3. Measured: speech of nine public clips 0.59 to 1.0, synthetic talkers 0.61 to 0.93, silence, hum
+# Of 0 (lenient) to 3. Measured: speech of nine public clips 0.59 to 0.99, synthetic talkers 0.61 to 0.93, silence, hum
 # and quiet noise below 0.05. Loud broadband noise counts as speech in every mode.
 MODE = 2
 

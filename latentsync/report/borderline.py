@@ -35,7 +35,7 @@ def best(selected: Sequence[Row], count: int = BEST_SHOWN) -> list[dict[str, Any
 def sheets(selected: Sequence[Row], rejected: Sequence[Row], thresholds: Mapping[str, Any]) -> list[dict[str, Any]]:
     """For every threshold in force the nearest clips it kept and the nearest it refused: {key, title, at, kept, lost}.
 
-    Refused are the clips whose reason it is, so the threshold named is the one that decided. An offset below
+    Refused are the clips whose reason it is and which it does refuse, so the threshold named is the one that decided. An offset below
     min_offset_confidence is not judged, and such a clip stands on neither side of that threshold.
     """
     found = []
@@ -48,7 +48,8 @@ def sheets(selected: Sequence[Row], rejected: Sequence[Row], thresholds: Mapping
             sure = [row for row in selected if row["sync_confidence"] >= thresholds["min_offset_confidence"]]
         by_size = not each.least  # an upper limit judges the size, whatever the sign
         kept = _nearest(sure, column, at, by_size)
-        lost = _nearest([row for row in rejected if row["reason"] == each.reason], column, at, by_size)
+        refused = [row for row in rejected if row["reason"] == each.reason and each.refuses(row.get(column), at)]
+        lost = _nearest(refused, column, at, by_size)
         if kept or lost:
             found.append({"key": each.key, "title": each.words, "at": at, "kept": kept, "lost": lost})
     return found

@@ -15,7 +15,8 @@ from PIL import Image
 
 from latentsync.media.picture import to_rgb
 from latentsync.media.probe import probe_media
-from latentsync.media.read import frame_times, read_audio, read_clip, read_frames, read_video_frames
+from latentsync.media.read import frame_times, read_clip, read_frames, read_video_frames
+from latentsync.media.sound import read_audio
 from latentsync.media.write import VideoWriter
 from latentsync.records import Rejection, Row, iterate_ledger
 

@@ -151,7 +151,8 @@ def _videos(cfg: Evaluate, rows: list[Row], truth: dict[str, Row], root: Path, s
     """Items of all videos that were written, and of the untouched sources beside them."""
     from latentsync.lipsync import measure
     from latentsync.lipsync.video import in_order
-    from latentsync.media.read import read_audio, read_flac, read_video_frames
+    from latentsync.media.read import read_video_frames
+    from latentsync.media.sound import read_audio, read_flac
     from latentsync.models.faces import open_detector
 
     made = [row for row in rows if row["status"] == "ok"]

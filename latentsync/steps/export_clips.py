@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from latentsync.config import VERSIONS, ExportClips
-from latentsync.media.read import read_flac
+from latentsync.media.sound import read_flac
 from latentsync.media.write import mux_clip
 from latentsync.ops.timing import SAMPLE_RATE_HZ, shifted_samples_of
 from latentsync.records import Row, media_file, read_ledgers, run_dir, run_shard

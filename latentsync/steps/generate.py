@@ -171,7 +171,8 @@ class _Renderer:
         """
         from latentsync.lipsync.generate import lip_sync
         from latentsync.lipsync.sounds import sound_of
-        from latentsync.media.read import frame_times, read_flac
+        from latentsync.media.read import frame_times
+        from latentsync.media.sound import read_flac
 
         picture, models = self.sources / row["picture_path"], self.models(row["system"])
         backend, faces, chosen = self.speaker(picture, row["picture_clips"])

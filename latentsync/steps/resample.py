@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.config import VERSIONS, Resample
-from latentsync.media.read import audio_pieces, frame_times
+from latentsync.media.read import frame_times
+from latentsync.media.sound import audio_pieces
 from latentsync.media.write import write_flac
 from latentsync.ops.timing import SAMPLE_RATE_HZ, samples_of, ticks_to_frames
 from latentsync.records import Row, media_file, read_ledger, replacing, run_dir, run_shard

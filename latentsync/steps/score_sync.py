@@ -20,7 +20,8 @@ import numpy as np
 
 from latentsync import records, registry
 from latentsync.config import VERSIONS, ScoreSync
-from latentsync.media.read import read_clip, read_flac
+from latentsync.media.read import read_clip
+from latentsync.media.sound import read_flac
 from latentsync.ops import sync
 from latentsync.ops.timing import SAMPLES_PER_TICK, shifted_samples_of
 
