@@ -35,8 +35,8 @@ def best(selected: Sequence[Row], count: int = BEST_SHOWN) -> list[dict[str, Any
 def sheets(selected: Sequence[Row], rejected: Sequence[Row], thresholds: Mapping[str, Any]) -> list[dict[str, Any]]:
     """For every threshold in force the nearest clips it kept and the nearest it refused: {key, title, at, kept, lost}.
 
-    Refused are the clips whose reason it is and which it does refuse, so the threshold named is the one that decided. An offset below
-    min_offset_confidence is not judged, and such a clip stands on neither side of that threshold.
+    Refused are the clips whose reason it is and which it does refuse, so the threshold named is the one that decided.
+    An offset below min_offset_confidence is not judged, and such a clip stands on neither side of that threshold.
     """
     found = []
     for each in LIMITS:
