@@ -167,6 +167,41 @@ def test_a_frame_that_cannot_be_decoded_is_a_rejection(folder):
     assert verdict.value.reason == "unreadable" and " s" in verdict.value.detail
 
 
+def test_a_reader_goes_on_behind_what_is_broken_as_a_new_one_would(folder):
+    """The same frames, however they are reached: in one go, from the middle, or after a call that failed."""
+    path = write_video(folder / "long.mp4", 400, codec="mpeg4", b_frames=0, gop=40)
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    data = bytearray(path.read_bytes())
+    for position, size in packets[130:135]:
+        data[position : position + size] = bytes(size)
+    broken = folder / "broken.mp4"
+    broken.write_bytes(data)
+    spans = [np.arange(first, first + 50) for first in range(0, 400, 50)]
+    reader, seen = read.Reader(broken), []
+    for span in spans:
+        try:
+            seen.append([number_of(picture.exact()) for _, picture in reader.pictures(span)])
+        except Rejection as verdict:
+            seen.append(verdict.reason)
+        alone = []
+        try:
+            alone = [number_of(picture.exact()) for _, picture in read.Reader(broken).pictures(span)]
+        except Rejection as verdict:
+            alone = verdict.reason
+        assert seen[-1] == alone
+    whole = [numbers == list(span) for numbers, span in zip(seen, spans, strict=True)]
+    assert whole == [True, True, False, False, True, True, True, True]  # a key frame at 160: what follows 130 is lost
+
+
+def test_a_reader_that_is_left_in_the_middle_can_be_asked_again(folder):
+    reader = read.Reader(write_video(folder / "whole.mp4", 60))
+    for index, _ in reader.pictures(np.arange(30)):
+        if index == 12:
+            break
+    assert [number_of(picture.exact()) for _, picture in reader.pictures(np.arange(5, 20))] == list(range(5, 20))
+
+
 @pytest.mark.parametrize("rate_hz", [16_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("layout", ["mono", "stereo"])
 def test_a_click_in_aac_is_heard_at_its_sample(folder, rate_hz, layout):

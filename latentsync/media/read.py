@@ -75,7 +75,11 @@ class Reader:
             yield index, Picture(frame, turns, mirrored)
 
     def frames(self, indices: np.ndarray | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
-        """(index, frame) of the wanted indices, sorted, each once; None: all. To be read to its end before the next."""
+        """(index, frame) of the wanted indices, sorted, each once; None: all.
+
+        Raises:
+            Rejection: what is broken lies among the wanted frames; before them it is passed over.
+        """
         n_frames = len(self.timeline.pts)
         wanted = np.arange(n_frames) if indices is None else np.unique(np.asarray(indices))
         if len(wanted) == 0:
@@ -83,13 +87,29 @@ class Reader:
         if wanted[0] < 0 or wanted[-1] >= n_frames:
             raise ValueError(f"frames {wanted[0]} to {wanted[-1]} asked of {self.path}, which has {n_frames}")
         self._go_to(int(wanted[0]))
-        position = 0
+        whole = False
+        try:
+            yield from self._wanted(wanted, n_frames)
+            whole = True
+        finally:
+            if not whole:  # given up in the middle: the next call seeks
+                self.decoder = None
+
+    def _wanted(self, wanted: np.ndarray, n_frames: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        position, sought = 0, False
         while position < len(wanted):
             if wanted[position] == self.shown:
                 yield self.shown, self.held
                 position += 1
                 continue
-            following = self._following()
+            try:
+                following = self._following()
+            except Rejection:
+                if self.shown >= wanted[0] or sought:
+                    raise
+                sought = True
+                self._seek(int(wanted[0]))
+                continue
             if following is None:  # no picture of its own up to the end
                 break
             index, frame = following
@@ -113,9 +133,11 @@ class Reader:
         reach = round(_FORWARD_S * self.timeline.info.fps) + 1
         if self.decoder is None or not self.shown <= first <= self.shown + reach:
             early = self.timeline.pts[first] - int(_PREROLL_S / self.timeline.time_base)
-            start = int(np.searchsorted(self.timeline.pts, early))
-            self.decoder = _decoded(self.path, self.timeline, start, self.threads)
-            self.held, self.shown, self.ahead = None, -1, None
+            self._seek(int(np.searchsorted(self.timeline.pts, early)))
+
+    def _seek(self, index: int) -> None:
+        self.decoder = _decoded(self.path, self.timeline, index, self.threads)
+        self.held, self.shown, self.ahead = None, -1, None
 
     def _following(self) -> tuple[int, av.VideoFrame] | None:
         if self.ahead is not None:

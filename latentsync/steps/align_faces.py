@@ -13,6 +13,7 @@ A segment becomes one row of kind clip for each face, the widest first (t0), wit
 """
 
 import functools
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,8 @@ def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video
             if stills is not None:
                 stills.see(birth, number, picture, matrix, cfg.resolution)
 
-        frames = ahead(picture for _, picture in video.pictures(indices))
-        tracks = track_faces(frames, detector, max_gap, settled, ended=writers.close, look=Picture.quick)
+        with closing(ahead(picture for _, picture in video.pictures(indices))) as frames:
+            tracks = track_faces(frames, detector, max_gap, settled, ended=writers.close, look=Picture.quick)
     if not tracks:
         writers.keep({})
         raise Rejection("no_face", f"no face was found in {len(indices)} frames")
