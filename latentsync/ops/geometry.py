@@ -100,12 +100,13 @@ def warp(image: Image, back: np.ndarray, size: tuple[int, int], fill: float = FI
     left, top = (math.floor(at) for at in low)
     right, bottom = (math.floor(at) + 2 for at in high)
     patch = _cut(image, left, top, right, bottom, fill)
+    beyond = bool((corners.min(0) < low).any() or (corners.max(0) > high).any())
     x, y = np.arange(width), np.arange(height)
     places = []
     for row, start, end in ((back[0], left, ends[0]), (back[1], top, ends[1])):
         place = (row[1] * y + (row[2] - start)).astype(np.float32)[:, None] + (row[0] * x).astype(np.float32)
-        places.append(np.clip(place, max(-1, start) - start, end - start, out=place))
-    whole = [place.astype(np.int16) for place in places]  # none is negative, so this rounds down
+        places.append(np.clip(place, 0, end - start, out=place) if beyond else place)
+    whole = [place.astype(np.int16) for place in places]  # none is below 0 by more than rounding, so this rounds down
     fraction_x, fraction_y = (
         cv2.merge([place - floor] * patch.shape[2]) for place, floor in zip(places, whole, strict=True)
     )
@@ -113,10 +114,7 @@ def warp(image: Image, back: np.ndarray, size: tuple[int, int], fill: float = FI
 
     def row_of(patch: np.ndarray) -> np.ndarray:
         """The upper (or, one row down, lower) two neighbours of every place, blended."""
-        a, b = (
-            cv2.remap(part, corner, None, cv2.INTER_NEAREST).astype(np.float32)
-            for part in (patch, np.ascontiguousarray(patch[:, 1:]))
-        )
+        a, b = (cv2.remap(part, corner, None, cv2.INTER_NEAREST).astype(np.float32) for part in (patch, patch[:, 1:]))
         return _blend(a, b, fraction_x)
 
     return _blend(row_of(patch), row_of(patch[1:]), fraction_y).reshape(height, width, -1)

@@ -1,5 +1,7 @@
 """Anchors without their jitter, and how much jitter there is. Plain functions on arrays; n frames, 3 anchors."""
 
+import functools
+
 import numpy as np
 
 from latentsync.ops.geometry import PUBLISHED_RESOLUTION, template
@@ -55,10 +57,15 @@ def smooth(values: np.ndarray, window: int = SMOOTHING_WINDOW) -> np.ndarray:
     window = min(window, n if n % 2 else n - 1)
     if window < 3:
         return np.asarray(values, np.float64)
-    half = window // 2
-    powers = np.arange(-half, half + 1)[:, None] ** np.arange(3)
-    project = powers @ np.linalg.pinv(powers)  # row r: the parabola's value at place r of the window
+    half, project = window // 2, _parabola(window)
     flat = np.asarray(values, np.float64).reshape(n, -1)
     middle = np.lib.stride_tricks.sliding_window_view(flat, window, axis=0) @ project[half]
     smoothed = [project[:half] @ flat[:window], middle, project[half + 1 :] @ flat[-window:]]
     return np.concatenate(smoothed).reshape(values.shape)
+
+
+@functools.lru_cache
+def _parabola(window: int) -> np.ndarray:
+    """Projection float64 [window, window]; row r: the value at place r of the parabola through a window's values."""
+    powers = np.arange(-(window // 2), window // 2 + 1)[:, None] ** np.arange(3)
+    return powers @ np.linalg.pinv(powers)
