@@ -44,7 +44,7 @@ def test_a_crop_from_the_planes_is_the_crop_of_the_picture(
     points = size * (geometry.TEMPLATE - geometry.TEMPLATE.mean(0)) @ turn.T + middle
     matrix = geometry.similarity(points, resolution)
     off = picture.crop(matrix, resolution) - geometry.crop(picture.exact(), matrix, resolution)
-    assert np.abs(off).mean() < 1.6 and np.quantile(np.abs(off), 0.95) < 7  # the rest lies at edges, half filled
+    assert np.abs(off).mean() < 1.6 and np.quantile(np.abs(off), 0.9) < 8  # the rest lies at edges, half filled
 
 
 @pytest.mark.parametrize(("colorspace", "name"), [(1, "yuv420p"), (2, "yuv420p"), (1, "yuv420p10le"), (2, "yuvj444p")])
