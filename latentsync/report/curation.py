@@ -213,7 +213,8 @@ def _edges(score: str, values: np.ndarray, marks: Sequence[float]) -> np.ndarray
         reach = max(15.0, np.abs(values).max(), *(abs(mark) for mark in marks))
         return np.arange(-math.ceil(reach) - 0.5, math.ceil(reach) + 1)
     low, high = min([values.min(), *marks]), max([np.quantile(values, 0.99) * 1.02, values.min(), *marks])
-    low = 0.0 if 0 <= low < 0.5 * high else low
+    if low >= 0 and (low < 0.5 * high or values.min() == values.max()):
+        low = 0.0
     raw = max(high - low, 1e-6) / 24
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
