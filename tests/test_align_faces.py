@@ -184,6 +184,22 @@ def test_a_fault_in_the_middle_leaves_no_file(made, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "align_faces" / "media").iterdir() if "mp4" in path.name] == []
 
 
+def test_a_disk_that_is_full_at_the_end_leaves_no_file(made, tmp_path, monkeypatch):
+    videos, _, _, _ = made
+
+    class Full(VideoWriter):
+        def __exit__(self, kind, error, trace):
+            super().__exit__(OSError, OSError("full"), None)
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(align_faces, "VideoWriter", Full)
+    [segment] = read_ledger(prepare(tmp_path, videos, ["two.mp4"]))
+    with open_detector("mediapipe", 2) as detector, pytest.raises(OSError, match="No space"):
+        align_faces.align_segment(segment, "k", CFG, detector, Reader(videos / "two.mp4"), tmp_path)
+    media = tmp_path / "align_faces/media"
+    assert [path.name for path in media.iterdir() if path.suffix == ".mp4"] == []
+
+
 def test_a_strobing_detector_keeps_few_encoders_open(made, tmp_path, monkeypatch):
     """Each find is taken for another face; every encoder holds memory and a file, so it must close with its track."""
     videos, root, _, _ = made

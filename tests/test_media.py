@@ -242,6 +242,20 @@ def test_sound_starts_at_time_zero_of_the_picture(folder, name, picture_s, sound
         assert not heard[:4000].any()
 
 
+@pytest.mark.parametrize("lead_s", [0.026, 0.03, 0.05, 0.1])
+def test_sound_that_begins_packets_before_the_picture_is_cut_there(folder, lead_s):
+    """A packet that straddles time zero by a few milliseconds is not late by them."""
+    at_s = [0.3, 1.0, 1.9]
+    sound = clicks(2 + lead_s, [lead_s + at for at in at_s], 48_000)
+    path = write_video(
+        folder / f"lead {lead_s}.mkv", start_s=lead_s, sound=sound, sound_rate_hz=48_000, sound_codec="pcm_s16le"
+    )
+    heard = np.abs(read_audio(path))
+    for at in at_s:
+        near = heard[round(at * 16_000) - 400 : round(at * 16_000) + 400]
+        assert abs(int(near.argmax()) - 400) <= 16, at  # Matroska's clock ticks once a millisecond
+
+
 @pytest.mark.parametrize("ppm", [0, 100, -60])
 @pytest.mark.parametrize("jitter_s", [0.0, 0.002])
 def test_sound_stays_in_step_for_an_hour(folder, ppm, jitter_s):

@@ -184,11 +184,11 @@ def test_of_faces_that_share_a_voice_the_surest_speaks(tmp_path):
     """Whatever its width; a face that was there at another time, or in another scene, is left alone."""
     rows = [
         *clips(3),
-        clip("talk.mp4", 0, 100, 0, sync_confidence=5.5, segment_id="scene"),
-        clip("talk.mp4", 0, 100, 1, sync_confidence=9.0, segment_id="scene"),
-        clip("talk.mp4", 30, 90, 2, sync_confidence=1.0, segment_id="scene"),
-        clip("talk.mp4", 98, 180, 3, sync_confidence=8.0, segment_id="scene"),
-        clip("talk.mp4", 200, 300, 0, sync_confidence=6.5, segment_id="next"),
+        clip("talk.mp4", 0, 100, 0, sync_confidence=5.5, segment_id="scene-000000-000200"),
+        clip("talk.mp4", 0, 100, 1, sync_confidence=9.0, segment_id="scene-000000-000200"),
+        clip("talk.mp4", 30, 90, 2, sync_confidence=1.0, segment_id="scene-000000-000200"),
+        clip("talk.mp4", 98, 180, 3, sync_confidence=8.0, segment_id="scene-000000-000200"),
+        clip("talk.mp4", 200, 300, 0, sync_confidence=6.5, segment_id="next-000200-000300"),
     ]
     result = select(tmp_path, rows)
     lost = {row["id"][-2:]: row for row in result["rejected"]}

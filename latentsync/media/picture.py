@@ -44,8 +44,8 @@ class Picture:
     def crop(self, matrix: np.ndarray, resolution: int) -> np.ndarray:
         """The unstretched crop float32 (h, w, 3), RGB 0..255, of `geometry.crop`, for a matrix from displayed pixels.
 
-        Planar YUV is cropped as it is, chroma at its own resolution and centred on its block as swscale has it, and
-        only the crop becomes RGB.
+        Planar YUV is cropped as it is, chroma at its own resolution and centred on its block, and only the crop becomes
+        RGB. (Where a side is odd, swscale stretches the chroma over it instead.)
         """
         if not _has_planes(self.frame.format):
             return geometry.crop(self.exact(), matrix, resolution)

@@ -201,7 +201,7 @@ def _first_picture(container: av.container.InputContainer, video: av.VideoStream
 def _demux(container: av.container.InputContainer, video: av.VideoStream, first: av.VideoFrame) -> Timeline:
     audio = [s for s in container.streams.audio if s.codec_context is not None]
     shown, n_packets, cut = [], 0, False
-    ends_s, with_sound = [Fraction(0)], set()
+    end_s, with_sound = Fraction(0), set()
     for packet in container.demux([video, *audio]):
         if not packet.size:  # the empty packet that ends each stream
             continue
@@ -213,7 +213,7 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream, first:
             with_sound.add(packet.stream.index)
         cut |= packet.is_corrupt
         if packet.pts is not None:
-            ends_s.append((packet.pts + (packet.duration or 0)) * packet.time_base)
+            end_s = max(end_s, (packet.pts + (packet.duration or 0)) * packet.time_base)
     # AVI keeps the order of decoding alone; what the demuxer calls pts there is wrong where there may be B-frames.
     reorders = video.codec_context.codec.reorder
     counted = (container.format.name == "avi" and reorders) or any(pts is None for pts, _ in shown)
@@ -227,7 +227,7 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream, first:
         raise Rejection("unreadable", "not one picture of it has a time")
     pts = np.array([pts for pts, _ in shown], np.int64)
     end_pts = _end(pts, shown[-1][1], video)
-    complaint = _missing(container, video, n_packets, float(max(ends_s)), cut)
+    complaint = _missing(container, video, n_packets, float(end_s), cut)
     turns, mirrored = orientation(display_matrix(first))
     span_s = float((pts[-1] - pts[0]) * video.time_base)
     sound = next((s for s in audio if s.index in with_sound), None)

@@ -67,6 +67,7 @@ class Reader:
         self.held: av.VideoFrame | None = None
         self.shown = -1  # index of `held`, the last frame that was decoded
         self.ahead: tuple[int, av.VideoFrame] | None = None  # decoded already, to be shown later
+        self.damaged = False  # something was wrong with what the decoder has read
 
     def pictures(self, indices: np.ndarray | None = None) -> Iterator[tuple[int, Picture]]:
         """Like `frames`, each as a Picture, turned as the file asks."""
@@ -92,8 +93,9 @@ class Reader:
             yield from self._wanted(wanted, n_frames)
             whole = True
         finally:
-            if not whole:  # given up in the middle: the next call seeks
-                self.decoder = None
+            # Given up in the middle, or damaged on the way: the next call seeks, as it would in another process.
+            if self.damaged or not whole:
+                self.decoder, self.damaged = None, False
 
     def _wanted(self, wanted: np.ndarray, n_frames: int) -> Iterator[tuple[int, av.VideoFrame]]:
         position, sought = 0, False
@@ -105,6 +107,7 @@ class Reader:
             try:
                 following = self._following()
             except Rejection:
+                self.damaged = True
                 if self.shown >= wanted[0] or sought:
                     raise
                 sought = True
@@ -143,7 +146,9 @@ class Reader:
         if self.ahead is not None:
             following, self.ahead = self.ahead, None
             return following
-        return next(self.decoder, None)
+        following = next(self.decoder, None)
+        self.damaged |= following is not None and following[1].is_corrupt
+        return following
 
 
 def _check_hole(found: Timeline, shown: int, index: int) -> None:

@@ -73,7 +73,7 @@ def _placed(sound: Iterator[tuple[Fraction, int, np.ndarray]], zero_s: Fraction)
             raise Rejection("unreadable", f"the sound changes from {rate} to {new_rate} Hz")
         rate = new_rate
         missing = round((start_s - zero_s) * rate) - (filled or 0)
-        if filled is not None and abs(missing) <= _JITTER_S * rate:
+        if filled and abs(missing) <= _JITTER_S * rate:  # what straddles time zero is cut there, not followed
             late += (missing - late) * min(1.0, samples.shape[1] / (_SETTLE_S * rate))
             if abs(late) > _STEP_S * rate:
                 samples = _stretched(samples, samples.shape[1] + round(late))

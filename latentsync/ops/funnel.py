@@ -25,13 +25,19 @@ def hours(rows: Iterable[Row]) -> float:
     return round(sum(row["end_tick"] - row["start_tick"] for row in rows) / TICKS_PER_S / 3600, 6)
 
 
+def _ticks_of(segment: str) -> int:
+    """Length of a segment, from its id: its clips may be shorter."""
+    start, end = segment.split("-")[1:3]
+    return int(end) - int(start)
+
+
 def funnel(rows: list[Row], rejected: list[Row]) -> list[dict[str, Any]]:
     """All stages, from the files found to the selected clips; of the stages of clips, only those that lost some."""
     sources = {row["source_id"]: row for row in rows}
     broken = [row for row in rows if row["kind"] == "source"]
     readable = sources.keys() - {row["source_id"] for row in broken}
     pieces = [row for row in rows if row["kind"] != "source"]
-    segments = {row.get("segment_id", row["id"]): row for row in pieces}
+    segments = {row.get("segment_id", row["id"]) for row in pieces}
     clips = [row for row in pieces if row["kind"] == "clip"]
     reason_of = {row["id"]: row["reason"] for row in rejected}
 
@@ -45,7 +51,7 @@ def funnel(rows: list[Row], rejected: list[Row]) -> list[dict[str, Any]]:
     stages = [
         stage("found", "source", len(sources), source_hours(sources)),
         stage("readable", "source", len(readable), source_hours(readable), broken),
-        stage("segments", "segment", len(segments), hours(segments.values())),
+        stage("segments", "segment", len(segments), round(sum(map(_ticks_of, segments)) / TICKS_PER_S / 3600, 6)),
         stage("faces", "clip", len(clips), hours(clips), (row for row in pieces if row["kind"] == "segment")),
     ]
     for reason in ("unreadable", "no_audio", *ORDER):
@@ -77,7 +83,7 @@ def summary(rows: list[Row], rejected: list[Row], splits: Mapping[str, list[Row]
             for split, members in splits.items()
         },
         "offsets_applied": sum(row["offset_frames"] != 0 for row in selected.values()),
-        "thresholds": cfg.model_dump(mode="json"),
+        "thresholds": cfg.model_dump(mode="json", exclude={"speakers"}),
         "backends": backends,
         "stand_ins": [STAND_INS[name] for names in backends.values() for name in names if name in STAND_INS],
         "scores": {

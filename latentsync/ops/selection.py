@@ -176,7 +176,7 @@ def duplicates(rows: Iterable[Row]) -> dict[str, str]:
 def group_of(
     rows: Iterable[Row], speakers: Mapping[str, str], alike: Iterable[tuple[str, str]] = ()
 ) -> dict[str, tuple[str, ...]]:
-    """Source id -> its group as the sorted names that it unites; the first of them is the group's name.
+    """Source id -> its group as the names that it unites, speakers first, sorted; the first is the group's name.
 
     A source's name is its speaker where `speakers` (path -> speaker) knows the path, else its own id. Equal files, and
     sources that are `alike` (pairs of ids), unite the names they stand under: one picture never lies in two splits.
@@ -191,7 +191,7 @@ def group_of(
         together = set().union(*(united[name[source]] for source in members))
         for each in together:
             united[each] = together
-    return {source: tuple(sorted(united[each])) for source, each in name.items()}
+    return {source: tuple(sorted(united[each], key=lambda one: (one in name, one))) for source, each in name.items()}
 
 
 def rank(group: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ clips give the same bytes.
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,11 +92,17 @@ def make(
         "thresholds": _thresholds(facts),
         "rejected": rejections(rejected),
         "duplicates": sum("duplicate" in row["reason"] for row in rejected),
-        "configuration": dict(sections),
+        "configuration": {step: _without_places(section) for step, section in sections.items()},
         "versions": {"steps": dict(versions), "parts": dict(parts)},
         "stand_ins": list(facts["stand_ins"]),
         "limits": _limits(facts, speakers),
     }
+
+
+def _without_places(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section without the folders of this machine: of a path the name alone."""
+    places = ("weights", "whisper_weights", "vae_weights", "speakers")
+    return {key: Path(value).name if key in places and value else value for key, value in section.items()}
 
 
 def _thresholds(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -225,9 +225,10 @@ def _edges(score: str, values: np.ndarray, marks: Sequence[float]) -> np.ndarray
 def what_if(selected: list[Row], rejected: list[Row], thresholds: Mapping[str, Any]) -> list[dict[str, Any]]:
     """For every threshold: clips and seconds that would be left at other values, all others as they are.
 
-    Only clips count that select_clips judged by a threshold; what an earlier step refused stays refused.
+    Only clips count that select_clips judged by a threshold alone; what an earlier step refused, and silent faces, stay
+    refused. That a clip which comes back may be the near duplicate of another is not foreseen.
     """
-    judged = selected + [row for row in rejected if selection.limits_of(row["reason"])]
+    judged = selected + [row for row in rejected if selection.limits_of(row["reason"]) and not _silent(row)]
     if not judged:
         return []
     columns = {name: _column(judged, name) for name in selection.COLUMNS}
@@ -238,7 +239,7 @@ def what_if(selected: list[Row], rejected: list[Row], thresholds: Mapping[str, A
         if limit is None:
             return np.ones(len(judged), bool)
         values = columns[each.column]
-        return values >= limit if each.least else np.abs(values) <= limit
+        return np.isnan(values) | (values >= limit if each.least else np.abs(values) <= limit)
 
     passed = {each.key: passes(each, thresholds.get(each.key)) for each in LIMITS}
     tables = []
@@ -254,6 +255,10 @@ def what_if(selected: list[Row], rejected: list[Row], thresholds: Mapping[str, A
             rows.append({"at": limit, "clips": int(left.sum()), "seconds": seconds, "now": limit == now})
         tables.append({"key": each.key, "title": each.words, "rows": rows})
     return tables
+
+
+def _silent(row: Row) -> bool:
+    return "; also not_speaking" in row.get("detail", "")
 
 
 def _column(rows: Sequence[Row], name: str) -> np.ndarray:

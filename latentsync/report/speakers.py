@@ -1,5 +1,6 @@
 """Who is in a data set and how unevenly: clips and seconds of every group and source; plain functions on rows."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from latentsync.records import Row
 from latentsync.report.curation import length_s
 
 SHOWN = 20
+_SOURCE_ID = re.compile("[0-9a-f]{16}")
 CONCENTRATED = 0.5  # share of the selected time from which one speaker is warned about
 
 
@@ -17,8 +19,14 @@ def summarise(selected: Sequence[Row]) -> dict[str, Any]:
     """
     path_of = {row["source_id"]: row["path"] for row in selected}
     groups, sources = _sums(selected, "group"), _sums(selected, "source_id")
-    named = sum(item["name"] not in path_of for item in groups)
-    for item in (*groups, *sources):
+    one_of = {row["group"]: row["path"] for row in reversed(selected)}  # the source it is named after may have no clip
+    named = 0
+    for item in groups:
+        if item["name"] in path_of or _SOURCE_ID.fullmatch(item["name"]):
+            item["name"] = path_of.get(item["name"], one_of[item["name"]])
+        else:
+            named += 1
+    for item in sources:
         item["name"] = path_of.get(item["name"], item["name"])
     return {
         "groups": groups[:SHOWN],

@@ -13,7 +13,8 @@ A segment becomes one row of kind clip for each face, the widest first (t0), wit
 """
 
 import functools
-from contextlib import closing
+import sys
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -145,14 +146,23 @@ class _CropWriters:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        if error[0] is None:
-            self.encoder.wait()
-        self.encoder.stop()
-        for writer in self.open.values():
-            writer.__exit__(*error)
-        if error[0] is not None:
-            for path in self.paths.values():
-                path.unlink(missing_ok=True)
+        try:
+            if error[0] is None:
+                self.encoder.wait()
+        except BaseException:
+            self._end(*sys.exc_info())
+            raise
+        self._end(*error)
+
+    def _end(self, *error: Any) -> None:
+        """Whatever fails, the thread stops, all files are closed, and none of a failed segment stays."""
+        with ExitStack() as stack:
+            if error[0] is not None:
+                for path in self.paths.values():
+                    stack.callback(path.unlink, missing_ok=True)
+            for writer in self.open.values():
+                stack.callback(writer.__exit__, *error)
+            stack.callback(self.encoder.stop)
 
     def write(self, birth: int, face: np.ndarray, times: int) -> None:
         """Append a face to the video of the birth number, once for each tick that shows it."""
