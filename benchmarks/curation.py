@@ -34,7 +34,6 @@ CHAIN = {
     "score_quality": ("align_faces", {"backend": "piqe"}),
 }
 UP_TO_ALIGN = ("probe", "resample", "detect_scenes", "segment", "align_faces")
-REPEATS = 60
 
 
 def main() -> None:
@@ -56,10 +55,10 @@ def main() -> None:
         sets = {"clips": args.clips.resolve()}
     else:
         sets = {"10s": args.work / "10s", "600s": args.work / "600s"}
-        make_talkers(sets["10s"], sets["600s"])
+        make_talkers(sets["10s"], {60: sets["600s"], 6: args.work / "60s"})
     result = {name: measure(folder, args.work / f"run-{name}") for name, folder in sets.items()}
     if args.workers:
-        folder = next(iter(sets.values()))
+        folder = sets["clips"] if args.clips else args.work / "60s"
         os.sched_setaffinity(0, everywhere)
         result["two_workers_over_one"] = round(two_workers(folder, args.work), 3)
     line = json.dumps(flat(result))
@@ -81,23 +80,30 @@ def flat(result: dict) -> dict:
     )
 
 
-def make_talkers(short: Path, long: Path) -> None:
-    """A talker of 10 s, and 10 minutes of it."""
-    if (long / "talker.mp4").exists():
+def make_talkers(short: Path, repeated: dict[int, Path]) -> None:
+    """A talker of 10 s, and the same so many times over."""
+    if all((folder / "talker.mp4").exists() for folder in repeated.values()):
         return
-    import av
-
-    from latentsync.records import replacing
     from latentsync.talkers.film import film
     from latentsync.talkers.look import looks
     from latentsync.talkers.plan import Take
 
     take = Take("talker.mp4", looks(1, 10)[0], duration_s=10.0, width=1080, height=1920, face_px=(420.0,))
     film(take, 1, short)
+    for times, folder in repeated.items():
+        repeat(short, folder, times)
+
+
+def repeat(short: Path, long: Path, times: int) -> None:
+    """The packets of a video of 10 s, so many times one after the other."""
+    import av
+
+    from latentsync.records import replacing
+
     long.mkdir(parents=True, exist_ok=True)
     with replacing(long / "talker.mp4") as temporary, av.open(str(temporary), "w", format="mp4") as writer:
         streams, last = {}, {}
-        for turn in range(REPEATS):
+        for turn in range(times):
             with av.open(str(short / "talker.mp4")) as reader:
                 for stream in reader.streams:
                     streams.setdefault(stream.index, writer.add_stream_from_template(stream) if turn == 0 else None)
@@ -167,7 +173,8 @@ def environment() -> dict[str, str]:
 def step_in(arguments: list[str]) -> tuple[float, float]:
     """Run `python -m <arguments>`; CPU seconds of it and its children, and the peak memory of them all, MB."""
     before = os.times()
-    process = subprocess.Popen([sys.executable, "-m", *arguments], env=environment(), stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, "-m", *arguments], env=environment(), **quiet)
     peak = [0.0]
     sampler = threading.Thread(target=_sample, args=(process.pid, peak))
     sampler.start()
