@@ -429,9 +429,22 @@ def test_native_frames_pass_without_conversion(folder, tmp_path, pix_fmt):
 )
 def test_formats_that_x264_does_not_know_keep_their_chroma_and_ten_bits(tmp_path, wanted, written):
     like = av.VideoFrame(64, 64, wanted)
+    for plane in like.planes:
+        plane.update(b"\x64\0" * (plane.buffer_size // 2))  # a new frame holds what lay in memory, beyond its depth too
     with write.VideoWriter(tmp_path / "x.mp4", 25, 64, 64, like=like) as writer:
         writer.write_frame(like)
     assert probe.probe_media(tmp_path / "x.mp4").pix_fmt == written
+
+
+def test_samples_beyond_their_depth_do_not_end_the_process(tmp_path):
+    """x264 aborts by an assertion on this very noise, where nothing clips it."""
+    noise = np.random.default_rng(3)
+    frame = av.VideoFrame(64, 64, "yuv444p12le")
+    for plane in frame.planes:
+        plane.update(noise.bytes(plane.buffer_size))
+    with write.VideoWriter(tmp_path / "x.mp4", 25, 64, 64, like=frame) as writer:
+        writer.write_frame(frame)
+    assert len(list(read.read_video_frames(tmp_path / "x.mp4"))) == 1
 
 
 @pytest.mark.parametrize(("picture_s", "sound_s"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.25)])

@@ -13,6 +13,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
+from latentsync.media.picture import planes
 from latentsync.media.probe import display_matrix, opened, orientation, timeline
 from latentsync.records import Rejection, replacing
 
@@ -161,6 +162,8 @@ class VideoWriter:
                 interpolation=_EXACT,
                 threads=1,
             )
+        if self.pix_fmt.endswith("10le"):
+            _clip_ten_bits(frame)
         frame.pict_type = 0  # a decoded frame carries its old type, and x264 would obey it
         frame.time_base = self.time_base
         frame.pts = self.n_written if self.pts is None else self.pts[self.n_written]
@@ -187,6 +190,13 @@ class VideoWriter:
             assert self.n_written > 0 and (self.pts is None or self.n_written == len(self.pts)), self.n_written
             self._mux(self.video.encode(None))
             self._mux_sound(before_s=None)
+
+
+def _clip_ten_bits(frame: av.VideoFrame) -> None:
+    """Raw video may hold more than 1023 in its 16 bits; x264 ends the whole process there, by an assertion."""
+    for plane in planes(frame):
+        if plane.max() > 1023:
+            np.minimum(plane, 1023, out=plane)
 
 
 def _frame_clock(
