@@ -44,8 +44,9 @@ class Picture:
     def crop(self, matrix: np.ndarray, resolution: int) -> np.ndarray:
         """The unstretched crop float32 (h, w, 3), RGB 0..255, of `geometry.crop`, for a matrix from displayed pixels.
 
-        Planar YUV is cropped as it is, chroma at its own resolution and centred on its block, and only the crop becomes
-        RGB. (Where a side is odd, swscale stretches the chroma over it instead.)
+        Planar YUV is cropped as it is, chroma centred on its block, and only the crop becomes RGB. (Where a side is
+        odd, swscale stretches the chroma over it instead.) From the published resolution on, chroma keeps its share of
+        the luma's: of 4:2:0 half the crop's, as crops are stored, at a fifth of the time.
         """
         if not _has_planes(self.frame.format):
             return geometry.crop(self.exact(), matrix, resolution)
@@ -58,11 +59,15 @@ class Picture:
         wide, high = (round(big / small) for big, small in zip(luma.shape[::-1], blue.shape[::-1], strict=True))
         halved = matrix @ np.array([[wide, 0, (wide - 1) / 2], [0, high, (high - 1) / 2], [0, 0, 1]])
         unit = 2 ** (depth - 8)
-        parts = (
-            geometry.crop((luma,), matrix, resolution, grey * unit),
-            geometry.crop((blue, red), halved, resolution, 128 * unit),
-        )
-        return cv2.transform(cv2.merge(parts), yuv_to_rgb(name, full_range, depth))
+        brightness = geometry.crop((luma,), matrix, resolution, grey * unit)
+        if resolution < geometry.PUBLISHED_RESOLUTION:
+            colour = geometry.crop((blue, red), halved, resolution, 128 * unit)
+        else:
+            size = geometry.crop_size(resolution)
+            own = -(-size[0] // wide), -(-size[1] // high)
+            back = geometry.invert(geometry.resized(halved, size, own))
+            colour = cv2.resize(geometry.warp((blue, red), back, own, 128 * unit), size)
+        return cv2.transform(cv2.merge((brightness, colour)), yuv_to_rgb(name, full_range, depth))
 
 
 def turned(native: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:

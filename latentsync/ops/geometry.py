@@ -204,11 +204,15 @@ def stretch(cropped: np.ndarray, resolution: int) -> np.ndarray:
 
 def to_face(matrix: np.ndarray, resolution: int) -> np.ndarray:
     """The matrix [2, 3] that carries source pixels to pixels of the stretched R x R face, float64."""
-    size = np.array(crop_size(resolution), np.float64)
-    scale = resolution / size
-    face = np.asarray(matrix, np.float64) * scale[:, None]
-    face[:, 2] += (scale - 1) / 2  # pixel centres: 0.5 of the one lies on 0.5 of the other
-    return face
+    return resized(matrix, crop_size(resolution), (resolution, resolution))
+
+
+def resized(matrix: np.ndarray, size: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """The matrix [2, 3] to a picture of `size` (width, height), as the matrix to that picture resized to `new`."""
+    scale = np.array(new, np.float64) / size
+    result = np.asarray(matrix, np.float64) * scale[:, None]
+    result[:, 2] += (scale - 1) / 2  # pixel centres: 0.5 of the one lies on 0.5 of the other
+    return result
 
 
 def resize_cubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
