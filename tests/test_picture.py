@@ -1,4 +1,4 @@
-"""Frames as people see them, and crops taken straight from their planes."""
+"""Frames as people see them, and faces taken straight from their planes."""
 
 import av
 import cv2
@@ -24,6 +24,10 @@ def frame_of(name: str, width: int, height: int, colorspace: int = 2) -> av.Vide
     return frame
 
 
+def exact_face(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray:
+    return geometry.stretch(geometry.crop(picture.exact(), matrix, resolution), resolution)
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     name=st.sampled_from(f"{PLANAR} {OTHERS}".split()),
@@ -35,7 +39,7 @@ def frame_of(name: str, width: int, height: int, colorspace: int = 2) -> av.Vide
     angle=st.floats(-0.6, 0.6),
     resolution=st.sampled_from((64, 256)),
 )
-def test_a_crop_from_the_planes_is_the_crop_of_the_picture(
+def test_a_face_from_the_planes_is_the_face_of_the_picture(
     name, width, height, turns, mirrored, size, angle, resolution
 ):
     picture = Picture(frame_of(name, width, height), turns, mirrored)
@@ -43,22 +47,22 @@ def test_a_crop_from_the_planes_is_the_crop_of_the_picture(
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = size * (geometry.TEMPLATE - geometry.TEMPLATE.mean(0)) @ turn.T + middle
     matrix = geometry.similarity(points, resolution)
-    off = picture.crop(matrix, resolution) - geometry.crop(picture.exact(), matrix, resolution)
+    off = picture.face(matrix, resolution) - exact_face(picture, matrix, resolution)
     assert np.abs(off).mean() < 1.6 and np.quantile(np.abs(off), 0.9) < 8  # the rest lies at edges, half filled
 
 
 @pytest.mark.parametrize(("colorspace", "name"), [(1, "yuv420p"), (2, "yuv420p"), (1, "yuv420p10le"), (2, "yuvj444p")])
-def test_colours_of_a_crop_are_those_of_the_matrix_that_the_frame_names(colorspace, name):
+def test_colours_of_a_face_are_those_of_the_matrix_that_the_frame_names(colorspace, name):
     picture = Picture(frame_of(name, 120, 120, colorspace), 0, False)
     matrix = geometry.similarity(geometry.TEMPLATE * 0.9 + 15, 256)
-    off = picture.crop(matrix, 256) - geometry.crop(picture.exact(), matrix, 256)
+    off = picture.face(matrix, 256) - exact_face(picture, matrix, 256)
     assert np.abs(off.mean((0, 1))).max() < 0.6 and np.abs(off).max() < 9
 
 
 def test_beyond_the_picture_lies_grey():
     picture = Picture(frame_of("yuv420p", 64, 64), 0, False)
     matrix = geometry.similarity(geometry.TEMPLATE + 500, 256)
-    assert np.abs(picture.crop(matrix, 256) - 127).max() < 1.5
+    assert np.abs(picture.face(matrix, 256) - 127).max() < 1.5
 
 
 def test_the_whole_is_turned_as_displayed():

@@ -20,8 +20,7 @@ Region = tuple[int, int, int, int]
 
 def align_face(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray:
     """The aligned face uint8 (R, R, 3) of a picture: warp, stretch, one rounding."""
-    face = geometry.stretch(picture.crop(matrix, resolution), resolution)
-    return cv2.add(face, 0, dtype=cv2.CV_8U)  # rounds and saturates in one go
+    return cv2.add(picture.face(matrix, resolution), 0, dtype=cv2.CV_8U)  # rounds and saturates in one go
 
 
 def face_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> Region:

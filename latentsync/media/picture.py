@@ -1,7 +1,7 @@
-"""A decoded frame and its RGB: all of it exact, all of it quick, or the crop of a face.
+"""A decoded frame and its RGB: all of it exact, all of it quick, or an aligned face.
 
-An exact picture of 1080 x 1920 costs 13 ms on a slow core, a quick one 1 to 2, a crop straight from the planes less
-than one: what only looks for faces takes quick pictures, and what networks will see is converted after it is cropped.
+An exact picture of 1080 x 1920 costs 13 ms on a slow core, a quick one 1 to 2, a face straight from the planes one:
+what only looks for faces takes quick pictures, and what networks will see is converted after it is cropped.
 """
 
 import av
@@ -41,15 +41,15 @@ class Picture:
         """uint8 (h, w, 3)."""
         return turned(native_rgb(self.frame), self.turns, self.mirrored)
 
-    def crop(self, matrix: np.ndarray, resolution: int) -> np.ndarray:
-        """The unstretched crop float32 (h, w, 3), RGB 0..255, of `geometry.crop`, for a matrix from displayed pixels.
+    def face(self, matrix: np.ndarray, resolution: int) -> np.ndarray:
+        """The aligned face float32 (R, R, 3), RGB about 0..255: `geometry.crop` of the picture, stretched.
 
-        Planar YUV is cropped as it is, chroma centred on its block, and only the crop becomes RGB. (Where a side is
-        odd, swscale stretches the chroma over it instead.) From the published resolution on, chroma keeps its share of
-        the luma's: of 4:2:0 half the crop's, as crops are stored, at a fifth of the time.
+        `matrix` leads from displayed pixels to the crop. Planar YUV is cropped as it is, chroma centred on its block,
+        and only the face becomes RGB. (Where a side is odd, swscale stretches the chroma over it instead.) From the
+        published resolution on, chroma keeps its share of the luma's: of 4:2:0 half the crop's, as crops are stored.
         """
         if not _has_planes(self.frame.format):
-            return geometry.crop(self.exact(), matrix, resolution)
+            return geometry.stretch(geometry.crop(self.exact(), matrix, resolution), resolution)
         matrix = np.asarray(matrix, np.float64) @ to_displayed(
             self.frame.width, self.frame.height, self.turns, self.mirrored
         )
@@ -59,14 +59,14 @@ class Picture:
         wide, high = (round(big / small) for big, small in zip(luma.shape[::-1], blue.shape[::-1], strict=True))
         halved = matrix @ np.array([[wide, 0, (wide - 1) / 2], [0, high, (high - 1) / 2], [0, 0, 1]])
         unit = 2 ** (depth - 8)
-        brightness = geometry.crop((luma,), matrix, resolution, grey * unit)
+        brightness = geometry.stretch(geometry.crop((luma,), matrix, resolution, grey * unit), resolution)
         if resolution < geometry.PUBLISHED_RESOLUTION:
-            colour = geometry.crop((blue, red), halved, resolution, 128 * unit)
+            colour = geometry.stretch(geometry.crop((blue, red), halved, resolution, 128 * unit), resolution)
         else:
             size = geometry.crop_size(resolution)
             own = -(-size[0] // wide), -(-size[1] // high)
             back = geometry.invert(geometry.resized(halved, size, own))
-            colour = cv2.resize(geometry.warp((blue, red), back, own, 128 * unit), size)
+            colour = cv2.resize(geometry.warp((blue, red), back, own, 128 * unit), (resolution, resolution))
         return cv2.transform(cv2.merge((brightness, colour)), yuv_to_rgb(name, full_range, depth))
 
 
