@@ -22,11 +22,14 @@ from typing import IO, Any
 
 from pydantic import BaseModel
 
+from latentsync import crashes
+
 Row = dict[str, Any]
 
 # The closed list: key -> what it means, in words for the report.
 REASONS = {
     "unreadable": "the file cannot be decoded as a video, or is cut off",
+    "crashed": "reading it ended the program itself, twice (a fault of a library that the file brings out)",
     "no_audio": "there is no sound, so nothing can be said about sync",
     "no_face": "no face was found in the segment",
     "too_short": "the clip is shorter than select_clips.min_s",
@@ -43,7 +46,7 @@ REASONS = {
     "near_duplicate": "another clip shows the same, encoded or scaled anew (select_clips.max_duplicate_bits)",
     "duplicate": "the same file stands in the input folder a second time",
 }
-ERRORS = {"unreadable"}  # reasons that are faults of the file rather than a judgement
+ERRORS = {"unreadable", "crashed"}  # reasons that are faults of the file rather than a judgement
 
 
 class Rejection(ValueError):
@@ -168,8 +171,12 @@ class Journal:
         data = self.file.read()
         whole = data.rfind(b"\n") + 1  # a torn last line is what a kill left of a write: drop it
         self.file.truncate(whole)
-        entries = (json.loads(line) for line in data[:whole].splitlines())
-        self.rows = {entry["key"]: entry["rows"] for entry in entries}
+        entries = [json.loads(line) for line in data[:whole].splitlines()]
+        self.rows = {entry["key"]: entry["rows"] for entry in entries if "rows" in entry}
+        self.crashes: dict[str, list[str]] = {}
+        for entry in entries:
+            if "crash" in entry:
+                self.crashes.setdefault(entry["key"], []).append(entry["crash"])
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -178,7 +185,15 @@ class Journal:
     def append(self, key: str, rows: list[Row]) -> None:
         """Remember the rows that one input row became; flushed, so that kill -9 of this process loses nothing."""
         self.rows[key] = rows
-        self.file.write((dumps({"key": key, "rows": rows}) + "\n").encode())
+        self._write({"key": key, "rows": rows})
+
+    def add_crash(self, key: str, words: str) -> None:
+        """Remember that work on this input row ended the process."""
+        self.crashes.setdefault(key, []).append(words)
+        self._write({"key": key, "crash": words})
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self.file.write((dumps(entry) + "\n").encode())
         self.file.flush()
 
 
@@ -201,6 +216,8 @@ def run_shard(
     raises Rejection. Rows already rejected pass through. A finished row is taken from the journal when the input row,
     the config section and the step version are the same and the files it names still exist.
 
+    A row at which the process crashed (crashes.py) is tried once more, in a new process, and then rejected.
+
     `key` is 8 hex digits of those three. Files that `work` writes must carry it in their names (`media_file`): then a
     name says what is in the file, another section makes other files instead of changing these, and every step further
     down sees the difference in its input row.
@@ -210,28 +227,44 @@ def run_shard(
     costs = root / "costs" / ledger.parent.name / ledger.name
     costs.parent.mkdir(parents=True, exist_ok=True)
     result: list[Row] = []
-    with Journal(ledger.parent / "journal" / ledger.name) as journal, open(costs, "a") as cost_file:
-        for row in rows:
-            if row["status"] != "ok":
-                result.append(row)
-                continue
-            key = fingerprint(row, section, version)
-            done = journal.rows.get(key)
-            if done is None or not all(_files_exist(root, item) for item in done):
-                wall, cpu = time.perf_counter(), time.process_time()
-                try:
-                    done = work(row, key[:8])
-                except Rejection as verdict:
-                    done = [rejected(row, verdict.reason, verdict.detail)]
-                except Exception as error:  # ours or the machine's fault: the next call tries again
-                    error.add_note(f"(While working on {row.get('path', '')}, {row['id']}.)")
-                    raise
-                journal.append(key, done)
-                spent = {"id": row["id"], "wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-                cost_file.write(dumps({name: round(v, 4) if name != "id" else v for name, v in spent.items()}) + "\n")
-                cost_file.flush()
-            result.extend(done)
+    words, worked = crashes.path_of(ledger), 0
+    with Journal(ledger.parent / "journal" / ledger.name) as journal:
+        if crash := crashes.last_crash(words):
+            journal.add_crash(crash.key, crash.words)
+        with crashes.last_words(words) as at, open(costs, "a") as cost_file:
+            for row in rows:
+                if row["status"] != "ok":
+                    result.append(row)
+                    continue
+                key = fingerprint(row, section, version)
+                done = journal.rows.get(key)
+                if done is None or not all(_files_exist(root, item) for item in done):
+                    at(key, worked)
+                    wall, cpu = time.perf_counter(), time.process_time()
+                    done = _attempt(work, row, key, journal.crashes.get(key, []), ledger.parent / "media")
+                    journal.append(key, done)
+                    worked += [item.get("reason") for item in done] != ["crashed"]
+                    spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+                    cost = {"id": row["id"]} | {name: round(value, 4) for name, value in spent.items()}
+                    cost_file.write(dumps(cost) + "\n")
+                    cost_file.flush()
+                result.extend(done)
         write_ledger(ledger, result)  # under the lock: an orphan of a killed workflow may be writing it too
+
+
+def _attempt(work: Callable[[Row, str], list[Row]], row: Row, key: str, crashed: list[str], media: Path) -> list[Row]:
+    """What a row becomes; `crashed` says how earlier processes ended at it."""
+    if len(crashed) >= crashes.ATTEMPTS:
+        for unfinished in media.glob(f".*{key[:8]}*"):
+            unfinished.unlink()
+        return [rejected(row, "crashed", f"{crashed[-1]}, {len(crashed)} times")]
+    try:
+        return work(row, key[:8])
+    except Rejection as verdict:
+        return [rejected(row, verdict.reason, verdict.detail)]
+    except Exception as error:  # ours or the machine's fault: the next call tries again
+        error.add_note(f"(While working on {row.get('path', '')}, {row['id']}.)")
+        raise
 
 
 def _files_exist(root: Path, row: Row) -> bool:

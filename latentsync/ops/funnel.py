@@ -54,7 +54,7 @@ def funnel(rows: list[Row], rejected: list[Row]) -> list[dict[str, Any]]:
         stage("segments", "segment", len(segments), round(sum(map(_ticks_of, segments)) / TICKS_PER_S / 3600, 6)),
         stage("faces", "clip", len(clips), hours(clips), (row for row in pieces if row["kind"] == "segment")),
     ]
-    for reason in ("unreadable", "no_audio", *ORDER):
+    for reason in ("unreadable", "crashed", "no_audio", *ORDER):
         gone = [row for row in clips if reason_of.get(row["id"]) == reason]
         clips = [row for row in clips if reason_of.get(row["id"]) != reason]
         if gone:

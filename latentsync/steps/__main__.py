@@ -14,14 +14,17 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from latentsync import gpu_lease, records
+from latentsync import crashes, gpu_lease, records
 from latentsync.config import SECTIONS
 
 MODULES = {"train_unet_stage1": "train_unet", "train_unet_stage2": "train_unet"}  # two rules, one module
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Parse, call the step's `run(cfg, inputs, outputs, sources)`, and turn user and machine errors into a sentence."""
+def main(argv: list[str] | None = None, alone: bool = False) -> int:
+    """Parse, call the step's `run(cfg, inputs, outputs, sources)`, and turn user and machine errors into a sentence.
+
+    `alone`: the process is ours, so that a step that writes a ledger may outlive a crash (crashes.py).
+    """
     parser = argparse.ArgumentParser(prog="python -m latentsync.steps", description=__doc__)
     parser.add_argument("step", choices=SECTIONS)
     parser.add_argument("--config", required=True, help="the step's section as JSON; {} means the published values")
@@ -43,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     device = None
     inputs = {name: [Path(path) for path in paths] for name, *paths in args.input}
     outputs = {name: Path(path) for name, path in args.output}
+    if alone and "ledger" in outputs:
+        crashes.outlive(crashes.path_of(outputs["ledger"]))
     try:
         with _alone(args.step, outputs):
             if gpu_lease.wanted(args.step, cfg):
@@ -79,4 +84,4 @@ def _alone(step: str, outputs: dict[str, Path]) -> AbstractContextManager:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(alone=True))
