@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "latentsync"
 LAYERS = [
-    {"config", "records", "registry", "sources", "preparation", "gpu_lease", "config_docs"},
+    {"config", "records", "registry", "sources", "preparation", "gpu_lease", "config_docs", "crashes"},
     {"ops"},
     {"media", "models"},
     {"data", "training", "lipsync", "talkers", "report"},
