@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from latentsync.records import REASONS
 from latentsync.report import curation, figures, page, plots, training
 
 
@@ -74,3 +75,7 @@ def test_scores_without_a_threshold_have_histograms_too():
     """Real footage switches thresholds off: no marks to fit in."""
     edges = curation._edges("sync_confidence", np.array([0.9, 1.4, 2.8]), [])
     assert edges[0] <= 0.9 and edges[-1] >= 2.8 and (np.diff(edges) > 0).all()
+
+
+def test_every_reason_has_a_stage_of_the_funnel():
+    assert set(REASONS) <= set(curation.STAGES) | {"no_face"}  # which segments without clips have

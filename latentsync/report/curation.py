@@ -23,6 +23,8 @@ STAGES = {
     "readable": ("that can be read", "videos"),
     "segments": ("cut into segments", "segments"),
     "faces": ("with a face", "clips"),
+    "unreadable": ("decodable to the end", "clips"),
+    "crashed": ("read without a crash", "clips"),
     "no_audio": ("with sound", "clips"),
     "duplicate": ("seen once", "clips"),
     "too_short": ("long enough", "clips"),
