@@ -37,7 +37,7 @@ REAL = {
     "realtime_girl": (0, 30, 1),
     "synctalk_demo": (0, 30, 1),
     "talkvid_aoc": (0, 30, 1),
-    "talkvid_tys": (0, 30, 1),  # the second one, in the corner, is below 32 px
+    "talkvid_tys": (0, 30, 1),  # the second one, in the corner, is cut off by the edge
     "vrt1": (0, 30, 1),
     "vrt3": (0, 30, 1),
     "vrt5": (0, 30, 1),
