@@ -28,6 +28,12 @@ def clips() -> Path:
     return _folder("LATENTSYNC_CLIPS", "clips", "REQUIRE_CLIPS", "real clips")
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests of a module put the videos that they read."""
+    return tmp_path_factory.mktemp("videos")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip GPU tests without a GPU, unless FAIL_WITHOUT_CUDA=1 wants that to be a failure."""
     if item.get_closest_marker("needs_cuda"):

@@ -8,6 +8,7 @@ import numpy as np
 from skimage import data
 
 BITS = 10
+VFR_S = np.cumsum([0.0, *[1 / 30, 2 / 30, 1 / 60, 0.1] * 10]).tolist()  # times of the frames of a phone's video
 
 
 def numbered_picture(number: int, width: int = 160, height: int = 64) -> np.ndarray:
