@@ -103,7 +103,7 @@ def _generate(
     restore = open_restorer(cfg.enhance.method, restorer_file) if restorer_file else None
     models = load_models(unet, vae, resolution=resolution, whisper=whisper)
     if models.resolution < 256:
-        _say(f"these weights are a demonstration's, {models.resolution} px a face: real people get blurred mouths")
+        _say(f"demonstration weights of {models.resolution} px a face: real mouths come out blurred and miscoloured")
     with open_detector(faces, 2) as detector, tempfile.TemporaryDirectory() as folder:
         _say("finding faces")
         with _named("--video", video):
