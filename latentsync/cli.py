@@ -11,7 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from latentsync import cli_weights, registry
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(cli_weights.app, name="weights")
 
 RUN_FILES = {"unet": "train_unet_stage2/unet.safetensors", "vae": "train_vae/vae.safetensors"}  # of a run's folder
 PUBLISHED_FILES = {"unet": "latentsync_unet.pt", "vae": "sd-vae-ft-mse"}  # of a folder of published weights
@@ -28,7 +31,10 @@ def generate(
     audio: Annotated[Path, typer.Option(help="the speech: a sound file or a video")],
     out: Annotated[Path, typer.Option(help="the mp4 to write")],
     weights: Annotated[
-        Path, typer.Option(help="results/<run> of the workflow, a folder of published weights, or a U-Net")
+        Path,
+        typer.Option(
+            help="results/<run> of the workflow, latentsync-1.5 or -1.6, a folder of published weights, a U-Net"
+        ),
     ],
     vae: Annotated[Path | None, typer.Option(help="VAE, where it does not lie with the U-Net")] = None,
     whisper: Annotated[
@@ -41,12 +47,18 @@ def generate(
         str, typer.Option(help="audio: picture loops or is cut; video: sound is padded or cut")
     ] = "audio",
     overlap: Annotated[int, typer.Option(min=0, max=15, help="frames over which windows are faded")] = 4,
-    resolution: Annotated[int | None, typer.Option(help="256 or 512, for published weights only")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="256 or 512, for published weights that do not say which")
+    ] = None,
     faces: Annotated[str, typer.Option(help="mediapipe, face_alignment or insightface, as in training")] = "mediapipe",
-    enhance: Annotated[str | None, typer.Option(help="face enhancement: gfpgan")] = None,
+    enhance: Annotated[str | None, typer.Option(help="face enhancement: gfpgan, codeformer or gpen")] = None,
     enhance_strength: Annotated[float, typer.Option(min=0, max=1, help="0: untouched, 1: fully enhanced")] = 0.8,
     enhance_weights: Annotated[Path | None, typer.Option(help="file of the restorer")] = None,
     high_quality: Annotated[bool, typer.Option("--high-quality", help="larger file, hardly any loss")] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="rough pictures, quickly (TAESD decodes)")] = False,
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="refuse parts whose licence does not allow commercial use")
+    ] = False,
 ) -> None:
     """Lip-sync one video to speech."""
     from latentsync.config import Config, validate
@@ -63,13 +75,16 @@ def generate(
     for what, path in (("video", video), ("audio", audio)):
         if not path.is_file():
             raise ValueError(f"--{what} {path} is not a file.")
+    if commercial:
+        registry.require_commercial(_parts(weights, vae, faces, enhance, preview))
     unet, vae = find_weights(weights, vae)
     restorer_file = _restorer_file(cfg)
+    tiny = registry.find("taesd", key="--preview") if preview else None
     if out.resolve() in (video.resolve(), audio.resolve()):
         raise ValueError(f"--out {out} is one of the inputs, which are never changed; give another name.")
     if out.suffix.lower() != ".mp4":
         raise ValueError(f"--out {out} does not end in .mp4, the one format that is written.")
-    report = _generate(video, audio, out, unet, vae, whisper, resolution, faces, cfg, restorer_file)
+    report = _generate(video, audio, out, unet, vae, whisper, resolution, faces, cfg, restorer_file, tiny)
     passed = ", ".join(f"{n} {reason}" for reason, n in report["passed_through"].items())
     kept = f"; left as they were: {passed}" if passed else ""
     typer.echo(f"{out}: {report['n_generated']} of {report['n_frames']} frames redrawn{kept}")
@@ -86,6 +101,7 @@ def _generate(
     faces: str,
     cfg: Any,
     restorer_file: Path | None,
+    preview: Path | None,
 ) -> dict[str, Any]:
     # One command among others on somebody's machine: threads that spin while they wait took minutes instead of seconds.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
@@ -101,7 +117,7 @@ def _generate(
     with _named("--audio", audio):
         sound = sound_of(audio, own)
     restore = open_restorer(cfg.enhance.method, restorer_file) if restorer_file else None
-    models = load_models(unet, vae, resolution=resolution, whisper=whisper)
+    models = load_models(unet, vae, resolution=resolution, whisper=whisper, preview=preview)
     if models.resolution < 256:
         _say(f"demonstration weights of {models.resolution} px a face: real mouths come out blurred and miscoloured")
     with open_detector(faces, 2) as detector, tempfile.TemporaryDirectory() as folder:
@@ -132,9 +148,16 @@ def _named(option: str, path: Path) -> Iterator[None]:
         raise ValueError(f"{option} {path} cannot be used: {verdict}") from None
 
 
-def _restorer_file(cfg: Any) -> Path | None:
-    from latentsync import registry
+def _parts(weights: Path, vae: Path | None, faces: str, enhance: str | None, preview: bool) -> list[tuple[str, str]]:
+    """The published parts that one call of generate uses, each with the option that asks for it."""
+    parts = [(str(weights), f"--weights {weights}")] if str(weights) in registry.entries() else []
+    parts += [("vae", "generate without --vae")] if parts and vae is None else []
+    parts += [(name, f"--faces {faces}") for name in registry.NEEDED_BY_FACES.get(faces, ())]
+    parts += [(enhance, f"--enhance {enhance}")] if enhance else []
+    return parts + ([("taesd", "--preview")] if preview else [])
 
+
+def _restorer_file(cfg: Any) -> Path | None:
     if cfg.enhance.method is None:
         return None
     return registry.find(cfg.enhance.method, cfg.enhance.weights, f"--enhance {cfg.enhance.method}")
@@ -147,7 +170,10 @@ def find_weights(weights: Path, vae: Path | None) -> tuple[Path, Path | None]:
         ValueError: there is no U-Net, or the VAE that is named does not exist.
     """
     unet, beside = weights, weights.parent.parent
-    if weights.is_dir():
+    if str(weights) in registry.entries() and not weights.exists():
+        unet = registry.find(str(weights), key="--weights")
+        found = registry.entry("vae").path
+    elif weights.is_dir():
         places = [(weights / files["unet"], weights / files["vae"]) for files in (RUN_FILES, PUBLISHED_FILES)]
         unet, found = next((place for place in places if place[0].is_file()), (None, None))
         if unet is None:
@@ -158,7 +184,10 @@ def find_weights(weights: Path, vae: Path | None) -> tuple[Path, Path | None]:
     elif weights.is_file():
         found = beside / RUN_FILES["vae"]
     else:
-        raise ValueError(f"--weights {weights} does not exist; give results/<run> of a finished run, or a U-Net file.")
+        raise ValueError(
+            f"--weights {weights} does not exist; give results/<run> of a finished run, a U-Net file, or a release "
+            "such as latentsync-1.5 (`latentsync weights list`)."
+        )
     if vae is not None and not vae.exists():
         raise ValueError(f"--vae {vae} does not exist.")
     return unet, vae or (found if found.exists() else None)

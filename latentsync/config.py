@@ -7,7 +7,7 @@ value. No torch here: the Snakefile reads this module each time it is parsed.
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 # Bumped by hand when a step would give other results from the same input: an edit that changes no result must not
 # cost anybody a week of GPU time.
@@ -319,6 +319,12 @@ class TrainUnetStage2(TrainUnet):
     teachers: Literal["published", "embedded"] = Field(
         "published", description="VGG16 and VideoMAEv2-g, or seeded untrained nets"
     )
+    video_teacher: Literal["giant", "base", "small"] = Field(
+        "giant", description="size of the published VideoMAEv2 that TREPA asks; published: giant"
+    )
+    video_normalise: Literal["none", "imagenet"] = Field(
+        "none", description="imagenet: TREPA's teacher sees pixels as it was trained on; published: none"
+    )
     max_timestep: int = Field(999, ge=0, le=999, description="decoded losses act on t up to this")
 
 
@@ -358,13 +364,6 @@ class Enhance(Section):
     crf: int = Field(13, ge=0, le=51, description="x264 quality of the result")
     weights: str | None = Field(None, description="file of the restorer; null: from the weights folder")
 
-    @field_validator("method")
-    @classmethod
-    def _has_a_network(cls, method: str | None) -> str | None:
-        if method not in (None, "gfpgan"):
-            raise ValueError(f"enhance.method {method} has no network in this version; choose gfpgan or null.")
-        return method
-
 
 class Evaluate(Section):
     """Scores of what was generated, with controls."""
@@ -396,6 +395,7 @@ class Config(Section):
     run: str = Field("demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="folder below results/")
     input_dir: str | None = Field(None, description="folder of raw videos; null: synthetic talkers")
     shards: int = Field(2, ge=1, le=99_999, description="jobs per step; fixed for the life of a run")
+    commercial: bool = Field(False, description="refuse pretrained parts whose licence does not allow commercial use")
     make_talkers: MakeTalkers = MakeTalkers()
     probe: Probe = Probe()
     resample: Resample = Resample()

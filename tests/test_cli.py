@@ -16,8 +16,8 @@ from latentsync.config import TrainVae
 from latentsync.lipsync.loading import load_models
 from latentsync.media.probe import probe_media
 from latentsync.media.sound import read_audio
+from latentsync.models import checkpoints
 from latentsync.models import vae as vaes
-from latentsync.models import weights
 from latentsync.models.unet import UNet3D, UNetConfig
 from tests.videos import write_video
 
@@ -41,9 +41,9 @@ def trained(tmp_path_factory):
     vaes.save(run / "train_vae/vae.safetensors", vae, 1.0, resolution=64)
     shape = UNetConfig(block_out_channels=(16, 16), cross_attention_dim=16, attention_heads=2, norm_groups=8)
     encoder = {"backend": "embedded", "weights": None, "width": 16, "layers": 1}
-    stamp = weights.stamp(run / "train_vae/vae.safetensors")
+    stamp = checkpoints.stamp(run / "train_vae/vae.safetensors")
     facts = {"frames": 8, "resolution": 64, "audio_encoder": encoder, "vae": stamp}
-    weights.save(run / "train_unet_stage2/unet.safetensors", UNet3D(shape).state_dict(), asdict(shape), **facts)
+    checkpoints.save(run / "train_unet_stage2/unet.safetensors", UNet3D(shape).state_dict(), asdict(shape), **facts)
     return run
 
 
@@ -154,10 +154,10 @@ def test_a_unet_away_from_its_vae_asks_for_it_and_refuses_another(trained, tmp_p
 
 def test_another_whisper_than_in_training_is_refused(trained, tmp_path):
     unet, vae = trained / "train_unet_stage2/unet.safetensors", trained / "train_vae/vae.safetensors"
-    state, facts = weights.load(unet)
+    state, facts = checkpoints.load(unet)
     facts["audio_encoder"] = {"backend": "whisper", "weights": "0" * 16}
     heard = tmp_path / "unet.safetensors"
-    weights.save(heard, state, facts.pop("config"), **facts)
+    checkpoints.save(heard, state, facts.pop("config"), **facts)
     (tmp_path / "tiny.pt").write_bytes(b"other")
     with pytest.raises(ValueError, match=r"another Whisper \(stamp 0{16}\) than .*tiny.pt .*--whisper"):
         load_models(heard, vae, whisper=tmp_path / "tiny.pt")

@@ -13,7 +13,7 @@ from latentsync.lipsync import enhance, planes, speakers
 from latentsync.lipsync.paste import paste_region
 from latentsync.media.probe import probe_media
 from latentsync.media.read import read_video_frames
-from latentsync.models import restorers, weights
+from latentsync.models import checkpoints, restorers
 from latentsync.models.faces import open_detector
 from latentsync.ops import geometry
 from latentsync.steps import enhance as step
@@ -130,7 +130,7 @@ def gfpgan_file(tmp_path_factory):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    weights.save(path, restorers.gfpgan_network(**SMALL).state_dict(), SMALL)
+    checkpoints.save(path, restorers.gfpgan_network(**SMALL).state_dict(), SMALL)
     return path
 
 

@@ -17,7 +17,7 @@ from latentsync.media.probe import probe_media
 from latentsync.media.read import read_frames
 from latentsync.media.sound import read_audio
 from latentsync.media.write import write_flac
-from latentsync.models import syncnet, weights
+from latentsync.models import checkpoints, syncnet
 from latentsync.models import vae as vaes
 from latentsync.models.unet import UNet3D, UNetConfig
 from latentsync.ops import scores
@@ -117,9 +117,9 @@ def finished(tmp_path_factory):
     vaes.save(root / "train_vae/vae.safetensors", vaes.build(config.TrainVae(block_out_channels=(8, 8, 8, 16))), 1.0)
     shape = UNetConfig(block_out_channels=(16, 16), cross_attention_dim=16, attention_heads=2, norm_groups=8)
     facts = {"frames": 8, "resolution": 64, "audio_encoder": {"backend": "embedded", "width": 16, "layers": 1}}
-    weights.save(root / "train_unet_stage2/unet.safetensors", UNet3D(shape).state_dict(), asdict(shape), **facts)
+    checkpoints.save(root / "train_unet_stage2/unet.safetensors", UNet3D(shape).state_dict(), asdict(shape), **facts)
     net = syncnet.build(SYNCNET)
-    weights.save(
+    checkpoints.save(
         root / "train_syncnet/syncnet.safetensors", net.state_dict(), SYNCNET.model_dump(mode="json"), threshold=0.4
     )
     return root

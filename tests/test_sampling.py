@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from latentsync.lipsync import sampling
 from latentsync.lipsync.timeline import windows
+from latentsync.models.checkpoints import load_strictly
 from latentsync.models.unet import UNet3D, UNetConfig
-from latentsync.models.weights import load_strictly
 
 
 @pytest.fixture(scope="module")

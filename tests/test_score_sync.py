@@ -12,7 +12,7 @@ from latentsync import records
 from latentsync.config import ScoreSync, TrainSyncnet
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.models import syncnet, syncnet_v2
-from latentsync.models.weights import save
+from latentsync.models.checkpoints import save
 from latentsync.ops import sync
 from latentsync.steps import score_sync
 

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from latentsync.config import SyncNetEncoder, TrainSyncnet
+from latentsync.models.checkpoints import load_strictly
 from latentsync.models.syncnet import StableSyncNet, build
-from latentsync.models.weights import load_strictly
 from latentsync.ops import losses
 
 NONE = (False,) * 8

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from latentsync.models import teachers, weights
+from latentsync.models import checkpoints, teachers, weights
 from latentsync.ops import losses
 
 GOLDEN = {"image_size": 224, "patch_size": 14, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -18,7 +18,7 @@ def test_trepa_is_the_published_one(golden):
     inputs, outputs = load_file(folder / "inputs.safetensors"), load_file(folder / "outputs.safetensors")
     teacher = teachers.VideoTeacher(teachers.config(GOLDEN)).eval()
     state = weights.videomae_state(load_file(folder / "videomaev2_tiny_weights.safetensors"))
-    weights.load_strictly(teacher.net, state, "golden")
+    checkpoints.load_strictly(teacher.net, state, "golden")
     fake = inputs["video_fake"].clone().requires_grad_()
     features_fake, features_real = teacher(fake), teacher(inputs["video_real"])
     for ours, name in ((features_fake, "fake"), (features_real, "real")):
@@ -32,7 +32,7 @@ def test_trepa_is_the_published_one(golden):
 
 def test_the_giant_has_the_published_shapes(golden):
     published = json.loads((golden("losses") / "keys_full_videomaev2_giant.json").read_text())
-    few = teachers.VIDEOMAE_V2_GIANT | {"num_frames": 2}  # changes no weight, only the position table, which is slow
+    few = teachers.VIDEOMAE_V2["giant"] | {"num_frames": 2}  # changes no weight, only the position table, which is slow
     with torch.device("meta"):
         state = {key: torch.empty(value) for key, value in published.items()}
         teacher = teachers.VideoTeacher(teachers.config(few))

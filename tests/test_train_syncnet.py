@@ -13,7 +13,7 @@ from latentsync import records
 from latentsync.config import SyncNetEncoder, TrainSyncnet
 from latentsync.data.clips import ClipStore, to_pixels
 from latentsync.data.pairs import draw, lower_halves
-from latentsync.models import syncnet, weights
+from latentsync.models import checkpoints, syncnet
 from latentsync.ops import losses as ops
 from latentsync.ops.timing import mel_start
 from latentsync.steps import train_syncnet
@@ -167,9 +167,9 @@ def test_outputs_carry_what_later_steps_need(folder):
     rows = list(csv.DictReader(outputs["curve"].open()))
     assert [row["step"] for row in rows] == ["2", "4"]
     assert set(rows[0]) == {"step", "loss", "sync", "val_sync", "val_accuracy", "val_best"}
-    tensors, metadata = weights.load(outputs["weights"])
+    tensors, metadata = checkpoints.load(outputs["weights"])
     net = syncnet.build(TrainSyncnet.model_validate(metadata["config"]))
-    weights.load_strictly(net, tensors, "the file")
+    checkpoints.load_strictly(net, tensors, "the file")
     assert 0 <= metadata["threshold"] <= 1 and metadata["threshold_from"] == "val"
     held_out = ClipStore(records.read_ledger(folder / "select_clips/val.jsonl"), folder)
     cosines, y = train_syncnet.cosines_of(net, CFG, held_out)

@@ -20,7 +20,7 @@ from latentsync.config import (
     UNetShape,
 )
 from latentsync.data.windows import draw_windows, window
-from latentsync.models import syncnet, weights
+from latentsync.models import checkpoints, syncnet
 from latentsync.models import vae as vaes
 from latentsync.steps import extract_features, train_unet
 from latentsync.training import loop
@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     vaes.save(folder / "vae.safetensors", vaes.build(TrainVae(block_out_channels=(8, 8, 8, 8))), scaling_factor=2.0)
     net = syncnet.build(SYNCNET)
-    weights.save(folder / "syncnet.safetensors", net.state_dict(), SYNCNET.model_dump(mode="json"))
+    checkpoints.save(folder / "syncnet.safetensors", net.state_dict(), SYNCNET.model_dump(mode="json"))
     cfg = ExtractFeatures(audio_encoder="embedded", width=16, layers=1, vae="embedded", torch_threads=1)
     inputs = toys.ledgers(folder, "train", "val", "test", "sources") | {"vae": [folder / "vae.safetensors"]}
     extract_features.run(cfg, inputs, {"ledger": folder / "extract_features/00000.jsonl"}, None)
@@ -129,7 +129,7 @@ def test_stage_1_learns_and_says_what_it_is(stage1):
     assert [row["step"] for row in rows] == ["2", "4", "6"]
     assert float(rows[0]["recon"]) == pytest.approx(1, abs=0.1), "the last convolution starts at zero"
     assert float(rows[-1]["val_recon"]) < float(rows[0]["val_recon"])
-    tensors, metadata = weights.load(stage1["weights"])
+    tensors, metadata = checkpoints.load(stage1["weights"])
     assert not any("motion_modules" in name for name in tensors)
     assert metadata["config"]["motion"] == "none" and metadata["config"]["cross_attention_dim"] == 16
     assert (metadata["stage"], metadata["frames"], metadata["resolution"]) == (1, 8, 64)
@@ -176,8 +176,8 @@ def test_half_precision_trains_with_every_loss(folder, stage1, half):
 
 
 def test_stage_2_trains_only_what_it_says(stage1, stage2):
-    before, after = (weights.load(outputs["weights"])[0] for outputs in (stage1, stage2))
-    assert weights.metadata(stage2["weights"])["config"]["motion"] == "all"
+    before, after = (checkpoints.load(outputs["weights"])[0] for outputs in (stage1, stage2))
+    assert checkpoints.metadata(stage2["weights"])["config"]["motion"] == "all"
     assert any("motion_modules" in name for name in after)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and all("attentions." in name for name in changed)
@@ -187,7 +187,7 @@ def test_stage_2_trains_only_what_it_says(stage1, stage2):
 
 def test_motion_modules_change_nothing_at_first(folder, stage1):
     joined = train_unet.continued_unet(STAGE2, stage1["weights"])
-    tensors, metadata = weights.load(stage1["weights"])
+    tensors, metadata = checkpoints.load(stage1["weights"])
     alone = train_unet.UNet3D(train_unet.UNetConfig(**metadata["config"]))
     alone.load_state_dict(tensors)
     sample, audio = torch.randn(1, 13, 8, 8, 8), torch.randn(1, 8, 20, 16)

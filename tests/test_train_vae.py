@@ -10,8 +10,8 @@ import toys
 from latentsync import records
 from latentsync.config import TrainVae
 from latentsync.data.clips import ClipStore
+from latentsync.models import checkpoints
 from latentsync.models import vae as vaes
-from latentsync.models import weights
 from latentsync.ops.mask import keep_mask
 from latentsync.steps import train_vae
 
@@ -39,7 +39,7 @@ def test_it_learns(trained):
 def test_latents_of_the_written_vae_have_unit_spread(trained):
     folder, outputs = trained
     vae = vaes.load(outputs["weights"])
-    assert weights.metadata(outputs["weights"])["resolution"] == 64
+    assert checkpoints.metadata(outputs["weights"])["resolution"] == 64
     clips = ClipStore(records.read_ledger(folder / "select_clips/train.jsonl"), folder)
     pixels = train_vae.fixed_frames(clips)
     latents = vaes.sample(vae, vaes.encode_moments(vae, pixels), torch.Generator().manual_seed(1))

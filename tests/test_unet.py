@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from latentsync.models.checkpoints import load_strictly
 from latentsync.models.unet import PositionTable, TransformerBlock, UNet3D, UNetConfig
-from latentsync.models.weights import load_strictly
 
 TINY = {"block_out_channels": (32, 64, 96, 96), "cross_attention_dim": 48}
 NARROW = UNetConfig(block_out_channels=(16, 24), cross_attention_dim=12, attention_heads=2, norm_groups=8)

@@ -48,6 +48,8 @@ class Models:
     frames: int
     """Frames per window, as in training."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    preview: Any = None
+    """A tiny decoder that takes the place of the VAE's: rough pictures, quickly."""
 
     def autocast(self):
         """fp16 on a GPU, as published; float32 on a CPU."""
@@ -214,5 +216,5 @@ def encode(models: Models, faces: np.ndarray) -> Tensor:
 def decode(models: Models, latents: Tensor) -> np.ndarray:
     """Faces float32 (f, R, R, 3), RGB 0..255, of latents f c h w."""
     with models.autocast():
-        pixels = vaes.decode(models.vae, latents).float()
+        pixels = vaes.decode(models.preview or models.vae, latents).float()
     return ((pixels.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy()

@@ -7,15 +7,11 @@ import torch
 
 from latentsync import registry
 from latentsync.lipsync.generate import Models
-from latentsync.models import audio_encoder, weights
+from latentsync.models import audio_encoder, checkpoints, weights
 from latentsync.models import vae as vaes
 from latentsync.models.unet import UNet3D, UNetConfig
 
-PUBLISHED = {  # what a published checkpoint does not say itself
-    "frames": 16,
-    "resolution": 256,
-    "audio_encoder": {"backend": "whisper"},
-}
+PUBLISHED = {"frames": 16, "audio_encoder": {"backend": "whisper"}}  # what a published checkpoint does not say itself
 UNTRAINED_SEED = 0
 
 
@@ -26,6 +22,7 @@ def load_models(
     trained: bool = True,
     resolution: int | None = None,
     whisper: Path | None = None,
+    preview: Path | None = None,
 ) -> Models:
     """U-Net, VAE and audio encoder, frozen, on the GPU where there is one.
 
@@ -33,8 +30,9 @@ def load_models(
         unet: weights of train_unet, or a published LatentSync checkpoint (.pt).
         vae: weights of train_vae or a folder in diffusers' layout; None: the published one of the weights folder.
         trained: False builds the same network with fresh, seeded weights, as a control.
-        resolution: face size for a published checkpoint, 256 or 512; ours know theirs.
+        resolution: face size that is wanted, 256 or 512; None: the one that the network was trained on.
         whisper: file of Whisper's weights; None: from the weights folder.
+        preview: folder of a tiny decoder for rough, quick pictures; None: the VAE decodes.
 
     Raises:
         ValueError: a file is missing, does not fit, or is another one than the U-Net was trained with.
@@ -44,9 +42,13 @@ def load_models(
             raise ValueError(f"The weights {path} do not exist; train them first, or give another file.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     state, facts = read_unet(unet)
-    config = UNetConfig(**facts["config"])
+    resolution = _resolution(unet, facts, resolution)
+    try:
+        config = UNetConfig(**facts["config"])
+    except TypeError as error:
+        raise ValueError(f"{unet} was not written by train_unet ({error}).") from error
     if trained:
-        network = weights.load_strictly(UNet3D(config), state, str(unet))
+        network = checkpoints.build_with(lambda: UNet3D(config), state, str(unet))
     else:
         network = untrained(config)
     told, heard_by = facts["audio_encoder"], None
@@ -62,29 +64,64 @@ def load_models(
         network.eval().requires_grad_(False).to(device),
         vaes.load(vae).to(device),
         encoder,
-        resolution or facts["resolution"],
+        resolution,
         facts["frames"],
         device,
+        vaes.load_preview(preview).to(device) if preview else None,
     )
+
+
+def _resolution(unet: Path, facts: dict[str, Any], wanted: int | None) -> int:
+    """The face size that the weights were trained on; another one gives grey patches instead of mouths (#271)."""
+    trained_on = facts.get("resolution")
+    if trained_on is None and wanted is None:
+        raise ValueError(
+            f"{unet} is a LatentSync U-Net that does not say which faces it was trained on, and 1.5 (256 px) and 1.6 "
+            "(512 px) have the same shapes; say --resolution 256 or 512."
+        )
+    if None not in (trained_on, wanted) and trained_on != wanted:
+        release = facts.get("release", "these weights")
+        fits = {256: "latentsync-1.5 (config/latentsync-256.yaml)", 512: "latentsync-1.6 (config/latentsync-512.yaml)"}
+        raise ValueError(
+            f"{unet} is {release}, trained on faces of {trained_on} px, not {wanted}; leave --resolution away, or give "
+            f"weights for {wanted} px" + (f", such as {fits[wanted]}." if wanted in fits else ".")
+        )
+    return trained_on or wanted
 
 
 def _require_same(unet: Path, what: str, trained_with: str | None, given: Path, option: str, key: str) -> None:
     """Ours say which files they were trained with; published checkpoints do not."""
-    if trained_with is not None and weights.stamp(given) != trained_with:
+    if trained_with is not None and checkpoints.stamp(given) != trained_with:
         raise ValueError(
             f"{unet} was trained with another {what} (stamp {trained_with}) than {given} (stamp "
-            f"{weights.stamp(given)}); name that one with {option}, or in a run with {key}."
+            f"{checkpoints.stamp(given)}); name that one with {option}, or in a run with {key}."
         )
 
 
-def read_unet(path: Path) -> tuple[weights.State, dict[str, Any]]:
-    """Tensors and facts of a U-Net: ours, or a published checkpoint with or without motion modules."""
-    if path.suffix == ".safetensors":
-        return weights.load(path)
-    state = weights.read_foreign(path)
-    blocks = {key.split(".")[0] for key in state if "motion_modules" in key}
-    motion = "all" if "down_blocks" in blocks else "decoder" if blocks else "none"
-    return state, PUBLISHED | {"config": {"motion": motion}}
+def read_unet(path: Path) -> tuple[checkpoints.State, dict[str, Any]]:
+    """Tensors and facts of a U-Net: ours, or a published checkpoint, whose release tells the face size.
+
+    Raises:
+        ValueError: the file is damaged, or carries what no network for faces carries.
+    """
+    if path.suffix == ".safetensors" and checkpoints.is_ours(path):
+        state, facts = checkpoints.load(path)
+        missing = [name for name in ("frames", "resolution", "audio_encoder") if name not in facts]
+        if missing:
+            looks = weights.recognise(state) or "It is another network."
+            raise ValueError(f"{path} was not written by train_unet: it lacks {', '.join(missing)}. {looks}")
+        return state, facts
+    state, release = checkpoints.read_foreign(path), registry.known_as(path)
+    shape = weights.unet_shape(state)
+    if shape is None:
+        looks = weights.recognise(state) or "It looks like nothing that this project knows."
+        raise ValueError(f"{path} holds no LatentSync U-Net. {looks}")
+    facts = PUBLISHED | {"config": shape}
+    if release is not None and release.resolution is not None:
+        facts |= {"resolution": release.resolution, "release": release.what}
+    elif shape["motion"] == "none":
+        facts |= {"resolution": 256, "release": "LatentSync 1.0, or a stage 1"}
+    return state, facts
 
 
 def untrained(config: UNetConfig) -> UNet3D:

@@ -21,7 +21,7 @@ from transformers.models.whisper.configuration_whisper import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from latentsync import registry
-from latentsync.models import weights
+from latentsync.models import checkpoints, weights
 from latentsync.ops import timing
 from latentsync.ops.mel import N_MELS, whisper_logmel
 
@@ -109,12 +109,21 @@ def load_whisper(path: Path, heads: int | None = None) -> WhisperEncoder:
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.exists():
         raise ValueError(f"{file} does not exist; name OpenAI's tiny.pt or a folder with Whisper's model.safetensors.")
-    state = weights.whisper_encoder_state(weights.read_foreign(file))
-    width = state["conv1.weight"].shape[0]
-    layers = sum(key.endswith(".fc1.weight") for key in state)
-    encoder = WhisperEncoder(_config(width, layers, heads or width // 64))  # every published Whisper has 64 a head
-    weights.load_strictly(encoder, state, str(path))
-    return encoder
+    published = checkpoints.read_foreign(file)
+    state = weights.whisper_encoder_state(published)
+    first, layers = state.get("conv1.weight"), sum(key.endswith(".fc1.weight") for key in state)
+    if first is None or first.dim() != 3 or layers == 0:
+        looks = weights.recognise(published) or ""
+        raise ValueError(f"{file} holds no encoder of Whisper; name OpenAI's tiny.pt or small.pt. {looks}".rstrip())
+    width = first.shape[0]
+    if first.shape[1] != N_MELS:
+        raise ValueError(
+            f"{file} is a Whisper for {first.shape[1]} mel bands; LatentSync's hear {N_MELS}: tiny or small."
+        )
+    heads = heads or max(1, width // 64)  # every published Whisper has 64 channels a head
+    if width % heads:
+        raise ValueError(f"{file} is {width} wide, which {heads} heads do not divide; it is no published Whisper.")
+    return checkpoints.load_strictly(WhisperEncoder(_config(width, layers, heads)), state, str(file), published)
 
 
 def _config(width: int, layers: int, heads: int) -> WhisperConfig:

@@ -128,14 +128,18 @@ class FaceAlignmentDetector:
 
         import torch
         from face_alignment import FaceAlignment, LandmarksType
+        from face_alignment.detection.sfd.net_s3fd import s3fd as S3FD
         from face_alignment.models import FAN
+
+        from latentsync.models import checkpoints
+
+        checkpoints.load_strictly(S3FD(), checkpoints.read_foreign(s3fd), str(s3fd))  # its own loader checks nothing
 
         class FromFile(FaceAlignment):
             """Takes its landmark net from our weights folder instead of downloading it."""
 
             def _load_native(self, network_name, network_size, device, dtype):
-                net = FAN(network_size)
-                net.load_state_dict(torch.load(fan, map_location=device, weights_only=True))
+                net = checkpoints.load_strictly(FAN(network_size), checkpoints.read_foreign(fan), str(fan))
                 return net.to(device, dtype).eval()
 
         self.max_faces = max_faces

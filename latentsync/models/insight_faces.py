@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from latentsync import registry
 from latentsync.models.faces import Face, Scheme, plausible
-from latentsync.registry import find
 
 POINTS_106 = Scheme(
     left_brow=(43, 48, 49, 51, 50),
@@ -27,7 +27,10 @@ class InsightFaceDetector:
     """A Detector that looks at each frame on its own."""
 
     def __init__(self, max_faces: int):
-        files = [find(name, key="align_faces.backend: insightface") for name in ("det_10g", "2d106det")]
+        folder = registry.find("buffalo_l", key="align_faces.backend: insightface")
+        files = [folder / name for name in ("det_10g.onnx", "2d106det.onnx")]
+        for file in files:
+            registry.require_intact(file)
         try:
             import onnxruntime
             from insightface.model_zoo import get_model

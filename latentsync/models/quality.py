@@ -56,14 +56,13 @@ def _open_hyperiqa() -> Scorer:
     import torch
 
     from latentsync import registry
+    from latentsync.models import checkpoints, weights
 
     path = registry.find("hyperiqa", key="score_quality.backend: hyperiqa")
     torch.set_num_threads(1)
     net = build_hyperiqa()
-    state = hyperiqa_state(torch.load(path, map_location="cpu", weights_only=True))
-    if {key: value.shape for key, value in state.items()} != {k: v.shape for k, v in net.state_dict().items()}:
-        raise ValueError(f"{path} does not hold the tensors of HyperIQA (koniq_pretrained.pkl); fetch it again.")
-    net.load_state_dict(state)
+    published = checkpoints.read_foreign(path)
+    checkpoints.load_strictly(net, weights.hyperiqa_state(published), str(path), published)
     net.eval().requires_grad_(False)
 
     def score(rgb: np.ndarray) -> float:
@@ -91,19 +90,3 @@ def build_hyperiqa():
         empty_resnet.__module__ = __name__
         timm.models.register_model(empty_resnet)
     return HyperNet(base_model_name=RESNET, pretrained=False)
-
-
-def hyperiqa_state(published: dict) -> dict:
-    """Keys of the published file (SSL92/hyperIQA) -> keys of pyiqa's class; the numbers are the same."""
-    renamed = {f"fc{n}w_conv": f"fc_w_modules.{n - 1}" for n in range(1, 5)} | {"fc5w_fc": "fc_w_modules.4.2"}
-    renamed |= {f"fc{n}b_fc": f"fc_b_modules.{n - 1}.2" for n in range(1, 6)}
-    renamed |= {f"res.lda{n}_pool.0": f"lda_modules.{n - 1}.0" for n in range(1, 4)}
-    renamed |= {f"res.lda{n}_fc": f"lda_modules.{n - 1}.{3 if n < 4 else 2}" for n in range(1, 5)}
-    state = {}
-    for key, value in published.items():
-        module, _, tensor = key.rpartition(".")
-        if module in renamed:
-            state[f"{renamed[module]}.{tensor}"] = value
-        else:
-            state[key.replace("res.", "base_model.", 1) if key.startswith("res.") else key] = value
-    return state

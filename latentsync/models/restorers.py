@@ -1,14 +1,20 @@
-"""Face restorers: a face in FFHQ alignment in, the same face with more detail out. So far only GFPGAN's network.
+"""Face restorers: a face in FFHQ alignment in, the same face with more detail out.
 
-All have the form `restore(faces) -> faces`, float32 (n, S, S, 3), RGB 0..255, with S = `restore.size`.
-GFPGAN's random noise maps are the fixed ones of its file: fresh ones for every frame, as its own tool draws, flicker.
+All have the form `restore(faces) -> faces`, float32 (n, S, S, 3), RGB 0..255, with S = `restore.size`. Their packages
+are optional and imported here only: spandrel for GFPGAN and onnxruntime for GPEN (extra `restorers`),
+spandrel-extra-arches for CodeFormer (extra `codeformer`, kept apart: the licence of its very code forbids commercial
+use).
+
+What is the same for all: the file is checked before a network is built, and nothing in it is run but ONNX operators.
 """
 
-import sys
-import types
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from latentsync import registry
 
 # GFPGAN v1.3 and v1.4 as published; files of ours carry their own shape in their metadata.
 PUBLISHED_GFPGAN = {
@@ -22,47 +28,20 @@ PUBLISHED_GFPGAN = {
     "narrow": 1,
     "sft_half": True,
 }
+CODEFORMER_SIDE_PX = 512
+CODEFORMER_FIDELITY = 0.5  # `w` of its paper (arXiv 2206.11253, Sec. 3.3): 0 free invention, 1 true to the input
+Forward = Callable[[Any], Any]
 
 
-def gfpgan_network(**shape):
-    """GFPGANv1Clean of the gfpgan package, which imports a torchvision module that no longer exists: its one alias."""
-    import torchvision.transforms.functional as functional
+class TorchRestorer:
+    """A network in PyTorch on the CPU or the GPU at hand; pixels go in and come out as n 3 S S in [-1, 1]."""
 
-    name = "torchvision.transforms.functional_tensor"
-    if name not in sys.modules:
-        alias = types.ModuleType(name)
-        alias.rgb_to_grayscale = functional.rgb_to_grayscale
-        sys.modules[name] = alias
-    from gfpgan.archs.gfpganv1_clean_arch import GFPGANv1Clean
-
-    return GFPGANv1Clean(**shape)
-
-
-class Gfpgan:
-    """GFPGAN on the CPU or the GPU at hand."""
-
-    def __init__(self, weights: Path):
+    def __init__(self, network: Any, size: int, forward: Forward):
         import torch
 
-        from latentsync.models import weights as files
-
-        if weights.suffix == ".safetensors":
-            state, metadata = files.load(weights)
-            shape = metadata["config"]
-        else:
-            published = torch.load(weights, map_location="cpu", weights_only=True)
-            state, shape = published.get("params_ema", published.get("params", published)), PUBLISHED_GFPGAN
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = gfpgan_network(**shape)
-        try:
-            self.network.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(
-                f"enhance.weights {weights.name!r} does not fit GFPGANv1Clean ({str(error).splitlines()[1].strip()}); "
-                "give GFPGANv1.3.pth or GFPGANv1.4.pth."
-            ) from error
-        self.network.eval().requires_grad_(False).to(self.device)
-        self.size = int(shape["out_size"])
+        self.network = network.eval().requires_grad_(False).to(self.device)
+        self.size, self.forward = size, forward
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Restore float32 (n, S, S, 3), RGB 0..255."""
@@ -71,19 +50,118 @@ class Gfpgan:
         assert faces.shape[1:] == (self.size, self.size, 3), faces.shape
         with torch.inference_mode():
             pixels = torch.from_numpy(faces).to(self.device).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
-            restored, _ = self.network(pixels, return_rgb=False, randomize_noise=False)
+            restored = self.forward(pixels)
             return ((restored.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).float().cpu().numpy()
 
 
-RESTORERS = {"gfpgan": Gfpgan}
+def gfpgan_network(**shape: Any):
+    """GFPGANv1Clean, untrained."""
+    try:
+        from spandrel.architectures.GFPGAN import GFPGAN
+    except ImportError as error:
+        raise _not_installed("gfpgan", "restorers", error) from error
+    return GFPGAN(**shape)
 
 
-def open_restorer(method: str, weights: Path) -> Gfpgan:
+def open_gfpgan(path: Path) -> TorchRestorer:
+    """GFPGAN (arXiv 2101.04061). Its noise maps are the fixed ones of its file: fresh ones for every frame flicker."""
+    state, shape = _state(path, PUBLISHED_GFPGAN)
+    network = _fill(gfpgan_network(**shape), state, path, "GFPGANv1.3.pth or GFPGANv1.4.pth")
+
+    def forward(pixels):
+        return network(pixels, return_rgb=False, randomize_noise=False)[0]
+
+    return TorchRestorer(network, int(shape["out_size"]), forward)
+
+
+def open_codeformer(path: Path) -> TorchRestorer:
+    """CodeFormer (arXiv 2206.11253), the published network of 512 px."""
+    try:
+        from spandrel_extra_arches.architectures.CodeFormer import CodeFormer
+    except ImportError as error:
+        raise _not_installed("codeformer", "codeformer", error) from error
+    state, _ = _state(path, {})
+    network = _fill(CodeFormer(), state, path, "codeformer.pth")
+
+    def forward(pixels):
+        return network(pixels, weight=CODEFORMER_FIDELITY)[0]
+
+    return TorchRestorer(network, CODEFORMER_SIDE_PX, forward)
+
+
+class OnnxRestorer:
+    """A network in an ONNX file that maps 1 3 S S to the same, RGB in [-1, 1]: GPEN-BFR-512 (arXiv 2105.06070)."""
+
+    def __init__(self, path: Path):
+        try:
+            import onnxruntime
+            from onnxruntime.capi import onnxruntime_pybind11_state as faults
+        except ImportError as error:
+            raise _not_installed("gpen", "restorers", error) from error
+        registry.require_intact(path)
+        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")  # TensorRT would compile for minutes
+        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        kinds = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile", "EngineError",
+                 "NotImplemented", "RuntimeException")  # fmt: skip
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), providers=providers)
+        except tuple(getattr(faults, kind) for kind in kinds) as error:
+            raise ValueError(
+                f"{path} is damaged or no ONNX network ({str(error)[:100]}); give GPEN-BFR-512.onnx."
+            ) from error
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        shape = inputs[0].shape if inputs else []
+        if (
+            len(inputs) != 1
+            or len(shape) != 4
+            or shape[1] != 3
+            or shape[2] != shape[3]
+            or not isinstance(shape[2], int)
+        ):
+            raise ValueError(f"{path} takes {[one.shape for one in inputs]}, not one picture 1 x 3 x 512 x 512.")
+        self.size, self.input, self.output = shape[2], inputs[0].name, outputs[0].name
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        """Restore float32 (n, S, S, 3), RGB 0..255, one after the other, as the file is made for."""
+        assert faces.shape[1:] == (self.size, self.size, 3), faces.shape
+        pixels = np.ascontiguousarray(faces.transpose(0, 3, 1, 2) / 127.5 - 1, np.float32)
+        restored = [self.session.run([self.output], {self.input: face[None]})[0] for face in pixels]
+        return ((np.concatenate(restored).clip(-1, 1) + 1) * 127.5).transpose(0, 2, 3, 1).astype(np.float32)
+
+
+RESTORERS = {"gfpgan": open_gfpgan, "codeformer": open_codeformer, "gpen": OnnxRestorer}
+
+
+def open_restorer(method: str, path: Path) -> TorchRestorer | OnnxRestorer:
     """The restorer of this name with these weights.
 
     Raises:
-        ValueError: the file does not fit, or the network is not part of this version.
+        ValueError: its package is not installed, or the file is damaged or another network's.
     """
-    if method not in RESTORERS:
-        raise ValueError(f"enhance.method {method} has no network in this version; choose gfpgan or null.")
-    return RESTORERS[method](weights)
+    return RESTORERS[method](path)
+
+
+def _state(path: Path, shape: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Tensors of a file, and the shape of the network: that of our metadata, else the published one."""
+    from latentsync.models import checkpoints
+
+    if path.suffix == ".safetensors" and checkpoints.is_ours(path):
+        state, facts = checkpoints.load(path)
+        return state, facts["config"]
+    return checkpoints.read_foreign(path), shape
+
+
+def _fill(network: Any, state: dict[str, Any], path: Path, published: str):
+    from latentsync.models import checkpoints
+
+    try:
+        return checkpoints.load_strictly(network, state, str(path))
+    except ValueError as error:
+        raise ValueError(f"{error} enhance.weights wants {published}.") from error
+
+
+def _not_installed(method: str, extra: str, error: ImportError) -> ValueError:
+    return ValueError(
+        f"enhance.method is {method}, which needs a package that is not installed ({error}); "
+        f"pip install 'latentsync-studio[{extra}]'."
+    )

@@ -7,19 +7,65 @@ Axes: b batch, f frames, c channels, h w, t mel columns (80 a second), d embeddi
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from latentsync.config import SyncNetEncoder, TrainSyncnet
-from latentsync.models import weights
+from latentsync.models import checkpoints, weights
 from latentsync.ops.mel import N_MELS
 from latentsync.ops.timing import mel_start, mel_width
 
 CHUNK_WINDOWS = 16  # windows embedded at a time
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published shape: both encoders, the (h, w) of what the visual one sees, and the frames of a window."""
+
+    visual: SyncNetEncoder
+    audio: SyncNetEncoder
+    size: tuple[int, int]
+    frames: int = 16
+
+
+def _encoder(in_channels: int, channels: tuple[int, ...], factors: tuple, attention: tuple[int, ...] = ()):
+    attn_blocks = tuple(number in attention for number in range(len(channels)))
+    return SyncNetEncoder(
+        in_channels=in_channels, block_out_channels=channels, downsample_factors=factors, attn_blocks=attn_blocks
+    )
+
+
+_PIXEL_CHANNELS, _PIXEL_FACTORS = (64, 128, 256, 256, 512, 1024, 2048, 2048), ((1, 2), 2, 2, 2, 2, 2, 2, 2)
+_MEL_CHANNELS, _MEL_FACTORS = (32, 64, 128, 256, 512, 1024, 2048), ((2, 1), 2, 2, 1, 2, 2, (2, 3))
+# Upstream's four. Its 25_pixel cannot be built there, since its file lacks attn_blocks; without attention it can.
+PUBLISHED = {
+    "16_pixel_attn": Published(
+        _encoder(48, _PIXEL_CHANNELS, _PIXEL_FACTORS, (4, 5)),
+        _encoder(1, _MEL_CHANNELS, _MEL_FACTORS, (3, 4)),
+        (128, 256),
+    ),
+    "16_pixel": Published(
+        _encoder(48, _PIXEL_CHANNELS, _PIXEL_FACTORS), _encoder(1, _MEL_CHANNELS, _MEL_FACTORS), (128, 256)
+    ),
+    "16_latent": Published(
+        _encoder(64, (64, 128, 256, 256, 512, 1024), (2, 2, 2, 1, 2, 2)),
+        _encoder(1, (32, 64, 128, 256, 512, 1024), ((2, 1), 2, 2, 2, 2, (2, 3))),
+        (32, 32),
+    ),
+    "25_pixel": Published(
+        _encoder(75, (128, 128, 256, 256, 512, 512, 1024, 1024), _PIXEL_FACTORS),
+        _encoder(1, (64, 128, 256, 256, 512, 1024), (2, 2, 2, 2, 2, 2)),
+        (128, 256),
+        frames=25,
+    ),
+}  # fmt: skip
 
 
 class ResnetBlock(nn.Module):
@@ -165,15 +211,52 @@ def build(cfg: TrainSyncnet) -> StableSyncNet:
     return StableSyncNet(cfg.visual, cfg.audio, (cfg.resolution // 2, cfg.resolution), cfg.frames)
 
 
+def build_published(name: str) -> StableSyncNet:
+    """One of PUBLISHED, untrained."""
+    shape = PUBLISHED[name]
+    return StableSyncNet(shape.visual, shape.audio, shape.size, shape.frames)
+
+
 def load(path: Path) -> tuple[StableSyncNet, TrainSyncnet]:
-    """A network that train_syncnet wrote, in evaluation mode, and the configuration that its file carries.
+    """A SyncNet in evaluation mode and its configuration: one that train_syncnet wrote, or a published file.
 
     Raises:
-        ValueError: the file is not ours, or does not fit its configuration.
+        ValueError: the file is damaged, or is none of these networks.
     """
-    state, facts = weights.load(path)
-    cfg = TrainSyncnet.model_validate(facts["config"])
-    return weights.load_strictly(build(cfg), state, str(path)).eval(), cfg
+    if path.suffix == ".safetensors" and checkpoints.is_ours(path):
+        state, facts = checkpoints.load(path)
+        cfg = configuration(facts["config"], path)
+    else:
+        state = checkpoints.read_foreign(path)
+        cfg = _published_configuration(state, path)
+    return checkpoints.build_with(lambda: build(cfg), state, str(path)).eval(), cfg
+
+
+def configuration(config: dict[str, Any], path: Path) -> TrainSyncnet:
+    """The train_syncnet section that a file of ours carries.
+
+    Raises:
+        ValueError: it carries that of another network.
+    """
+    try:
+        return TrainSyncnet.model_validate(config)
+    except ValidationError as error:
+        raise ValueError(f"{path} was not written by train_syncnet ({error.error_count()} keys do not fit).") from error
+
+
+def _published_configuration(state: checkpoints.State, path: Path) -> TrainSyncnet:
+    """The configuration of PUBLISHED that has these very shapes; frames on channels, lower half of 256 px."""
+    shapes = {key: value.shape for key, value in state.items()}
+    for name, published in PUBLISHED.items():
+        with torch.device("meta"):
+            wanted = {key: value.shape for key, value in build_published(name).state_dict().items()}
+        if shapes == wanted:
+            if name == "16_latent":
+                raise ValueError(f"{path} is the published 16_latent, which sees latents; what runs here sees pixels.")
+            return TrainSyncnet(frames=published.frames, visual=published.visual, audio=published.audio)
+    looks = weights.recognise(state)
+    raise ValueError(f"{path} has the shapes of no published StableSyncNet ({', '.join(PUBLISHED)})."
+                     + (f" {looks}" if looks else ""))  # fmt: skip
 
 
 @torch.inference_mode()

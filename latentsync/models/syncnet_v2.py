@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from latentsync.models import checkpoints
+
 FRAMES, COLUMNS, COLUMNS_PER_FRAME = 5, 20, 4
 SIDE_PX = 224
 CHUNK_WINDOWS = 16  # windows at a time: about 0.4 GB of activations
@@ -81,20 +83,7 @@ def load(path: Path) -> SyncNetV2:
     Raises:
         ValueError: the file is missing, or holds something else.
     """
-    if not Path(path).is_file():
-        raise ValueError(
-            f"SyncNet weights not found at {path}; put syncnet_v2.model there, name another file in "
-            "score_sync.weights, or set score_sync.backend to envelope, which needs none."
-        )
-    net = SyncNetV2()
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    wanted = net.state_dict()
-    if not isinstance(state, dict) or {k: v.shape for k, v in wanted.items()} != {
-        k: getattr(v, "shape", None) for k, v in state.items()
-    }:
-        raise ValueError(f"{path} does not hold the {len(wanted)} tensors of syncnet_v2; fetch it again.")
-    net.load_state_dict(state)
-    return net.eval()
+    return checkpoints.build_with(SyncNetV2, checkpoints.read_foreign(path), str(path)).eval()
 
 
 @torch.inference_mode()

@@ -17,23 +17,25 @@ from transformers.models.videomae.configuration_videomae import VideoMAEConfig
 from transformers.models.videomae.modeling_videomae import VideoMAEForVideoClassification
 
 from latentsync import registry
-from latentsync.models import weights
+from latentsync.models import checkpoints, weights
 from latentsync.ops.losses import trepa_input
 
 KEY = "train_unet_stage2.teachers: published"
 
 Backend = Literal["published", "embedded"]
+Size = Literal["giant", "base", "small"]
+Normalise = Literal["none", "imagenet"]
 
-VIDEOMAE_V2_GIANT = {
-    "image_size": 224,
-    "patch_size": 14,
-    "hidden_size": 1408,
-    "num_hidden_layers": 40,
-    "num_attention_heads": 16,
-    "intermediate_size": 6144,
-    "num_frames": 16,
-    "num_labels": 174,
+_VIDEOMAE = {"image_size": 224, "num_frames": 16, "patch_size": 16, "num_hidden_layers": 12, "num_labels": 710}
+# Published: the giant, fine-tuned on Something-Something v2. The smaller ones were distilled from it on Kinetics-710.
+VIDEOMAE_V2 = {
+    "giant": _VIDEOMAE
+    | {"hidden_size": 1408, "num_attention_heads": 16, "intermediate_size": 6144}
+    | {"patch_size": 14, "num_hidden_layers": 40, "num_labels": 174},
+    "base": _VIDEOMAE | {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
+    "small": _VIDEOMAE | {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
 }
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VIDEOMAE_EMBEDDED = {
     "image_size": 64,
     "patch_size": 16,
@@ -54,8 +56,8 @@ def perceptual(backend: Backend, seed: int = 0) -> nn.Module:
     """
     if backend == "published":
         path = registry.find("vgg16", key=KEY)
-        net = _lpips(net="vgg")
-        weights.load_strictly(net.net, weights.lpips_vgg16_state(weights.read_foreign(path)), str(path))
+        net, published = _lpips(net="vgg"), checkpoints.read_foreign(path)
+        checkpoints.load_strictly(net.net, weights.lpips_vgg16_state(published), str(path), published)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -73,28 +75,39 @@ def _lpips(**options: object) -> lpips.LPIPS:
 class VideoTeacher(nn.Module):
     """Features of a clip: b 3 f h w in [-1, 1] -> b d (mean over tokens, then LayerNorm), not yet of unit length."""
 
-    def __init__(self, config: VideoMAEConfig):
+    def __init__(self, config: VideoMAEConfig, normalise: Normalise = "none"):
         super().__init__()
         self.net = VideoMAEForVideoClassification(config)
-        self.frames, self.size = config.num_frames, config.image_size
+        self.frames, self.size, self.normalise = config.num_frames, config.image_size, normalise
 
     def forward(self, pixels: Tensor) -> Tensor:  # noqa: D102
         assert pixels.shape[2] == self.frames, f"this teacher takes {self.frames} frames, not {pixels.shape[2]}"
-        clip = trepa_input(pixels, self.size).to(self.net.dtype).transpose(1, 2)  # transformers: b f c h w
+        clip = trepa_input(pixels, self.size)
+        if self.normalise == "imagenet":
+            mean, std = (clip.new_tensor(values).view(3, 1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+            clip = (clip - mean) / std
+        clip = clip.to(self.net.dtype).transpose(1, 2)  # transformers: b f c h w
         return self.net.fc_norm(self.net.videomae(clip).last_hidden_state.mean(dim=1))
 
 
-def video(backend: Backend, frames: int = 16, seed: int = 0) -> VideoTeacher:
-    """The TREPA teacher for clips of `frames`; the published one knows 16 only, the embedded any even number."""
+def video(
+    backend: Backend, frames: int = 16, seed: int = 0, *, size: Size = "giant", normalise: Normalise = "none"
+) -> VideoTeacher:
+    """The TREPA teacher for clips of `frames`; the published ones know 16 only, the embedded any even number.
+
+    `normalise`: VideoMAE was trained on pixels with ImageNet's mean and deviation taken out ("imagenet"), LatentSync
+    feeds it [0, 1] as it is ("none", published).
+    """
     if backend == "published":
-        if frames != VIDEOMAE_V2_GIANT["num_frames"]:
+        if frames != VIDEOMAE_V2[size]["num_frames"]:
             raise ValueError(
                 f"train_unet_stage2.frames is {frames}, but the published TREPA teacher was trained on 16 frames; use "
                 "16, set losses.trepa to 0, or choose the embedded teachers."
             )
-        path = registry.find("videomae", key=KEY)
-        teacher = VideoTeacher(config(VIDEOMAE_V2_GIANT))
-        weights.load_strictly(teacher.net, weights.videomae_state(weights.read_foreign(path)), str(path))
+        path = registry.find(f"videomae_{size}", key=KEY)
+        published = checkpoints.read_foreign(path)
+        teacher = VideoTeacher(config(VIDEOMAE_V2[size]), normalise)
+        checkpoints.load_strictly(teacher.net, weights.videomae_state(published), str(path), published)
     else:
         if frames % 2:
             raise ValueError(
@@ -102,7 +115,7 @@ def video(backend: Backend, frames: int = 16, seed: int = 0) -> VideoTeacher:
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            teacher = VideoTeacher(config(VIDEOMAE_EMBEDDED | {"num_frames": frames}))
+            teacher = VideoTeacher(config(VIDEOMAE_EMBEDDED | {"num_frames": frames}), normalise)
     return teacher.eval().requires_grad_(False)
 
 

@@ -4,14 +4,19 @@ Pixels are n 3 h w in [-1, 1]; moments are n 2c h/8 w/8, mean then log variance;
 standard deviation of about 1 for the diffusion model. What stands in caches is moments: latents are drawn when used.
 """
 
+import json
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor
 
 from latentsync.config import TrainVae
-from latentsync.models import weights
+from latentsync.models import checkpoints, weights
+
+Kind = TypeVar("Kind", AutoencoderKL, AutoencoderTiny)
 
 
 def build(cfg: TrainVae) -> AutoencoderKL:
@@ -40,17 +45,50 @@ def _groups(widths: list[int]) -> int:
 def save(path: Path, vae: AutoencoderKL, scaling_factor: float, **metadata: object) -> None:
     """Write the VAE with its configuration; `scaling_factor` is 1 / standard deviation of the training latents."""
     config = {key: value for key, value in vae.config.items() if not key.startswith("_")}
-    weights.save(path, vae.state_dict(), config | {"scaling_factor": scaling_factor}, **metadata)
+    checkpoints.save(path, vae.state_dict(), config | {"scaling_factor": scaling_factor}, **metadata)
 
 
 def load(path: Path) -> AutoencoderKL:
-    """A frozen VAE from our file, or from a folder in diffusers' layout such as the published one."""
+    """A frozen VAE from our file, or from a folder in diffusers' layout such as the published one.
+
+    Raises:
+        ValueError: a file is missing, damaged, or does not fit; diffusers itself would start what is missing anew.
+    """
     if Path(path).is_dir():
-        vae = AutoencoderKL.from_pretrained(path, local_files_only=True)
+        vae = _from_folder(AutoencoderKL, Path(path))
     else:
-        state, metadata = weights.load(path)
-        vae = weights.load_strictly(AutoencoderKL(**metadata["config"]), state, str(path))
+        state, metadata = checkpoints.load(path)
+        try:
+            vae = AutoencoderKL(**metadata["config"])
+        except TypeError as error:
+            raise ValueError(f"{path} was not written by train_vae ({error}).") from error
+        checkpoints.load_strictly(vae, state, str(path))
     return vae.eval().requires_grad_(False)
+
+
+def load_preview(path: Path) -> AutoencoderTiny:
+    """A frozen tiny decoder (TAESD) from a folder in diffusers' layout: rough pictures of latents, many times faster.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    return _from_folder(AutoencoderTiny, Path(path)).eval().requires_grad_(False)
+
+
+def _from_folder(kind: type[Kind], folder: Path) -> Kind:
+    config, names = folder / "config.json", [f"diffusion_pytorch_model.{end}" for end in ("safetensors", "bin")]
+    files = [folder / name for name in names if (folder / name).is_file()]
+    if not config.is_file() or not files:
+        raise ValueError(f"{folder} lacks config.json or {names[0]}, so it is no folder of diffusers' {kind.__name__}.")
+    try:
+        told = json.loads(config.read_text(encoding="utf-8"))
+        if not isinstance(told, dict) or told.get("_class_name") != kind.__name__:
+            raise ValueError(f"it describes {told.get('_class_name') if isinstance(told, dict) else told!r}")
+        network = kind.from_config(told)
+    except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
+        raise ValueError(f"{config} does not describe diffusers' {kind.__name__} ({str(error)[:100]}).") from error
+    state = checkpoints.read_foreign(files[0])
+    return checkpoints.load_strictly(network, weights.diffusers_vae_state(state), str(files[0]), state)
 
 
 def encode_moments(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
@@ -59,7 +97,7 @@ def encode_moments(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
 
 
 def mode(vae: AutoencoderKL, moments: Tensor) -> Tensor:
-    """The most likely latents of the moments, scaled."""
+    """The most likely latents of the moments, scaled: what this project's inference takes; published: drawn ones."""
     return moments.chunk(2, dim=1)[0] * vae.config.scaling_factor
 
 
@@ -70,6 +108,9 @@ def sample(vae: AutoencoderKL, moments: Tensor, generator: torch.Generator | Non
     return (mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise) * vae.config.scaling_factor
 
 
-def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Scaled latents -> pixels, about [-1, 1], not clamped; gradients pass to the latents."""
+def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> Tensor:
+    """Scaled latents -> pixels, about [-1, 1], not clamped; gradients pass to the latents.
+
+    A preview decoder was made for latents as they are scaled; its own scaling factor is 1.
+    """
     return vae.decode(latents / vae.config.scaling_factor).sample

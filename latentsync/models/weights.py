@@ -1,133 +1,15 @@
-"""Weights: the files we write, the published files we read, and every foreign key name, which stops here.
+"""Foreign key names, and what they betray: every published layout is mapped to ours here and nowhere else.
 
-Ours are safetensors with one metadata entry, JSON: {"config": how to build the network, ...}. Foreign pickles are read
-with weights_only=True. Where published files lie is registry.py's business.
+Adapters take and give state dicts. What they do not know they pass on, so that strict loading (checkpoints.py) names
+it. `recognise` says of a state dict what it looks like, and what takes it.
 """
 
-import hashlib
-import json
-import pickle
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-
-from latentsync.records import replacing
+from torch import Tensor
 
 State = dict[str, Tensor]
-
-_METADATA = "latentsync"  # one entry only: safetensors writes several in random order, and bytes must not depend on it
-
-
-def stamp(path: Path) -> str:
-    """16 hex digits over the whole content of a weights file, or over the files of a folder."""
-    digest = hashlib.sha256()
-    for part in sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]:
-        with open(part, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
-# --- ours -----------------------------------------------------------------------------------------------------------
-
-
-def save(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], **metadata: Any) -> None:
-    """Write a state dict with what is needed to rebuild its network; same content, same bytes."""
-    text = json.dumps({"config": dict(config)} | metadata, sort_keys=True, allow_nan=False)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    with replacing(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={_METADATA: text})
-
-
-def metadata(path: Path) -> dict[str, Any]:
-    """What `save` wrote beside the tensors: `config` and the rest."""
-    with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get(_METADATA)
-    if text is None:
-        raise ValueError(f"{path} carries no configuration in its metadata, so it was not written by this project.")
-    return json.loads(text)
-
-
-def load(path: Path) -> tuple[State, dict[str, Any]]:
-    """The tensors and the metadata of a file that `save` wrote."""
-    return load_file(path), metadata(path)
-
-
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> nn.Module:
-    """Load every key, or say in one sentence which are missing, unexpected or of another shape."""
-    own = module.state_dict()
-    faults = {
-        "missing": [key for key in own if key not in state],
-        "unexpected": [key for key in state if key not in own],
-        "of another shape": [
-            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-            for key in own
-            if key in state and state[key].shape != own[key].shape
-        ],
-    }
-    if any(faults.values()):
-        listed = "; ".join(f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in faults.items() if keys)
-        raise ValueError(f"{what} does not fit the network as configured: {listed}.")
-    module.load_state_dict(dict(state))
-    return module
-
-
-def _some(keys: list[str], limit: int = 3) -> str:
-    return ", ".join(keys[:limit]) + (", ..." if len(keys) > limit else "")
-
-
-# --- foreign files --------------------------------------------------------------------------------------------------
-
-
-def read_foreign(path: Path) -> State:
-    """The flat state dict of a .safetensors file or of a pickle, out of the wrappings in use.
-
-    Upstream's U-Net and SyncNet: {"global_step", "state_dict"}; OpenAI Whisper: {"dims", "model_state_dict"};
-    VideoMAEv2: {"module"} or {"model"}. A DistributedDataParallel prefix `module.` is dropped.
-    """
-    if Path(path).suffix == ".safetensors":
-        return load_file(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds more than tensors, or is no file of weights; not loaded.") from error
-    for wrapping in ("state_dict", "model_state_dict", "module", "model"):
-        if isinstance(state.get(wrapping), Mapping):
-            state = state[wrapping]
-    return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
-
-
-def init_unet(unet: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Start a U-Net from SD 1.5 or from a LatentSync checkpoint without motion modules; returns the keys left fresh.
-
-    As published, conv_in, conv_out and the audio keys and values are taken only where their shapes fit (SD 1.5 has 4
-    input channels and 768-wide text); conv_in starts at zero then. Motion modules start fresh where the file has none.
-    """
-    own = unet.state_dict()
-    optional = re.compile(r"conv_in\.|conv_out\.|.*attn2\.to_[kv]\.|.*motion_modules\.")
-    fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
-    if "conv_in.weight" not in fits:
-        fits.pop("conv_in.bias", None)
-    fresh = [key for key in own if key not in fits]
-    wrong = [key for key in fresh if not optional.match(key)] + [
-        key for key in state if key not in own and not optional.match(key)
-    ]
-    if wrong:
-        raise ValueError(
-            f"These weights do not start this U-Net: {len(wrong)} keys are missing, unexpected or of another shape "
-            f"({_some(wrong)})."
-        )
-    unet.load_state_dict(fits, strict=False)
-    if "conv_in.weight" in fresh:
-        nn.init.zeros_(unet.conv_in.weight)
-        nn.init.zeros_(unet.conv_in.bias)
-    return fresh
-
 
 _WHISPER_LAYER = {
     "attn.query": "self_attn.q_proj",
@@ -159,7 +41,7 @@ def whisper_encoder_state(state: Mapping[str, Tensor]) -> State:
         elif name.startswith("ln_post."):
             name = name.replace("ln_post", "layer_norm")
         elif match := re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name):
-            name = f"layers.{match[1]}.{_WHISPER_LAYER[match[2]]}.{match[3]}"
+            name = f"layers.{match[1]}.{_WHISPER_LAYER.get(match[2], match[2])}.{match[3]}"
         result[name] = value
     return result
 
@@ -179,14 +61,14 @@ def videomae_state(state: Mapping[str, Tensor]) -> State:
     for key, value in state.items():
         if match := re.fullmatch(r"blocks\.(\d+)\.(.+)", key):
             layer, name = f"videomae.encoder.layer.{match[1]}.", match[2]
-            if name == "attn.qkv.weight":
+            if name == "attn.qkv.weight" and len(value) % 3 == 0:
                 for part, rows in zip(("query", "key", "value"), value.chunk(3), strict=True):
                     result[f"{layer}attention.attention.{part}.weight"] = rows
             elif name in ("attn.q_bias", "attn.v_bias"):
                 part = "query" if name == "attn.q_bias" else "value"
                 result[f"{layer}attention.attention.{part}.bias"] = value
             else:
-                old, new = next(pair for pair in _VIDEOMAE_LAYER.items() if name.startswith(pair[0]))
+                old, new = next((pair for pair in _VIDEOMAE_LAYER.items() if name.startswith(pair[0])), ("", ""))
                 result[layer + name.replace(old, new, 1)] = value
         elif key.startswith("patch_embed.proj."):
             result[key.replace("patch_embed.proj.", "videomae.embeddings.patch_embeddings.projection.")] = value
@@ -203,6 +85,111 @@ def lpips_vgg16_state(state: Mapping[str, Tensor]) -> State:
     result = {}
     for key, value in state.items():
         if match := re.fullmatch(r"features\.(\d+)\.(weight|bias)", key):
-            number = next(n for n, end in enumerate(_VGG16_SLICES, 1) if int(match[1]) < end)
+            number = next((n for n, end in enumerate(_VGG16_SLICES, 1) if int(match[1]) < end), None)
             result[f"slice{number}.{match[1]}.{match[2]}"] = value
     return result
+
+
+_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def diffusers_vae_state(state: Mapping[str, Tensor]) -> State:
+    """Diffusers' AutoencoderKL of 2022, as sd-vae-ft-mse was published -> today's: the four layers of its attention."""
+    names = "|".join(_VAE_ATTENTION)
+    pattern = re.compile(rf"(.*\.mid_block\.attentions\.\d+\.)({names})(\.(?:weight|bias))")
+    return {
+        match[1] + _VAE_ATTENTION[match[2]] + match[3] if (match := pattern.fullmatch(key)) else key: value
+        for key, value in state.items()
+    }
+
+
+def hyperiqa_state(state: Mapping[str, Tensor]) -> State:
+    """SSL92/hyperIQA's published file -> pyiqa's HyperNet; the numbers are the same."""
+    renamed = {f"fc{n}w_conv": f"fc_w_modules.{n - 1}" for n in range(1, 5)} | {"fc5w_fc": "fc_w_modules.4.2"}
+    renamed |= {f"fc{n}b_fc": f"fc_b_modules.{n - 1}.2" for n in range(1, 6)}
+    renamed |= {f"res.lda{n}_pool.0": f"lda_modules.{n - 1}.0" for n in range(1, 4)}
+    renamed |= {f"res.lda{n}_fc": f"lda_modules.{n - 1}.{3 if n < 4 else 2}" for n in range(1, 5)}
+    result = {}
+    for key, value in state.items():
+        module, _, tensor = key.rpartition(".")
+        if module in renamed:
+            result[f"{renamed[module]}.{tensor}"] = value
+        else:
+            result[key.replace("res.", "base_model.", 1) if key.startswith("res.") else key] = value
+    return result
+
+
+# --- what a file is -------------------------------------------------------------------------------------------------
+
+# A key that only this network has -> what it is, and what takes it. U-Nets and SyncNets are told apart further below.
+_MARKS = {
+    "model.diffusion_model.input_blocks.0.0.weight": "Stable Diffusion in its original single file; "
+    "train_unet_stage1.init takes unet/diffusion_pytorch_model.safetensors of the diffusers layout",
+    "encoder.conv1.weight": "OpenAI's Whisper; extract_features.whisper_weights takes it",
+    "model.encoder.conv1.weight": "Hugging Face's Whisper; extract_features.whisper_weights takes it",
+    "post_quant_conv.weight": "a VAE of Stable Diffusion; extract_features.vae_weights and --vae take its folder",
+    "netcnnlip.0.weight": "syncnet_v2; score_sync.weights takes it with backend: syncnet_v2",
+    "fc1w_conv.weight": "hyperIQA; it belongs to score_quality.backend: hyperiqa",
+    "patch_embed.proj.weight": "VideoMAEv2; it belongs to train_unet_stage2.video_teacher",
+    "features.0.weight": "torchvision's VGG16; it belongs to LPIPS (train_unet_stage2.teachers: published)",
+    "stylegan_decoder.style_mlp.1.weight": "GFPGAN; enhance.method: gfpgan takes it",
+    "quantize.embedding.weight": "CodeFormer; enhance.method: codeformer takes it",
+    "ecd0.0.0.weight": "GPEN as a pickle; enhance.method: gpen takes the ONNX file",
+    "vgg.0.weight": "the S3FD detector of syncnet_python; align_faces.backend: face_alignment has an S3FD of its own",
+}
+
+
+_AUDIO_KEYS = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+
+
+def recognise(state: Mapping[str, Tensor]) -> str | None:
+    """One sentence on what these weights look like and what takes them, or None."""
+    what = _recognised_unet(state) or _recognised_syncnet(state)
+    what = what or next((what for key, what in _MARKS.items() if key in state), None)
+    return f"It looks like {what}." if what else None
+
+
+def motion_of(state: Mapping[str, Tensor]) -> str:
+    """Where a U-Net's state dict has motion modules: the `motion` of UNetConfig (none, all, decoder)."""
+    blocks = {key.split(".")[0] for key in state if ".motion_modules." in key}
+    return "all" if "down_blocks" in blocks else "decoder" if blocks else "none"
+
+
+def unet_shape(state: Mapping[str, Tensor]) -> dict[str, object] | None:
+    """The fields of UNetConfig that the shapes of a published checkpoint tell, or None where it is no such U-Net."""
+    first, audio = state.get("conv_in.weight"), state.get(_AUDIO_KEYS)
+    if first is None or audio is None or first.dim() != 4 or audio.dim() != 2:
+        return None
+    widths = [state.get(f"down_blocks.{level}.resnets.0.conv1.bias") for level in range(8)]
+    return {
+        "in_channels": first.shape[1],
+        "block_out_channels": tuple(len(bias) for bias in widths if bias is not None and bias.dim() == 1),
+        "cross_attention_dim": audio.shape[1],
+        "motion": motion_of(state),
+    }
+
+
+def _recognised_unet(state: Mapping[str, Tensor]) -> str | None:
+    shape = unet_shape(state)
+    if shape is None:
+        return None
+    width, inputs = shape["cross_attention_dim"], shape["in_channels"]
+    if inputs == 4:
+        return f"a U-Net of Stable Diffusion with {width}-wide text; train_unet_stage1.init takes SD 1.5 (768 wide)"
+    release = {
+        "all": "1.5 or 1.6 or of our stage 2 (motion modules everywhere; UNetConfig motion: all)",
+        "decoder": "trained as stage2_efficient (motion modules in the decoder; train_unet_stage2.motion: decoder)",
+        "none": "1.0 or of stage 1 (no motion modules; UNetConfig motion: none)",
+    }[str(shape["motion"])]
+    widths = "-".join(str(width) for width in shape["block_out_channels"])
+    return f"a LatentSync U-Net {release} with {inputs} input channels, widths {widths} and {width}-wide audio"
+
+
+def _recognised_syncnet(state: Mapping[str, Tensor]) -> str | None:
+    first = state.get("visual_encoder.conv_in.weight")
+    if first is None or first.dim() != 4:
+        return None
+    attention = any(".attn.to_q." in key for key in state)
+    seen = {48: "16 RGB frames", 64: "16 frames of latents", 75: "25 RGB frames"}
+    inputs = seen.get(first.shape[1], f"{first.shape[1]} channels")
+    return f"a StableSyncNet that sees {inputs}, {'with' if attention else 'without'} attention (docs/models.md)"

@@ -25,9 +25,9 @@ def run(cfg: Enhance, inputs: dict[str, list[Path]], outputs: dict[str, Path], s
     from contextlib import ExitStack
 
     from latentsync.lipsync.enhance import enhance_video
+    from latentsync.models.checkpoints import stamp
     from latentsync.models.faces import open_detector
     from latentsync.models.restorers import open_restorer
-    from latentsync.models.weights import stamp
 
     root = records.run_dir(ledger)
     restorer = cache(lambda: open_restorer(cfg.method, path))

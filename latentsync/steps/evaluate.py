@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from latentsync import records
-from latentsync.config import Evaluate, TrainSyncnet
+from latentsync.config import Evaluate
 from latentsync.ops import metrics, planted, scores
 from latentsync.ops.funnel import STAND_INS
 from latentsync.ops.timing import TICKS_PER_S
@@ -95,13 +95,12 @@ def _syncnet(
 
     from latentsync.data import pairs as drawn
     from latentsync.data.clips import ClipStore
-    from latentsync.models import syncnet, weights
+    from latentsync.models import checkpoints, syncnet
     from latentsync.ops.losses import cosine
 
     torch.set_num_threads(cfg.torch_threads)
-    tensors, facts = weights.load(path)
-    shape = TrainSyncnet.model_validate(facts["config"])
-    net = weights.load_strictly(syncnet.build(shape), tensors, str(path)).eval()
+    net, shape = syncnet.load(path)
+    threshold = checkpoints.metadata(path).get("threshold", 0.5)
     clips, groups = ClipStore(test, root), [row["group"] for row in test]
 
     def judged(pairs: list[drawn.Pair]) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -118,10 +117,10 @@ def _syncnet(
     if not pairs:
         reason = f"no test clip has the {shape.frames + NEGATIVES[0]} frames that a pair needs"
         names = ("syncnet_accuracy_5f", "syncnet_accuracy_at_0.5", "syncnet_auc", "syncnet_accuracy_shuffled")
-        return dict.fromkeys(names, scores.unknown(reason)), {"syncnet": weights.stamp(path)}
+        return dict.fromkeys(names, scores.unknown(reason)), {"syncnet": checkpoints.stamp(path)}
     shuffled = [pair for seed in range(SHUFFLES) for pair in draw(cfg.seed + seed)[1]]
-    figures = scores.syncnet_figures(*judged(pairs), judged(shuffled), facts.get("threshold", 0.5), interval)
-    return figures, {"syncnet": weights.stamp(path)}
+    figures = scores.syncnet_figures(*judged(pairs), judged(shuffled), threshold, interval)
+    return figures, {"syncnet": checkpoints.stamp(path)}
 
 
 # --- curation against the truth -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from latentsync import records, registry
 from latentsync.config import VERSIONS, ExtractFeatures
 from latentsync.data.clips import ClipStore, to_pixels
-from latentsync.models import audio_encoder, vae, weights
+from latentsync.models import audio_encoder, checkpoints, vae
 from latentsync.ops.mask import keep_mask
 from latentsync.records import Row
 
@@ -41,10 +41,10 @@ def run(cfg: ExtractFeatures, inputs: dict[str, list[Path]], outputs: dict[str, 
     rows = [row | {"split": split} for split, found in clips_of.items() for row in found if row["source_id"] in shard]
     clips = ClipStore(rows, root)
     facts = {
-        "vae": weights.stamp(vae_path),
+        "vae": checkpoints.stamp(vae_path),
         "audio_encoder": {
             "backend": cfg.audio_encoder,
-            "weights": weights.stamp(encoder_path) if encoder_path else None,
+            "weights": checkpoints.stamp(encoder_path) if encoder_path else None,
             "width": cfg.width,
             "layers": cfg.layers,
         },

@@ -126,7 +126,7 @@ def plan(pairs: list[Row], controls: int) -> list[Row]:
 def describe(unet: Path, vae: Path | None) -> dict[str, Any]:
     """What the videos depend on beside the pair, and which parts are not the published ones, in words."""
     from latentsync.lipsync.loading import read_unet
-    from latentsync.models.weights import stamp
+    from latentsync.models.checkpoints import stamp
 
     tensors, facts = read_unet(unet)
     said = []

@@ -22,7 +22,7 @@ from latentsync.data import pairs
 from latentsync.data.augment import move, recolour
 from latentsync.data.clips import ClipStore, require_frames
 from latentsync.data.sampler import EpochSampler
-from latentsync.models import syncnet, weights
+from latentsync.models import checkpoints, syncnet
 from latentsync.ops import losses as ops
 from latentsync.ops.timing import mel_start, mel_width
 from latentsync.training import loop, state
@@ -55,7 +55,7 @@ def run(cfg: TrainSyncnet, inputs: dict[str, list[Path]], outputs: dict[str, Pat
         if loop.is_main():
             cosines, y = cosines_of(net.to(loop.device()), cfg, held_out if len(held_out) else clips)
             threshold, accuracy = best_threshold(cosines, y)
-            weights.save(
+            checkpoints.save(
                 outputs["weights"], net.state_dict(), cfg.model_dump(mode="json", include=NETWORK_KEYS),
                 threshold=threshold, threshold_from="val" if len(held_out) else "train", threshold_accuracy=accuracy,
             )  # fmt: skip

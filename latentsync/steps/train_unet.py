@@ -17,11 +17,11 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
 from latentsync import records, registry
-from latentsync.config import TrainSyncnet, TrainUnet, TrainUnetStage1, TrainUnetStage2
+from latentsync.config import TrainUnet, TrainUnetStage1, TrainUnetStage2
 from latentsync.data.clips import ClipStore, FeatureStore, require_frames, to_pixels
 from latentsync.data.sampler import EpochSampler
 from latentsync.data.windows import draw_windows, window
-from latentsync.models import syncnet, teachers, weights
+from latentsync.models import checkpoints, syncnet, teachers
 from latentsync.models import vae as vaes
 from latentsync.models.unet import UNet3D, UNetConfig
 from latentsync.ops import diffusion
@@ -64,7 +64,7 @@ def run(
     decoded = decoded_losses(cfg, inputs["syncnet"][0], data) if two else None
     losses = UnetLosses(data, decoded, cfg)
     with state.only_writer(outputs["weights"].parent / "state") as folder:
-        used = {name: [weights.stamp(path) for path in inputs.get(name, [])] for name in ("syncnet", "stage1")}
+        used = {name: [checkpoints.stamp(path) for path in inputs.get(name, [])] for name in ("syncnet", "stage1")}
         facts = {"train": data.train.facts(), "val": data.val.facts(), "inputs": used, "metadata": data.metadata}
         task = loop.Task(
             step, unet, _items(cfg, data.train, root if two else None), losses, losses.weights,
@@ -73,7 +73,7 @@ def run(
         loop.fit(task, cfg, folder=folder, facts=facts, curve=outputs["curve"])
         if loop.is_main():
             taught = {"stage": 2, "teachers": cfg.teachers} if two else {"stage": 1}
-            weights.save(outputs["weights"], unet.state_dict(), asdict(unet.config), **taught, **data.metadata)
+            checkpoints.save(outputs["weights"], unet.state_dict(), asdict(unet.config), **taught, **data.metadata)
 
 
 def read_data(cfg: TrainUnet, step: str, rows: list[records.Row], root: Path, vae_path: Path) -> Data:
@@ -89,7 +89,7 @@ def read_data(cfg: TrainUnet, step: str, rows: list[records.Row], root: Path, va
         for split, needed in (("train", 1), ("val", 0))
     }
     first = usable["train"][0]
-    vae_stamp = weights.stamp(vae_path)
+    vae_stamp = checkpoints.stamp(vae_path)
     if first["vae"] != vae_stamp:
         raise ValueError(f"The features were computed with another VAE than {vae_path}; run extract_features again.")
     vae = vaes.load(vae_path)
@@ -119,15 +119,16 @@ def fresh_unet(cfg: TrainUnetStage1, data: Data) -> UNet3D:
         )
     )
     if cfg.init is not None:
-        weights.init_unet(unet, weights.read_foreign(registry.find_start(cfg.init)))
+        path = registry.find_start(cfg.init)
+        print(f"{path}: {checkpoints.start_unet(unet, checkpoints.read_foreign(path), str(path))}", flush=True)
     return unet
 
 
 def continued_unet(cfg: TrainUnetStage2, stage1: Path) -> UNet3D:
     """Stage 1's weights with motion modules that change nothing yet; only the configured names train."""
-    tensors, metadata = weights.load(stage1)
+    tensors, metadata = checkpoints.load(stage1)
     unet = UNet3D(replace(UNetConfig(**metadata["config"]), motion=cfg.motion))
-    weights.init_unet(unet, tensors)
+    print(f"{stage1}: {checkpoints.start_unet(unet, tensors, str(stage1))}", flush=True)
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_(any(part in name for part in cfg.trainable))
     if not any(parameter.requires_grad for parameter in unet.parameters()):
@@ -173,7 +174,8 @@ def decoded_losses(cfg: TrainUnetStage2, syncnet_path: Path, data: Data) -> dict
         distance = teachers.perceptual(cfg.teachers).to(device)
         losses["lpips"] = lambda fake, batch: ops.lpips(distance, fake, batch["pixels"])
     if cfg.losses.trepa:
-        teacher = teachers.video(cfg.teachers, cfg.frames).to(device)
+        chosen = {"size": cfg.video_teacher, "normalise": cfg.video_normalise}
+        teacher = teachers.video(cfg.teachers, cfg.frames, **chosen).to(device)
         losses["trepa"] = lambda fake, batch: ops.trepa(teacher(fake), _features(teacher, batch["pixels"]))
     return losses
 
@@ -184,14 +186,13 @@ def _features(teacher: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def _sync_loss(path: Path, frames: int, device: torch.device) -> DecodedLoss:
-    tensors, metadata = weights.load(path)
-    trained = TrainSyncnet.model_validate(metadata["config"])
+    net, trained = syncnet.load(path)
     if trained.frames != frames:
         raise ValueError(
             f"train_unet_stage2.frames is {frames}, but SyncNet was trained on windows of {trained.frames}; make "
             "train_syncnet.frames equal, or set losses.sync to 0."
         )
-    net = weights.load_strictly(syncnet.build(trained), tensors, str(path)).to(device).eval().requires_grad_(False)
+    net = net.to(device).requires_grad_(False)
 
     def loss(fake: Tensor, batch: dict[str, Tensor]) -> Tensor:
         resized = ops.resize_bicubic(ops.frames_on_batch(fake), trained.resolution)

@@ -1,0 +1,291 @@
+"""Files of weights: written so that damage shows, read without running code, and loaded whole or not at all.
+
+Ours are safetensors with one metadata entry, JSON: {"config": how to build the network, ..., "sha256": over all of it}.
+Foreign pickles are read with weights_only=True. Whatever is wrong with a file is a ValueError of one sentence, raised
+before the network is touched. Foreign key names are weights.py's business, places and checksums registry.py's.
+"""
+
+import hashlib
+import json
+import pickle
+import re
+import struct
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from latentsync import registry
+from latentsync.models import weights
+from latentsync.records import replacing
+
+State = dict[str, Tensor]
+Net = TypeVar("Net", bound=nn.Module)
+
+_METADATA = "latentsync"  # one entry only: safetensors writes several in random order, and bytes must not depend on it
+# What the two readers raise on bytes that are no weights, or no longer.
+_DAMAGE = (pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile, struct.error, EOFError, RuntimeError,
+           ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError, MemoryError)  # fmt: skip
+
+
+def stamp(path: Path) -> str:
+    """16 hex digits over the whole content of a weights file, or over the files of a folder."""
+    digest = hashlib.sha256()
+    for part in sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]:
+        with open(part, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+# --- ours -----------------------------------------------------------------------------------------------------------
+
+
+def save(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], **metadata: Any) -> None:
+    """Write a state dict with what is needed to rebuild its network; same content, same bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    facts = {"config": dict(config)} | metadata
+    facts["sha256"] = _sha256(tensors, facts)
+    text = json.dumps(facts, sort_keys=True, allow_nan=False)
+    with replacing(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={_METADATA: text})
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """What `save` wrote beside the tensors: `config` and the rest. The tensors are not looked at."""
+    return {key: value for key, value in _facts(path).items() if key != "sha256"}
+
+
+def is_ours(path: Path) -> bool:
+    """Whether `save` wrote this safetensors file."""
+    _require_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _METADATA in (file.metadata() or {})
+    except _DAMAGE as error:
+        raise ValueError(_damaged(path, error)) from error
+
+
+def load(path: Path) -> tuple[State, dict[str, Any]]:
+    """The tensors and the metadata of a file that `save` wrote.
+
+    Raises:
+        ValueError: it is no such file, or a bit of it is not as it was written.
+    """
+    facts = _facts(path)
+    expected = facts.pop("sha256", None)
+    try:
+        state = load_file(path)
+    except _DAMAGE as error:
+        raise ValueError(_damaged(path, error)) from error
+    if _sha256(state, facts) != expected:
+        raise ValueError(f"{path} is damaged: it does not have the sha256 that it was written with; make it again.")
+    return state, facts
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    _require_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_METADATA)
+    except _DAMAGE as error:
+        raise ValueError(_damaged(path, error)) from error
+    if text is None:
+        raise ValueError(f"{path} carries no configuration in its metadata, so it was not written by this project.")
+    try:
+        facts = json.loads(text)
+    except ValueError as error:
+        raise ValueError(_damaged(path, error)) from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("config"), dict):
+        raise ValueError(f"{path} is damaged: its metadata has no configuration; make it again.")
+    return facts
+
+
+def _sha256(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    """Over names, types, shapes and bytes of the tensors, and over the other metadata."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+# --- foreign files --------------------------------------------------------------------------------------------------
+
+
+def read_foreign(path: Path) -> State:
+    """The flat state dict of a .safetensors file or of a pickle, out of the wrappings in use.
+
+    Upstream's U-Net and SyncNet: {"global_step", "state_dict"}; OpenAI Whisper: {"dims", "model_state_dict"};
+    VideoMAEv2: {"module"} or {"model"}; GFPGAN and CodeFormer: {"params_ema"}. A DistributedDataParallel prefix
+    `module.` is dropped. Files whose sha256 is known (registry.py) are compared with it; without one the checksums
+    inside a zip-format pickle are, which torch does not look at.
+
+    Raises:
+        ValueError: it is damaged, holds more than tensors, or is something else, such as a web page.
+    """
+    path = Path(path)
+    _require_file(path)
+    known = registry.require_intact(path)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if not known and zipfile.is_zipfile(path):
+            _check_sums(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors, or is no file of weights; not loaded.") from error
+    except _DAMAGE as error:
+        raise ValueError(_damaged(path, error)) from error
+    for wrapping in ("params_ema", "params", "state_dict", "model_state_dict", "module", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapping), Mapping):
+            state = state[wrapping]
+    tensors = {}
+    if isinstance(state, Mapping):
+        tensors = {str(key).removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise ValueError(f"{path} holds no tensors by name where its kind of file has them; fetch it again.")
+    return tensors
+
+
+def _check_sums(path: Path) -> None:
+    with zipfile.ZipFile(path) as file:
+        if any(info.CRC for info in file.infolist()):  # torch can be told to write none
+            wrong = file.testzip()
+            if wrong is not None:
+                raise ValueError(f"the checksum of {wrong} is wrong")
+
+
+def _require_file(path: Path) -> None:
+    if not Path(path).is_file():
+        raise ValueError(f"{path} {'is a folder, not a file of weights' if Path(path).is_dir() else 'does not exist'}.")
+    with open(path, "rb") as file:
+        start = file.read(64).lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise ValueError(
+            f"{path} is a web page, not a file of weights: the download was answered by a page; fetch again."
+        )
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(
+            f"{path} is a Git LFS pointer, not the file of weights itself; fetch it again, or git lfs pull."
+        )
+
+
+def _damaged(path: Path, error: BaseException) -> str:
+    said = re.sub(r"\s+", " ", str(error)).strip()[:100] or type(error).__name__
+    return f"{path} is damaged or no file of weights ({said}); fetch or make it again."
+
+
+# --- into a network -------------------------------------------------------------------------------------------------
+
+
+def build_with(build: Callable[[], Net], state: Mapping[str, Tensor], what: str) -> Net:
+    """The network with exactly these weights; nothing is initialised, nothing copied (seconds saved on a billion).
+
+    `build` must make its parameters and buffers from the state dict alone: true of the networks of this project.
+    """
+    with torch.device("meta"):
+        network = build()
+    return load_strictly(network, state, what)
+
+
+def load_strictly(module: Net, state: Mapping[str, Tensor], what: str, raw: Mapping[str, Tensor] | None = None) -> Net:
+    """Load every key, or say in one sentence what does not fit and, where it is known, what the file is.
+
+    A network on the meta device takes the tensors themselves, as float32 where it has float32.
+
+    Args:
+        what: the file's name, for the sentence.
+        raw: the state dict before its names were mapped.
+
+    Raises:
+        ValueError: keys are missing, unexpected, of another shape, not numbers of the right kind, or not finite. The
+            module is as it was.
+    """
+    own = module.state_dict()
+    both = [key for key in own if key in state]
+    kinds = {key: (state[key].is_floating_point(), own[key].is_floating_point()) for key in both}
+    faults = {
+        "missing": [key for key in own if key not in state],
+        "unexpected": [key for key in state if key not in own],
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in both
+            if state[key].shape != own[key].shape
+        ],
+        "of another type": [
+            f"{key} {state[key].dtype} instead of {own[key].dtype}" for key in both if len(set(kinds[key])) > 1
+        ],
+        "not finite": [key for key in both if kinds[key][0] and not bool(state[key].isfinite().all())],
+    }
+    if any(faults.values()):
+        told = "; ".join(f"{len(keys)} {kind} ({listed(keys)})" for kind, keys in faults.items() if keys)
+        looks = weights.recognise(state if raw is None else raw)
+        raise ValueError(f"{what} does not fit the network as configured: {told}." + (f" {looks}" if looks else ""))
+    assign = any(value.is_meta for value in own.values())
+    fitting = {key: state[key].to(own[key].dtype) if assign else state[key] for key in own}
+    module.load_state_dict(fitting, assign=assign)
+    return module
+
+
+def listed(keys: Iterable[str], limit: int = 4) -> str:
+    """Names with their numbers left open and counted: `attentions.*.norm.weight x 12, conv_in.bias, and 3 more`."""
+    counts = Counter(re.sub(r"\b\d+\b(?=\.)", "*", key) for key in keys)
+    shown = [name + (f" x {n}" if n > 1 else "") for name, n in list(counts.items())[:limit]]
+    rest = sum(list(counts.values())[limit:])
+    return ", ".join(shown) + (f", and {rest} more" if rest else "")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What became of the weights that a U-Net starts from; all three are names of tensors."""
+
+    taken: list[str]
+    fresh: list[str]
+    """In the network, not in the file (or of another shape there)."""
+    unused: list[str]
+    """In the file, not in the network."""
+
+    def __str__(self) -> str:
+        told = [f"{len(self.taken)} tensors taken"]
+        told += [f"{len(keys)} {what} ({listed(keys)})" for keys, what in (
+            (self.fresh, "start fresh"), (self.unused, "of the file have no place")) if keys]  # fmt: skip
+        return "; ".join(told)
+
+
+_OPTIONAL = re.compile(r"conv_in\.|conv_out\.|.*attn2\.to_[kv]\.|.*motion_modules\.")
+
+
+def start_unet(unet: nn.Module, state: Mapping[str, Tensor], what: str) -> Start:
+    """Start a U-Net from SD 1.5, or from a LatentSync checkpoint with more or fewer motion modules.
+
+    As published, conv_in, conv_out and the audio keys and values are taken only where their shapes fit (SD 1.5 has 4
+    input channels and 768-wide text); conv_in starts at zero then. Motion modules start fresh where the file has none.
+
+    Raises:
+        ValueError: anything else is missing, unexpected or of another shape. The network is as it was.
+    """
+    own = unet.state_dict()
+    fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    if "conv_in.weight" not in fits:
+        fits.pop("conv_in.bias", None)
+    fresh, unused = [key for key in own if key not in fits], [key for key in state if key not in own]
+    wrong = [key for key in fresh + unused if not _OPTIONAL.match(key)]
+    broken = [key for key, value in fits.items() if not (value.is_floating_point() and bool(value.isfinite().all()))]
+    if wrong or broken:
+        faults = ((wrong, "missing, unexpected or of another shape"), (broken, "not finite numbers"))
+        told = "; ".join(f"{len(keys)} tensors are {fault} ({listed(keys)})" for keys, fault in faults if keys)
+        looks = weights.recognise(state)
+        raise ValueError(f"{what} does not start this U-Net: {told}." + (f" {looks}" if looks else ""))
+    unet.load_state_dict(fits, strict=False)
+    if "conv_in.weight" in fresh:
+        nn.init.zeros_(unet.conv_in.weight)
+        nn.init.zeros_(unet.conv_in.bias)
+    return Start([key for key in own if key in fits], fresh, unused)
