@@ -28,6 +28,16 @@ def clips() -> Path:
     return _folder("LATENTSYNC_CLIPS", "clips", "REQUIRE_CLIPS", "real clips")
 
 
+@pytest.fixture
+def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty weights folder in which files of random numbers may stand for published ones: no sha256 is known."""
+    from latentsync import registry
+
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(registry, "expected_sha256", lambda path: None)
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the tests of a module put the videos that they read."""

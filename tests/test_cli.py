@@ -111,7 +111,8 @@ def test_length_video_keeps_the_picture_and_copies_its_own_sound(trained, video,
         ({"--video": "none.mp4"}, "--video none.mp4 is not a file"),
         ({"--audio": "none.wav"}, "--audio none.wav is not a file"),
         ({"--weights": "none"}, "--weights none does not exist"),
-        ({"--enhance": "codeformer"}, "enhance.method codeformer has no network"),
+        ({"--enhance": "dlib"}, "enhance.method"),
+        ({"--enhance": "codeformer", "--enhance-weights": "none.pth"}, "none.pth is missing"),
         ({"--enhance": "gfpgan", "--enhance-weights": "none.pth"}, "none.pth is missing"),
         ({"--length": "both"}, "generate.length"),
         ({"--out": "same"}, "one of the inputs"),
@@ -144,9 +145,11 @@ def test_a_unet_away_from_its_vae_asks_for_it_and_refuses_another(trained, tmp_p
     unet = tmp_path / "copied.safetensors"
     shutil.copyfile(trained / "train_unet_stage2/unet.safetensors", unet)
     assert cli.find_weights(unet, None) == (unet, None)
-    with pytest.raises(ValueError, match=r"sd-vae-ft-mse .*generate without --vae"):
+    with pytest.raises(ValueError, match=r"sd-vae-ft-mse/.* is missing: .*generate without --vae"):
         load_models(unet, None)
     (tmp_path / "none/sd-vae-ft-mse").mkdir(parents=True)  # as it were the published one
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        (tmp_path / "none/sd-vae-ft-mse" / name).write_text("published")
     with pytest.raises(ValueError, match=r"trained with another VAE \(stamp \w{16}\) than .*sd-vae-ft-mse .*--vae"):
         load_models(unet, None)
     assert load_models(unet, trained / "train_vae/vae.safetensors").resolution == 64

@@ -165,7 +165,7 @@ def test_published_anchor_points():
     assert POINTS_106.nose == (74, 77, 83, 86)
 
 
-def test_insightface_finds_what_its_files_say(tmp_path, monkeypatch):
+def test_insightface_finds_what_its_files_say(weights_folder):
     """Files of the published form that see one face at a known place, whatever the picture."""
     pytest.importorskip("insightface", reason="the optional extra insightface is not installed")
     from onnx import TensorProto, helper, numpy_helper, save
@@ -187,11 +187,10 @@ def test_insightface_finds_what_its_files_say(tmp_path, monkeypatch):
                 cell = 2 * (10 * 32 + 12)  # row 10, column 12: at (192, 160)
                 value[cell] = 0.9 if part == "score" else 3.0  # 48 px to every side
             outputs[f"{part}{stride}"] = value
-    folder = tmp_path / "auxiliary/models/buffalo_l"
+    folder = weights_folder / "auxiliary/models/buffalo_l"
     model(folder / "det_10g.onnx", 512, outputs)
     shape = np.random.default_rng(0).uniform(-0.6, 0.6, (106, 2)).astype(np.float32)
     model(folder / "2d106det.onnx", 192, {"fc1": shape.reshape(1, 212)})
-    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
     with open_detector("insightface", 2) as opened:
         [found] = opened.detect(np.zeros((1024, 1024, 3), np.uint8))  # shown to the detector at half its size
         opened.reset()
@@ -200,7 +199,7 @@ def test_insightface_finds_what_its_files_say(tmp_path, monkeypatch):
     assert np.abs(found.landmarks - expected).max() < 2
 
 
-def test_face_alignment_runs_on_files_of_the_right_shape(tmp_path, monkeypatch, photo):
+def test_face_alignment_runs_on_files_of_the_right_shape(weights_folder, monkeypatch, photo):
     """Untrained nets written under the published names: everything but the quality of the landmarks."""
     import numba
     import torch
@@ -210,13 +209,12 @@ def test_face_alignment_runs_on_files_of_the_right_shape(tmp_path, monkeypatch, 
     from face_alignment.models import FAN
 
     torch.manual_seed(0)
-    (tmp_path / "auxiliary").mkdir()
+    (weights_folder / "auxiliary").mkdir()
     blind = s3fd().state_dict()
     for name in (name for name in blind if name.endswith("mbox_conf.bias")):
         blind[name][-1] = -20  # an untrained net would find thousands of faces
-    torch.save(blind, tmp_path / "auxiliary" / "s3fd-619a316812.pth")
-    torch.save(FAN(4).state_dict(), tmp_path / "auxiliary" / "2DFAN4-11f355bf06.pth.tar")
-    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    torch.save(blind, weights_folder / "auxiliary" / "s3fd-619a316812.pth")
+    torch.save(FAN(4).state_dict(), weights_folder / "auxiliary" / "2DFAN4-11f355bf06.pth.tar")
     with open_detector("face_alignment", 1) as opened:
         assert opened.detect(photo) == []
         boxes = [np.array([180, 60, 270, 170, 0.9]), np.array([0, 0, 200, 40, 0.9]), np.array([0, 0, 20, 30, 0.9])]

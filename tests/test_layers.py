@@ -9,10 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "latentsync"
 LAYERS = [
-    {"config", "records", "registry", "sources", "preparation", "gpu_lease", "config_docs", "crashes"},
+    {"config", "records", "registry", "sources", "preparation", "gpu_lease", "config_docs", "crashes", "fetch"},
     {"ops"},
     {"media", "models"},
-    {"data", "training", "lipsync", "talkers", "report"},
+    {"data", "training", "lipsync", "talkers", "report", "cli_weights"},
     {"steps", "cli", "app", "__main__"},
 ]
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}

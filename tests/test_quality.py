@@ -72,7 +72,7 @@ def published_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return result
 
 
-def test_hyperiqa_reads_the_published_file(tmp_path, monkeypatch, face):
+def test_hyperiqa_reads_the_published_file(weights_folder, face):
     torch.manual_seed(0)
     net = quality.build_hyperiqa().eval()
     foreign = published_names(net.state_dict())
@@ -82,9 +82,8 @@ def test_hyperiqa_reads_the_published_file(tmp_path, monkeypatch, face):
         "res.lda1_pool.0.weight",
         "fc5b_fc.bias",
     } <= foreign.keys()
-    (tmp_path / "auxiliary").mkdir()
-    torch.save(foreign, tmp_path / "auxiliary" / "koniq_pretrained.pkl")
-    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    (weights_folder / "auxiliary").mkdir()
+    torch.save(foreign, weights_folder / "auxiliary" / "koniq_pretrained.pkl")
     score = quality.open_scorer("hyperiqa")
     crop = cv2.resize(face, (256, 256))
     with torch.no_grad():
@@ -103,9 +102,8 @@ def test_hyperiqa_without_its_file_is_one_sentence(tmp_path, monkeypatch):
         quality.open_scorer("hyperiqa")
 
 
-def test_hyperiqa_refuses_another_file(tmp_path, monkeypatch):
-    (tmp_path / "auxiliary").mkdir()
-    torch.save({"a.weight": torch.zeros(2)}, tmp_path / "auxiliary" / "koniq_pretrained.pkl")
-    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
-    with pytest.raises(ValueError, match="does not hold the tensors of HyperIQA"):
+def test_hyperiqa_refuses_another_file(weights_folder):
+    (weights_folder / "auxiliary").mkdir()
+    torch.save({"a.weight": torch.zeros(2)}, weights_folder / "auxiliary" / "koniq_pretrained.pkl")
+    with pytest.raises(ValueError, match="does not fit the network as configured"):
         quality.open_scorer("hyperiqa")

@@ -96,16 +96,15 @@ def test_embedded_teachers_depend_on_their_seed_alone(clip):
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_published_lpips_takes_torchvisions_vgg16(tmp_path, monkeypatch):
+def test_published_lpips_takes_torchvisions_vgg16(weights_folder):
     import torchvision
 
     torch.manual_seed(0)
     with torch.device("meta"):
         shapes = torchvision.models.vgg16().state_dict()
     state = {key: torch.randn(value.shape) * 0.05 for key, value in shapes.items() if key.startswith("features.")}
-    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
-    (tmp_path / "auxiliary").mkdir()
-    torch.save(state, tmp_path / "auxiliary" / "vgg16-397923af.pth")
+    (weights_folder / "auxiliary").mkdir()
+    torch.save(state, weights_folder / "auxiliary" / "vgg16-397923af.pth")
     net = teachers.perceptual("published")
     assert torch.equal(net.net.slice5[1].weight, state["features.24.weight"])  # 23 is the pool that opens slice 5
     assert float(net.lin0.model[-1].weight.min()) >= 0 and float(net.lin0.model[-1].weight.max()) > 0  # learned, 0.1

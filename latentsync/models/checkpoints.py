@@ -35,12 +35,19 @@ _DAMAGE = (pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile, struct.e
            ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError, MemoryError)  # fmt: skip
 
 
+# Of a folder in the layout of diffusers or transformers one file of weights is read, the first that is there.
+FOLDER_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", "model.safetensors")
+
+
 def stamp(path: Path) -> str:
-    """16 hex digits over the whole content of a weights file, or over the files of a folder."""
+    """16 hex digits over the whole content of a weights file, or over what is read of a folder."""
+    parts = [path]
+    if path.is_dir():
+        parts = [path / name for name in FOLDER_WEIGHTS if (path / name).is_file()][:1]
+        parts += [path / "config.json"] if (path / "config.json").is_file() else []
     digest = hashlib.sha256()
-    for part in sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]:
-        with open(part, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for part in parts:
+        digest.update(bytes.fromhex(registry.sha256_of(part)))
     return digest.hexdigest()[:16]
 
 

@@ -76,7 +76,7 @@ def load_preview(path: Path) -> AutoencoderTiny:
 
 
 def _from_folder(kind: type[Kind], folder: Path) -> Kind:
-    config, names = folder / "config.json", [f"diffusion_pytorch_model.{end}" for end in ("safetensors", "bin")]
+    config, names = folder / "config.json", checkpoints.FOLDER_WEIGHTS[:2]
     files = [folder / name for name in names if (folder / name).is_file()]
     if not config.is_file() or not files:
         raise ValueError(f"{folder} lacks config.json or {names[0]}, so it is no folder of diffusers' {kind.__name__}.")

@@ -1,0 +1,278 @@
+"""Files of weights: ours come back equal or not at all, foreign ones unwrapped, wrong ones with a sentence."""
+
+import hashlib
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from latentsync.models import checkpoints
+from latentsync.models.unet import UNet3D, UNetConfig
+
+SHAPE = {"block_out_channels": (16, 24), "attention_heads": 2, "norm_groups": 8}
+
+
+def unet(**changes):
+    torch.manual_seed(0)
+    return UNet3D(UNetConfig(**(SHAPE | {"cross_attention_dim": 12, "motion": "none"} | changes)))
+
+
+def test_round_trip_with_metadata(tmp_path):
+    net = unet()
+    path = tmp_path / "deep" / "unet.safetensors"
+    checkpoints.save(path, net.state_dict(), vars(net.config), trained_steps=7, audio={"backend": "embedded"})
+    state, metadata = checkpoints.load(path)
+    assert metadata["trained_steps"] == 7 and metadata["audio"] == {"backend": "embedded"}
+    assert checkpoints.metadata(path) == metadata and checkpoints.is_ours(path)
+    again = checkpoints.load_strictly(UNet3D(UNetConfig(**metadata["config"])), state, str(path))
+    assert again.config == net.config
+    assert all(torch.equal(value, net.state_dict()[key]) for key, value in again.state_dict().items())
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_net_built_of_its_weights_is_the_same_net(tmp_path):
+    net = unet(motion="all")
+    nn.init.normal_(net.conv_out.weight)
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    again = checkpoints.build_with(lambda: unet(motion="all"), {k: v.half() for k, v in state.items()}, "x")
+    assert all(value.dtype == torch.float32 and not value.is_meta for value in again.state_dict().values())
+    built = checkpoints.build_with(lambda: unet(motion="all"), state, "x")
+    sample, audio, t = torch.randn(1, 13, 3, 8, 8), torch.randn(1, 3, 5, 12), torch.tensor(500)
+    assert torch.equal(built(sample, t, audio), net(sample, t, audio))
+    built(sample, t, audio).square().mean().backward()  # its weights can be trained
+    assert built.conv_in.weight.grad is not None
+
+
+def test_bytes_depend_on_content_alone(tmp_path):
+    """Another process hashes strings differently; several metadata entries would come in another order."""
+    tensors, config, rest = {"b": torch.ones(3), "a": torch.zeros(2, 2)}, {"x": 1, "y": [2]}, {"k": 1, "j": 2}
+    checkpoints.save(tmp_path / "here.safetensors", tensors, config, **rest)
+    code = (
+        "import sys, torch; from latentsync.models import checkpoints;"
+        "checkpoints.save(sys.argv[1], {'a': torch.zeros(2, 2), 'b': torch.ones(3)}, {'y': [2], 'x': 1}, j=2, k=1)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "there.safetensors"], check=True)
+    assert (tmp_path / "here.safetensors").read_bytes() == (tmp_path / "there.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool])
+def test_every_kind_of_number_is_hashed(tmp_path, dtype):
+    tensors = {
+        "a": torch.ones(3, 2).to(dtype),
+        "scalar": torch.tensor(1).to(dtype),
+        "empty": torch.zeros(0, 4).to(dtype),
+    }
+    checkpoints.save(tmp_path / "x.safetensors", tensors, {})
+    state, _ = checkpoints.load(tmp_path / "x.safetensors")
+    assert all(torch.equal(state[key], value) for key, value in tensors.items())
+
+
+def test_a_changed_bit_of_ours_is_seen_wherever_it_is(tmp_path):
+    path = tmp_path / "x.safetensors"
+    checkpoints.save(path, {"a": torch.arange(100.0), "b": torch.ones(7)}, {"width": 16}, steps=5)
+    good = path.read_bytes()
+    for byte in range(8, len(good)):  # the first eight say how long the header is; test_damaged_files.py has those too
+        path.write_bytes(good[:byte] + bytes([good[byte] ^ 1]) + good[byte + 1 :])
+        try:
+            state, facts = checkpoints.load(path)
+        except ValueError:
+            continue
+        # The header has spaces at its end; a changed one of those changes nothing.
+        assert facts == {"config": {"width": 16}, "steps": 5} and torch.equal(state["a"], torch.arange(100.0)), byte
+
+
+def test_files_of_others_have_no_configuration(tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="x.safetensors carries no configuration"):
+        checkpoints.load(tmp_path / "x.safetensors")
+    assert not checkpoints.is_ours(tmp_path / "x.safetensors")
+
+
+def test_strict_loading_names_what_is_wrong():
+    net = nn.Linear(3, 2)
+    before = net.weight.clone()
+    with pytest.raises(ValueError) as error:
+        checkpoints.load_strictly(net, {"weight": torch.zeros(2, 4), "scale": torch.zeros(1)}, "w.pt")
+    assert str(error.value) == (
+        "w.pt does not fit the network as configured: 1 missing (bias); 1 unexpected (scale); "
+        "1 of another shape (weight (2, 4) instead of (2, 3))."
+    )
+    bad = {"weight": torch.full((2, 3), float("nan")), "bias": torch.zeros(2, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=r"1 of another type \(bias torch.int64 .*; 1 not finite \(weight\)"):
+        checkpoints.load_strictly(net, bad, "w.pt")
+    assert torch.equal(net.weight, before)
+
+
+def test_many_keys_are_counted_by_kind():
+    keys = [f"blocks.{n}.norm.weight" for n in range(12)] + ["conv_in.bias", "a", "b", "c", "d"]
+    assert checkpoints.listed(keys) == "blocks.*.norm.weight x 12, conv_in.bias, a, b, and 2 more"
+
+
+def test_a_net_without_motion_modules_does_not_swallow_a_file_that_has_them(golden):
+    """Upstream's does, silently."""
+    state = load_file(golden("unet_tiny") / "weights.safetensors")
+    net = UNet3D(UNetConfig(block_out_channels=(32, 64, 96, 96), cross_attention_dim=48, motion="none"))
+    with pytest.raises(ValueError, match=r"560 unexpected \(down_blocks.*motion_modules.*It looks like .*1\.5 or 1\.6"):
+        checkpoints.load_strictly(net, state, "upstream")
+
+
+def test_foreign_wrappings_are_taken_off(tmp_path):
+    inner = {"conv.weight": torch.ones(2)}
+    for number, wrapped in enumerate(
+        (
+            inner,
+            {"global_step": 5, "state_dict": inner},
+            {"dims": {"n_mels": 80}, "model_state_dict": inner},
+            {"module": inner},
+            {"params_ema": inner},
+            {"state_dict": {"module.conv.weight": torch.ones(2)}},
+        )
+    ):
+        torch.save(wrapped, tmp_path / f"{number}.pt", _use_new_zipfile_serialization=number % 2 == 0)
+        state = checkpoints.read_foreign(tmp_path / f"{number}.pt")
+        assert state.keys() == inner.keys() and torch.equal(state["conv.weight"], torch.ones(2))
+
+
+class Attack:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (open, (str(self.marker), "w"))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl", ".model", ".safetensors"])
+def test_code_in_a_pickle_never_runs(tmp_path, suffix):
+    marker, bad, plain = tmp_path / "it ran", tmp_path / f"bad{suffix}", tmp_path / f"plain{suffix}"
+    torch.save({"state_dict": {"x": Attack(marker)}}, bad)
+    with open(plain, "wb") as file:
+        pickle.dump(Attack(marker), file, protocol=2)
+    for path in (bad, plain):
+        with pytest.raises(ValueError, match=r"holds more than tensors|is damaged or no file of weights"):
+            checkpoints.read_foreign(path)
+    assert not marker.exists()
+
+
+def test_a_flipped_bit_in_a_foreign_pickle_is_seen_by_the_checksums_inside(tmp_path):
+    """torch itself loads it without a word."""
+    path, values = tmp_path / "x.pt", torch.arange(1000.0)
+    torch.save({"state_dict": {"a": values}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.find(values.numpy().tobytes()) + 1234] ^= 4
+    path.write_bytes(content)
+    assert not torch.equal(torch.load(path)["state_dict"]["a"], values)
+    with pytest.raises(ValueError, match=r"is damaged .*the checksum of x/data/0 is wrong"):
+        checkpoints.read_foreign(path)
+
+
+def test_a_flipped_bit_in_a_foreign_safetensors_is_seen_where_its_sha256_is_known(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.arange(1000.0)}, path)
+    good = path.read_bytes()
+    (tmp_path / "x.safetensors.sha256").write_text(hashlib.sha256(good).hexdigest() + "  x.safetensors\n")
+    assert checkpoints.read_foreign(path)
+    path.write_bytes(good[:-100] + bytes([good[-100] ^ 1]) + good[-99:])
+    with pytest.raises(ValueError, match="is damaged, or another file under this name"):
+        checkpoints.read_foreign(path)
+
+
+def test_what_is_no_file_of_weights_is_named(tmp_path):
+    contents = {
+        "page.pt": (b"<!DOCTYPE html><html>Sign in</html>", "is a web page"),
+        "pointer.safetensors": (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "is a Git LFS pointer"),
+        "empty.pt": (b"", "is damaged or no file of weights"),
+        "text.pt": (b"hello", "no file of weights"),
+        "empty.safetensors": (b"", "is damaged or no file of weights"),
+        "huge.safetensors": (struct.pack("<Q", 1 << 60) + b"{}", "is damaged or no file of weights"),
+    }
+    for name, (content, words) in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=words):
+            checkpoints.read_foreign(tmp_path / name)
+    for nothing in ({"epoch": 3}, [torch.ones(2)], torch.ones(2), {"state_dict": {}}):
+        torch.save(nothing, tmp_path / "nothing.pt")
+        with pytest.raises(ValueError, match="holds no tensors by name"):
+            checkpoints.read_foreign(tmp_path / "nothing.pt")
+    with zipfile.ZipFile(tmp_path / "pictures.pt", "w") as file:
+        file.writestr("a.png", b"picture")
+    with pytest.raises(ValueError, match="is damaged or no file of weights"):
+        checkpoints.read_foreign(tmp_path / "pictures.pt")
+    with pytest.raises(ValueError, match="is a folder, not a file of weights"):
+        checkpoints.read_foreign(tmp_path)
+    with pytest.raises(ValueError, match="does not exist"):
+        checkpoints.load(tmp_path / "none.safetensors")
+
+
+# --- what a U-Net starts from ---------------------------------------------------------------------------------------
+
+
+def test_starting_from_stable_diffusion():
+    """SD 1.5 has 4 input channels and 768-wide text; the rest is taken over, conv_in starts at zero."""
+    start = unet(in_channels=4, cross_attention_dim=20)
+    for parameter in start.parameters():
+        nn.init.normal_(parameter)
+    net = unet(motion="all")
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    told = checkpoints.start_unet(net, start.state_dict(), "sd")
+    after = net.state_dict()
+    assert len(told.taken) == len(start.state_dict()) - 2 - 2 * 6  # conv_in; to_k and to_v of six attn2
+    assert all(torch.equal(after[key], start.state_dict()[key]) for key in told.taken)
+    assert net.conv_in.weight.abs().max() == 0 and net.conv_in.bias.abs().max() == 0
+    kept = [key for key in told.fresh if not key.startswith("conv_in.")]
+    assert all("motion_modules" in key or "attn2.to_" in key for key in kept)
+    assert all(torch.equal(after[key], before[key]) for key in kept)
+    assert f"{len(told.taken)} tensors taken; {len(told.fresh)} start fresh (conv_in.weight, conv_in.bias" in str(told)
+
+
+def test_the_whole_of_sd_15_is_taken_but_conv_in_and_the_text(golden):
+    """At full size, on shapes alone: SD 1.5 has the 686 keys of stage 1."""
+    with torch.device("meta"):
+        net = UNet3D(UNetConfig(motion="none"))
+    shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    with torch.device("meta"):
+        sd15 = UNet3D(UNetConfig(motion="none", in_channels=4, cross_attention_dim=768)).state_dict()
+    differing = {key for key, value in sd15.items() if tuple(value.shape) != shapes[key]}
+    assert sd15.keys() == shapes.keys() and len(sd15) == 686
+    assert len(differing) == 1 + 2 * 16 and all("attn2.to_" in key or key == "conv_in.weight" for key in differing)
+
+
+def test_stage_2_starts_from_stage_1_and_stage_1_from_a_stage_2():
+    stage1, stage2 = unet(), unet(motion="all")
+    nn.init.normal_(stage1.conv_out.weight)
+    told = checkpoints.start_unet(stage2, stage1.state_dict(), "stage 1")
+    assert told.fresh and all("motion_modules" in key for key in told.fresh) and not told.unused
+    sample, audio, t = torch.randn(1, 13, 3, 8, 8), torch.randn(1, 3, 5, 12), torch.tensor(500)
+    torch.testing.assert_close(stage2(sample, t, audio), stage1(sample, t, audio))  # fresh motion is the identity
+    told = checkpoints.start_unet(unet(), stage2.state_dict(), "stage 2")
+    assert not told.fresh and len(told.unused) == len(stage2.state_dict()) - len(stage1.state_dict())
+    assert "of the file have no place (down_blocks.*.motion_modules" in str(told)
+
+
+def test_a_start_of_another_architecture_is_refused():
+    net = unet()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with pytest.raises(ValueError, match=r"w\.pt does not start this U-Net.*It looks like .*widths 32-48"):
+        checkpoints.start_unet(net, unet(block_out_channels=(32, 48)).state_dict(), "w.pt")
+    original = {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match=r"Stable Diffusion in its original single file"):
+        checkpoints.start_unet(net, original, "v1-5-pruned.ckpt")
+    broken = {key: value.clone() for key, value in before.items()} | {"conv_out.bias": torch.full((4,), torch.inf)}
+    with pytest.raises(ValueError, match=r"1 tensors are not finite numbers \(conv_out.bias\)"):
+        checkpoints.start_unet(net, broken, "w.pt")
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_upstreams_checkpoint_loads(golden, tmp_path):
+    state = {key: value.float() for key, value in load_file(golden("unet_tiny") / "weights.safetensors").items()}
+    torch.save({"global_step": 1, "state_dict": state}, tmp_path / "latentsync_unet.pt")
+    published = checkpoints.read_foreign(tmp_path / "latentsync_unet.pt")
+    net = UNet3D(UNetConfig(block_out_channels=(32, 64, 96, 96), cross_attention_dim=48))
+    told = checkpoints.start_unet(net, published, "latentsync_unet.pt")
+    assert len(told.taken) == 1246 and not told.fresh and not told.unused
+    checkpoints.load_strictly(net, published, "latentsync_unet.pt")
