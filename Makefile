@@ -1,6 +1,6 @@
 # make demo: from a fresh machine to lip-synced videos and a report. make test: from a fresh machine to a tested one.
 # Both need Python 3.11 and a package registry, nothing else. `make` alone lists what there is.
-.PHONY: help setup demo test bench-curation bench-graph bench-growth bench-kills fmt lint lock clean
+.PHONY: help setup setup-codeformer demo test bench-curation bench-graph bench-growth bench-kills fmt lint lock clean
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -16,6 +16,9 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 	$(BIN)/uv pip install -q --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	touch $@
+
+setup-codeformer: setup ## CodeFormer, too; code and weights are for non-commercial use only
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --require-hashes -r requirements-codeformer.lock
 
 demo: setup ## the whole graph on synthetic talkers, then Snakemake's own report
 	snakemake --cores all
@@ -46,8 +49,10 @@ fmt: setup ## format everything
 	snakefmt Snakefile workflow
 
 lock: setup ## resolve requirements.lock anew, then the conda environments
-	uv pip compile pyproject.toml --extra workflow --extra dev --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra workflow --extra restorers --extra dev --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header -q -o requirements.lock
+	echo 'spandrel-extra-arches>=0.2,<0.3' | uv pip compile - --no-deps --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate -q -o requirements-codeformer.lock
 	$(BIN)/python envs/generate.py
 
 clean: ## remove the virtual environment; results and your videos stay

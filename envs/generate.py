@@ -12,19 +12,20 @@ ROOT = Path(__file__).parent.parent
 COMMON = "av numpy opencv-python-headless pandas pydantic pyyaml scipy".split()
 NEEDS = {
     "curate": COMMON
-    + "mediapipe face-alignment scenedetect pyiqa torch torchvision scikit-image librosa".split()
+    + "mediapipe face-alignment scenedetect pyiqa torch torchvision safetensors scikit-image librosa".split()
     + "imagehash webrtcvad-wheels jinja2".split(),
     "train": COMMON + "torch torchvision accelerate diffusers transformers safetensors lpips einops librosa".split(),
     "deliver": COMMON
     + "mediapipe face-alignment torch torchvision diffusers transformers safetensors einops librosa".split()
-    + "gfpgan pyiqa matplotlib jinja2".split(),
+    + "spandrel onnxruntime pyiqa matplotlib jinja2".split(),
 }
 
 
 def environments() -> dict[str, str]:
     """The text of each environment file, by name."""
     pins = dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = project["dependencies"] + project["optional-dependencies"]["restorers"]
     direct = {re.match(r"[A-Za-z0-9-]+", line).group() for line in declared}
     texts = {}
     for name, packages in NEEDS.items():

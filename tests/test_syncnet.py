@@ -8,51 +8,27 @@ import torch
 from safetensors.torch import load_file
 
 from latentsync.config import SyncNetEncoder, TrainSyncnet
+from latentsync.models import syncnet
 from latentsync.models.checkpoints import load_strictly
 from latentsync.models.syncnet import StableSyncNet, build
 from latentsync.ops import losses
 
-NONE = (False,) * 8
-PIXEL_VISUAL = SyncNetEncoder(
-    in_channels=48,
-    block_out_channels=(64, 128, 256, 256, 512, 1024, 2048, 2048),
-    downsample_factors=((1, 2), 2, 2, 2, 2, 2, 2, 2),
-    attn_blocks=NONE,
-)
-PIXEL_AUDIO = SyncNetEncoder(
-    in_channels=1,
-    block_out_channels=(32, 64, 128, 256, 512, 1024, 2048),
-    downsample_factors=((2, 1), 2, 2, 1, 2, 2, (2, 3)),
-    attn_blocks=NONE[:7],
-)
-LATENT_VISUAL = SyncNetEncoder(
-    in_channels=64,
-    block_out_channels=(64, 128, 256, 256, 512, 1024),
-    downsample_factors=(2, 2, 2, 1, 2, 2),
-    attn_blocks=NONE[:6],
-)
-LATENT_AUDIO = SyncNetEncoder(
-    in_channels=1,
-    block_out_channels=(32, 64, 128, 256, 512, 1024),
-    downsample_factors=((2, 1), 2, 2, 2, 2, (2, 3)),
-    attn_blocks=NONE[:6],
-)
-
-
-def full(name):
-    with torch.device("meta"):
-        if name == "syncnet_16_pixel_attn":
-            return build(TrainSyncnet())  # the defaults are the published net
-        if name == "syncnet_16_pixel":
-            return StableSyncNet(PIXEL_VISUAL, PIXEL_AUDIO, (128, 256), 16)
-        return StableSyncNet(LATENT_VISUAL, LATENT_AUDIO, (32, 32), 16)
+PARAMETERS_M = {"16_pixel_attn": 401.31, "16_pixel": 371.77, "16_latent": 65.54}
 
 
 @pytest.mark.parametrize("name, keys", [("16_pixel_attn", 266), ("16_pixel", 178), ("16_latent", 144)])
 def test_full_size_has_the_published_keys_and_shapes(golden, name, keys):
     published = json.loads((golden("stable_syncnet") / f"keys_full_syncnet_{name}.json").read_text())
-    own = {key: list(value.shape) for key, value in full(f"syncnet_{name}").state_dict().items()}
+    with torch.device("meta"):
+        net = syncnet.build_published(name)
+    own = {key: list(value.shape) for key, value in net.state_dict().items()}
     assert own == published and len(own) == keys
+    assert sum(value.numel() for value in net.parameters()) / 1e6 == pytest.approx(PARAMETERS_M[name], abs=0.01)
+
+
+def test_the_defaults_of_training_are_the_published_net():
+    published, own = syncnet.PUBLISHED["16_pixel_attn"], TrainSyncnet()
+    assert (own.visual, own.audio, own.frames) == (published.visual, published.audio, published.frames)
 
 
 def pixels():
@@ -129,19 +105,46 @@ def test_other_refusals():
         build(small(visual=small().visual.model_copy(update={"downsample_factors": (2, 2)})))
 
 
-def test_25_frames_can_be_built():
+def test_25_frames_run():
     """Upstream's syncnet_25_pixel.yaml lacks attn_blocks and fails; with them it is a good net of 25 frames."""
-    visual = SyncNetEncoder(
-        in_channels=75,
-        block_out_channels=(128, 128, 256, 256, 512, 512, 1024, 1024),
-        downsample_factors=PIXEL_VISUAL.downsample_factors,
-        attn_blocks=NONE,
-    )
-    audio = SyncNetEncoder(
-        in_channels=1,
-        block_out_channels=(64, 128, 256, 256, 512, 1024),
-        downsample_factors=(2,) * 6,
-        attn_blocks=NONE[:6],
-    )
+    torch.manual_seed(0)
+    published = syncnet.PUBLISHED["25_pixel"]
+    halved = {}
+    for name in ("visual", "audio"):
+        shape = getattr(published, name)
+        widths = tuple(width // 8 for width in shape.block_out_channels)
+        halved[name] = shape.model_copy(update={"block_out_channels": widths})
+    net = build(TrainSyncnet(frames=25, **halved))
+    for embedding in net(torch.randn(2, 75, 128, 256), torch.randn(2, 1, 80, 80)):
+        torch.testing.assert_close(embedding.norm(dim=1), torch.ones(2))
     with torch.device("meta"):
-        build(TrainSyncnet(frames=25, visual=visual, audio=audio))
+        full = syncnet.build_published("25_pixel")
+    assert len(full.state_dict()) == 162
+
+
+def test_published_files_are_known_by_their_shapes(tmp_path, monkeypatch):
+    """At an eighth of the widths, since the real ones have gigabytes."""
+    narrow = {}
+    for name, published in syncnet.PUBLISHED.items():
+        encoders = []
+        for shape in (published.visual, published.audio):
+            widths = tuple(max(8, width // 8) for width in shape.block_out_channels)
+            encoders.append(shape.model_copy(update={"block_out_channels": widths}))
+        narrow[name] = syncnet.Published(*encoders, published.size, published.frames)
+    monkeypatch.setattr(syncnet, "PUBLISHED", narrow)
+    torch.manual_seed(0)
+    for name in ("16_pixel_attn", "16_pixel", "25_pixel"):
+        state = syncnet.build_published(name).state_dict()
+        torch.save({"global_step": 1, "state_dict": state}, tmp_path / f"{name}.pt")
+        net, cfg = syncnet.load(tmp_path / f"{name}.pt")
+        assert (cfg.visual, cfg.frames, net.training) == (narrow[name].visual, narrow[name].frames, False)
+        assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+    torch.save({"state_dict": syncnet.build_published("16_latent").state_dict()}, tmp_path / "latent.pt")
+    with pytest.raises(ValueError, match="is the published 16_latent, which sees latents"):
+        syncnet.load(tmp_path / "latent.pt")
+    torch.save({"state_dict": build(small()).state_dict()}, tmp_path / "own.pt")
+    with pytest.raises(ValueError, match="has the shapes of no published StableSyncNet .*that sees 16 RGB frames"):
+        syncnet.load(tmp_path / "own.pt")
+    torch.save({"state_dict": {"conv_in.weight": torch.zeros(2)}}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"other\.pt has the shapes of no published StableSyncNet"):
+        syncnet.load(tmp_path / "other.pt")

@@ -5,6 +5,7 @@ Foreign pickles are read with weights_only=True. Whatever is wrong with a file i
 before the network is touched. Foreign key names are weights.py's business, places and checksums registry.py's.
 """
 
+import errno
 import hashlib
 import json
 import pickle
@@ -150,6 +151,10 @@ def read_foreign(path: Path) -> State:
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} holds more than tensors, or is no file of weights; not loaded.") from error
     except _DAMAGE as error:
+        raise ValueError(_damaged(path, error)) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a wrong offset in the file; anything else is the disk's
+            raise
         raise ValueError(_damaged(path, error)) from error
     for wrapping in ("params_ema", "params", "state_dict", "model_state_dict", "module", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapping), Mapping):

@@ -66,6 +66,8 @@ def gfpgan_network(**shape: Any):
 def open_gfpgan(path: Path) -> TorchRestorer:
     """GFPGAN (arXiv 2101.04061). Its noise maps are the fixed ones of its file: fresh ones for every frame flicker."""
     state, shape = _state(path, PUBLISHED_GFPGAN)
+    if shape.keys() != PUBLISHED_GFPGAN.keys():
+        raise ValueError(f"{path} carries the configuration of another network than GFPGAN.")
     network = _fill(gfpgan_network(**shape), state, path, "GFPGANv1.3.pth or GFPGANv1.4.pth")
 
     def forward(pixels):
@@ -103,11 +105,14 @@ class OnnxRestorer:
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         kinds = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile", "EngineError",
                  "NotImplemented", "RuntimeException")  # fmt: skip
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), providers=providers)
-        except tuple(getattr(faults, kind) for kind in kinds) as error:
+        unreadable = (UnicodeDecodeError, *(getattr(faults, kind) for kind in kinds))
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; what is wrong with a file is said below
+        try:  # without fallback: a GPU that fails must not become a CPU in silence
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        except unreadable as error:
             raise ValueError(
-                f"{path} is damaged or no ONNX network ({str(error)[:100]}); give GPEN-BFR-512.onnx."
+                f"{path} is damaged or no ONNX network ({str(error)[:100]}); `latentsync weights fetch gpen` gets one."
             ) from error
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         shape = inputs[0].shape if inputs else []
