@@ -33,9 +33,9 @@ may take its place (`latentsync weights list`):
 TABLE
 
 Commercial use: *restricted* is allowed under the use restrictions of the licence; *unclear* is not stated for the
-weights, or disputed, so nothing is allowed until somebody asks. `commercial: true` in a configuration, and `--commercial`
-of `latentsync generate` and `latentsync weights fetch`, refuse what is unclear or forbidden and name what to choose
-instead.
+weights, or disputed, so nothing is allowed until somebody asks. `commercial: true` in a configuration, and
+`--commercial` of `latentsync generate` and `latentsync weights fetch`, refuse what is unclear or forbidden and name
+what to choose instead.
 This is a reading of the publishers' words, not legal advice; what the training data allow is another question.
 
 Of the optional packages, the code of CodeFormer (extra `codeformer`) is under the same non-commercial licence as its

@@ -107,6 +107,25 @@ def test_openai_and_hugging_face_files_give_the_same_encoder(golden, encoder, tm
         assert all(torch.equal(value, loaded[key]) for key, value in encoder.state_dict().items())
 
 
+def test_whisper_small_loads_and_gives_thirteen_states(golden, tmp_path):
+    """Twelve blocks of 768 in the published file; two of them here. 64 channels a head, as in every published size."""
+    torch.manual_seed(0)
+    own = audio_encoder.WhisperEncoder(audio_encoder._config(768, 2, 12)).state_dict()
+    torch.save(hugging_face_keys_of(own), tmp_path / "pytorch_model.bin")
+    loaded = audio_encoder.load_whisper(tmp_path)
+    assert loaded.config.encoder_attention_heads == 12
+    assert all(torch.equal(value, own[key]) for key, value in loaded.state_dict().items())
+    assert WhisperFeatures(loaded).features(np.zeros(3200, np.float32)).shape == (10, 3, 768)
+    wide = dict(hugging_face_keys_of(own)) | {"model.encoder.conv1.weight": torch.zeros(768, 128, 3)}
+    torch.save(wide, tmp_path / "large.pt")
+    with pytest.raises(ValueError, match=r"large\.pt is a Whisper for 128 mel bands"):
+        audio_encoder.load_whisper(tmp_path / "large.pt")
+
+
+def hugging_face_keys_of(state):
+    return {f"model.encoder.{key}": value for key, value in state.items()}
+
+
 def test_the_real_tiny_encoder_has_the_published_shapes(golden):
     published = json.loads((golden("audio") / "keys_full_whisper_tiny_encoder.json").read_text())
     with torch.device("meta"):

@@ -68,3 +68,27 @@ def test_a_file_other_than_the_demo_names_whole_sections():
 def test_generated_pages_are_up_to_date():
     assert (ROOT / "config/README.md").read_text() == config_docs.readme(), "run python -m latentsync.config_docs"
     assert (ROOT / "config/schema.json").read_text() == config_docs.schema(), "run python -m latentsync.config_docs"
+
+
+@pytest.mark.parametrize("name", ["16_pixel", "25_pixel"])
+def test_files_of_syncnet_are_the_published_shapes(name):
+    from latentsync.models import syncnet
+
+    path = ROOT / f"config/syncnet-{name.replace('_', '-')}.yaml"
+    cfg, published = config.validate(yaml.safe_load(path.read_text())).train_syncnet, syncnet.PUBLISHED[name]
+    assert (cfg.visual, cfg.audio, cfg.frames) == (published.visual, published.audio, published.frames)
+
+
+def test_the_efficient_stage_2_trains_what_was_published():
+    """392 tensors with 284.7 M numbers (spec A.5)."""
+    import torch
+
+    from latentsync.models.unet import UNet3D, UNetConfig
+
+    cfg = config.validate(yaml.safe_load((ROOT / "config/stage2-efficient.yaml").read_text())).train_unet_stage2
+    assert cfg.losses.trepa == 0 and cfg.losses.sync == 0.05
+    for section, tensors, millions in ((cfg, 392, 284.7), (config.TrainUnetStage2(), 936, 674.8)):
+        with torch.device("meta"):
+            net = UNet3D(UNetConfig(motion=section.motion))
+        trained = [p for name, p in net.named_parameters() if any(part in name for part in section.trainable)]
+        assert len(trained) == tensors and sum(p.numel() for p in trained) / 1e6 == pytest.approx(millions, abs=0.05)

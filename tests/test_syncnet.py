@@ -1,17 +1,20 @@
 """StableSyncNet against tensors and key lists of the published one (golden/stable_syncnet)."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from latentsync.config import SyncNetEncoder, TrainSyncnet
 from latentsync.models import syncnet
 from latentsync.models.checkpoints import load_strictly
 from latentsync.models.syncnet import StableSyncNet, build
-from latentsync.ops import losses
+from latentsync.ops import losses, timing
 
 PARAMETERS_M = {"16_pixel_attn": 401.31, "16_pixel": 371.77, "16_latent": 65.54}
 
@@ -24,6 +27,24 @@ def test_full_size_has_the_published_keys_and_shapes(golden, name, keys):
     own = {key: list(value.shape) for key, value in net.state_dict().items()}
     assert own == published and len(own) == keys
     assert sum(value.numel() for value in net.parameters()) / 1e6 == pytest.approx(PARAMETERS_M[name], abs=0.01)
+
+
+def test_the_page_of_models_shows_how_inputs_shrink():
+    page = (Path(__file__).parent.parent / "docs/models.md").read_text()
+    for name, published in syncnet.PUBLISHED.items():
+        sound = (80, timing.mel_width(published.frames))
+        for side, size in ((published.visual, published.size), (published.audio, sound)):
+            path = syncnet.sizes(size, side.downsample_factors)
+            assert path[-1] == (1, 1) and " -> ".join(f"{h}x{w}" for h, w in path) in page, name
+
+
+@given(st.integers(2, 300), st.integers(2, 300), st.integers(2, 6), st.sampled_from(["n", "1n", "n1"]))
+def test_a_block_shrinks_as_the_page_says(h, w, n, kind):
+    factor = {"n": (n, n), "1n": (1, n), "n1": (n, 1)}[kind]
+    told = (h if kind == "1n" else (h - 2) // n + 1, w if kind == "n1" else (w - 2) // n + 1)
+    assert syncnet.sizes((h, w), [factor])[1] == told
+    block = syncnet.ResnetBlock(2, 2, factor, 0.0)
+    assert block(torch.zeros(1, 2, h, w)).shape[2:] == told
 
 
 def test_the_defaults_of_training_are_the_published_net():

@@ -59,6 +59,11 @@ def load_models(
         _require_same(unet, "Whisper", told.get("weights"), heard_by, "--whisper", "extract_features.whisper_weights")
     sizes = {name: told[name] for name in ("width", "layers") if name in told}
     encoder = audio_encoder.build(told["backend"], path=heard_by, **sizes)
+    if encoder.width != config.cross_attention_dim:
+        raise ValueError(
+            f"{unet} hears audio features {config.cross_attention_dim} wide, but {heard_by or 'its encoder'} gives "
+            f"{encoder.width}; Whisper tiny gives 384, small 768: name the right one with --whisper."
+        )
     encoder.encoder.to(device)
     return Models(
         network.eval().requires_grad_(False).to(device),
@@ -111,7 +116,9 @@ def read_unet(path: Path) -> tuple[checkpoints.State, dict[str, Any]]:
             looks = weights.recognise(state) or "It is another network."
             raise ValueError(f"{path} was not written by train_unet: it lacks {', '.join(missing)}. {looks}")
         return state, facts
-    state, release = checkpoints.read_foreign(path), registry.known_as(path)
+    checkpoints.require_file(path)
+    release = registry.known_as(path)
+    state = checkpoints.read_foreign(path, intact=release is not None and release.files[0].sha256 is not None)
     shape = weights.unet_shape(state)
     if shape is None:
         looks = weights.recognise(state) or "It looks like nothing that this project knows."

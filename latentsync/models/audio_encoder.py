@@ -106,7 +106,8 @@ def build(
 def load_whisper(path: Path, heads: int | None = None) -> WhisperEncoder:
     """The encoder of OpenAI's .pt, of a Hugging Face folder, or of a safetensors file with either's names."""
     path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
+    names = ("model.safetensors", "pytorch_model.bin")
+    file = next((path / name for name in names if (path / name).exists()), path / names[0]) if path.is_dir() else path
     if not file.exists():
         raise ValueError(f"{file} does not exist; name OpenAI's tiny.pt or a folder with Whisper's model.safetensors.")
     published = checkpoints.read_foreign(file)

@@ -37,7 +37,8 @@ _DAMAGE = (pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile, struct.e
 
 
 # Of a folder in the layout of diffusers or transformers one file of weights is read, the first that is there.
-FOLDER_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", "model.safetensors")
+FOLDER_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin", "model.safetensors",
+                  "pytorch_model.bin")  # fmt: skip
 
 
 def stamp(path: Path) -> str:
@@ -72,7 +73,7 @@ def metadata(path: Path) -> dict[str, Any]:
 
 def is_ours(path: Path) -> bool:
     """Whether `save` wrote this safetensors file."""
-    _require_file(path)
+    require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             return _METADATA in (file.metadata() or {})
@@ -98,7 +99,7 @@ def load(path: Path) -> tuple[State, dict[str, Any]]:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    _require_file(path)
+    require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_METADATA)
@@ -128,7 +129,7 @@ def _sha256(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
 # --- foreign files --------------------------------------------------------------------------------------------------
 
 
-def read_foreign(path: Path) -> State:
+def read_foreign(path: Path, intact: bool = False) -> State:
     """The flat state dict of a .safetensors file or of a pickle, out of the wrappings in use.
 
     Upstream's U-Net and SyncNet: {"global_step", "state_dict"}; OpenAI Whisper: {"dims", "model_state_dict"};
@@ -136,12 +137,15 @@ def read_foreign(path: Path) -> State:
     `module.` is dropped. Files whose sha256 is known (registry.py) are compared with it; without one the checksums
     inside a zip-format pickle are, which torch does not look at.
 
+    Args:
+        intact: the caller has compared the sha256 already (five gigabytes take three seconds).
+
     Raises:
         ValueError: it is damaged, holds more than tensors, or is something else, such as a web page.
     """
     path = Path(path)
-    _require_file(path)
-    known = registry.require_intact(path)
+    require_file(path)
+    known = intact or registry.require_intact(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -175,7 +179,8 @@ def _check_sums(path: Path) -> None:
                 raise ValueError(f"the checksum of {wrong} is wrong")
 
 
-def _require_file(path: Path) -> None:
+def require_file(path: Path) -> None:
+    """Refuse what is no file, a web page or a pointer, with a sentence of its own."""
     if not Path(path).is_file():
         raise ValueError(f"{path} {'is a folder, not a file of weights' if Path(path).is_dir() else 'does not exist'}.")
     with open(path, "rb") as file:

@@ -296,21 +296,26 @@ def _padding(factor: tuple[int, int]) -> tuple[int, int, int, int]:
     return (0, 1, 0, 1)
 
 
-def _check_size(size: tuple[int, int], factors: list[tuple[int, int]]) -> None:
-    sizes = [size]
-    for factor in factors:
-        h, w = sizes[-1]
+def sizes(size: tuple[int, int], factors: Iterable[int | Sequence[int]]) -> list[tuple[int, int]]:
+    """The (h, w) of the feature map before and after each block; it ends early where nothing is left."""
+    path = [size]
+    for factor in map(_pair, factors):
+        h, w = path[-1]
         if factor != (1, 1):
             left, right, top, bottom = _padding(factor)
             h, w = (h + top + bottom - 3) // factor[0] + 1, (w + left + right - 3) // factor[1] + 1
-        sizes.append((h, w))
+        path.append((h, w))
         if min(h, w) < 1:
             break
-    if sizes[-1] != (1, 1):
-        path = " -> ".join(f"{h}x{w}" for h, w in sizes)
+    return path
+
+
+def _check_size(size: tuple[int, int], factors: list[tuple[int, int]]) -> None:
+    path = sizes(size, factors)
+    if path[-1] != (1, 1):
         raise ValueError(
-            f"A SyncNet encoder must shrink its input to 1x1, but downsample_factors give {path}; change the factors "
-            "or the resolution."
+            "A SyncNet encoder must shrink its input to 1x1, but downsample_factors give "
+            f"{' -> '.join(f'{h}x{w}' for h, w in path)}; change the factors or the resolution (docs/models.md)."
         )
 
 
