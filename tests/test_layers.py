@@ -74,3 +74,22 @@ def test_one_opencv_and_mediapipe_that_starts():
     installed = {dist.metadata["Name"].lower() for dist in distributions()}
     assert {name for name in installed if name.startswith("opencv")} == {"opencv-python-headless"}
     assert cv2.__version__.startswith("4.11") and mediapipe.__version__ == "0.10.21"
+
+
+def test_pickles_are_read_in_two_places_and_never_with_code():
+    """torch.load only with weights_only=True; TorchScript, which is a program, only where its sha256 is asked for."""
+    found = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in ("load", "loads")
+            ):
+                called = ast.unparse(node.func)
+                if called in ("torch.load", "torch.jit.load", "pickle.load", "pickle.loads"):
+                    safe = any(one.arg == "weights_only" and ast.unparse(one.value) == "True" for one in node.keywords)
+                    found.setdefault(called, set()).add((str(path.relative_to(PACKAGE)), safe))
+    assert found["torch.load"] == {("models/checkpoints.py", True), ("training/state.py", True)}
+    assert found["torch.jit.load"] == {("models/i3d.py", False)}
+    assert found.keys() == {"torch.load", "torch.jit.load"}
