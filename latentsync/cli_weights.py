@@ -1,5 +1,6 @@
 """`latentsync weights`: which pretrained files there are; fetch and check them; where they lie and what they are."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -25,9 +26,13 @@ def list_weights(use: For = None, commercial: Commercial = False) -> None:
             uses = ", ".join(entry.needed_for) or "by choice"
             rows.append((entry.name, size_gb(entry), entry.commercial, state(entry), uses, entry.licence))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    screen = shutil.get_terminal_size((120, 24)).columns
     for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    typer.echo(f"\nweights folder: {registry.weights_folder()} (LATENTSYNC_WEIGHTS sets another)")
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        typer.echo(line if len(line) <= screen else line[: screen - 3] + "...")
+    typer.echo(
+        f"\nlicences in full: docs/licences.md; weights folder: {registry.weights_folder()} (LATENTSYNC_WEIGHTS sets another)"
+    )
 
 
 @app.command()

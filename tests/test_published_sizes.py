@@ -1,6 +1,6 @@
 """The published files are not at hand, but their sizes are known: they must be those of our networks' tensors.
 
-A wrong width, a forgotten layer or another number type changes a file by far more than the names and headers in it take.
+A wrong width, a forgotten layer or another type of number changes a file by far more than the names in it take.
 """
 
 import json

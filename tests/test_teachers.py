@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from latentsync import registry
 from latentsync.models import checkpoints, teachers, weights
 from latentsync.ops import losses
 
@@ -38,6 +39,43 @@ def test_the_giant_has_the_published_shapes(golden):
         teacher = teachers.VideoTeacher(teachers.config(few))
     expected = {key: value.shape for key, value in weights.videomae_state(state).items()}
     assert {key: value.shape for key, value in teacher.net.state_dict().items()} == expected
+
+
+@pytest.mark.parametrize("size, width, layers", [("base", 768, 12), ("small", 384, 12)])
+def test_smaller_published_teachers_load_from_upstreams_names(golden, weights_folder, monkeypatch, size, width, layers):
+    """Two of twelve blocks, under the names of the giant's published file."""
+    published = json.loads((golden("losses") / "keys_full_videomaev2_giant.json").read_text())
+    shape = teachers.VIDEOMAE_V2[size]
+    assert (shape["hidden_size"], shape["num_hidden_layers"]) == (width, layers)
+    monkeypatch.setitem(teachers.VIDEOMAE_V2, size, shape | {"num_hidden_layers": 2, "image_size": 32})
+    sizes = {1408: width, 6144: 4 * width, 3 * 1408: 3 * width, 174: 710}
+    torch.manual_seed(0)
+    state = {}
+    for key, old in published.items():
+        if not key.startswith("blocks.") or int(key.split(".")[1]) < 2:
+            new = [width, 3, 2, 16, 16] if key == "patch_embed.proj.weight" else [sizes.get(side, side) for side in old]
+            state[key] = 0.02 * torch.randn(new)
+    (weights_folder / "auxiliary").mkdir()
+    torch.save({"module": state}, registry.entry(f"videomae_{size}").path)
+    teacher = teachers.video("published", size=size)
+    assert teacher(torch.rand(1, 3, 16, 48, 48) * 2 - 1).shape == (1, width)
+    loaded = teacher.net.videomae.encoder.layer[1].attention.attention.key.weight
+    assert torch.equal(loaded, state["blocks.1.attn.qkv.weight"][width : 2 * width])
+
+
+def test_normalisation_is_what_the_teacher_was_trained_on(clip):
+    """[0, 1] with ImageNet's mean and deviation taken out; published: [0, 1] as it is."""
+    seen = {}
+    for normalise in ("none", "imagenet"):
+        teacher = teachers.video("embedded", normalise=normalise)
+        patches = teacher.net.videomae.embeddings.patch_embeddings
+        hook = patches.register_forward_pre_hook(lambda _, inputs, n=normalise: seen.__setitem__(n, inputs[0]))
+        teacher(clip)
+        hook.remove()
+    plain, normal = seen["none"], seen["imagenet"]  # b f c h w
+    assert 0 <= plain.min() and plain.max() <= 1
+    for channel, (mean, std) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
+        torch.testing.assert_close(normal[:, :, channel] * std + mean, plain[:, :, channel])
 
 
 @pytest.fixture(scope="module")
