@@ -165,7 +165,7 @@ def small_registry(tmp_path, monkeypatch):
 
 def test_list(run, small_registry):
     code, out, _ = run("weights", "list")
-    assert code == 0 and out.count("\n") == 6 and re.search(r"free +\? +yes +missing +training +its licence", out)
+    assert code == 0 and out.count("\n") == 7 and re.search(r"free +\? +yes +missing +training +its licence", out)
     assert "forbidden" not in run("weights", "list", "--commercial")[1]
     assert "lost" not in run("weights", "list", "--for", "training")[1]
     code, _, err = run("weights", "list", "--for", "fun")
