@@ -30,9 +30,8 @@ def list_weights(use: For = None, commercial: Commercial = False) -> None:
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         typer.echo(line if len(line) <= screen else line[: screen - 3] + "...")
-    typer.echo(
-        f"\nlicences in full: docs/licences.md; weights folder: {registry.weights_folder()} (LATENTSYNC_WEIGHTS sets another)"
-    )
+    typer.echo("\nlicences in full: docs/licences.md")
+    typer.echo(f"weights folder: {registry.weights_folder()} (LATENTSYNC_WEIGHTS sets another)")
 
 
 @app.command()
