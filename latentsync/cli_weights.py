@@ -59,8 +59,7 @@ def fetch(
             missing.append(f"{entry.name}: {error}")
             typer.echo(f"  {error}", err=True)
             continue
-        for archive in {fetching.leftovers(file) for file in entry.files} - {None}:
-            archive.unlink()
+        fetching.drop_archives(entry.files)
         typer.echo(f"  {'fetched' if any(new) else 'is here'}: {entry.path}")
     if missing:
         raise ValueError(f"{len(missing)} of {len(entries)} could not be fetched: {', '.join(_names(missing))}.")

@@ -50,19 +50,24 @@ def fetch(file: File, offline: bool = False, pause_s: float = 1.0) -> bool:
     if file.member is None:
         _download(file, path, pause_s)
         return True
-    archive = path.with_name(file.url.rsplit("/", 1)[1])
+    archive = _archive_of(file)
     if not archive.exists():
-        _download(File(archive.relative_to(registry.weights_folder()).as_posix(), file.url), archive, pause_s)
+        _download(File(archive.name, file.url, sha256=file.archive_sha256), archive, pause_s)
     _extract(archive, file, path)
     return True
 
 
-def leftovers(file: File) -> Path | None:
-    """The archive that a fetched member came out of, which nothing needs any more."""
-    if file.member is None or file.url is None:
-        return None
-    archive = (registry.weights_folder() / file.place).with_name(file.url.rsplit("/", 1)[1])
-    return archive if archive.exists() else None
+def drop_archives(files: tuple[File, ...]) -> None:
+    """Delete the archives that fetched members came out of, which nothing needs any more."""
+    for file in files:
+        if file.member is not None:
+            _archive_of(file).unlink(missing_ok=True)
+            registry.recorded_at(_archive_of(file)).unlink(missing_ok=True)
+
+
+def _archive_of(file: File) -> Path:
+    """Under a name of ours, so that an archive that somebody put there is neither used nor deleted."""
+    return (registry.weights_folder() / file.place).with_name(file.url.rsplit("/", 1)[1] + ".fetched")
 
 
 def part_of(path: Path) -> Path:

@@ -35,6 +35,7 @@ class File:
     """Its first digits, as many as were published; what fetch recorded stands in `<file>.sha256` beside the file."""
     member: str | None = None
     """Its name inside the zip archive that `url` names."""
+    archive_sha256: str | None = None
 
 
 @dataclass(frozen=True)

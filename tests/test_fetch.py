@@ -225,15 +225,19 @@ def test_members_of_an_archive(web, folder):
     files = [File(f"models/{name}.onnx", f"{web.url}/pack.zip", member=f"{name}.onnx") for name in "ab"]
     assert [get(one) for one in files] == [True, True] and len(web.asked) == 1
     assert (folder / "models/b.onnx").read_bytes() == b"second"
-    assert fetch.leftovers(files[0]) == folder / "models/pack.zip"
+    (folder / "models/pack.zip").write_bytes(b"somebody's own")
     assert registry.require_intact(folder / "models/a.onnx")
     wrong = File("models/c.onnx", f"{web.url}/pack.zip", member="a.onnx", sha256="0" * 64)
-    with pytest.raises(ValueError, match=r"a\.onnx of .*pack\.zip has sha256"):
+    with pytest.raises(ValueError, match=r"a\.onnx of .*pack\.zip\.fetched has sha256"):
         get(wrong)
     with pytest.raises(ValueError, match=r"has no d\.onnx; delete it and fetch again"):
         get(File("models/d.onnx", f"{web.url}/pack.zip", member="d.onnx"))
     assert {"models/c.onnx", "models/d.onnx"} & contents(folder) == set()
-    (folder / "models/pack.zip").write_bytes(b"PK no more")
+    fetch.drop_archives((*files, wrong))
+    assert contents(folder) == {"models/pack.zip"} | {
+        f"models/{name}.onnx{end}" for name in "ab" for end in ("", ".sha256")
+    }
+    web.pages["/pack.zip"] = Page(b"PK no more")
     with pytest.raises(ValueError, match="is no zip archive"):
         get(File("models/e.onnx", f"{web.url}/pack.zip", member="e.onnx"))
 
