@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def file(web, **changes):
-    return File(**({"place": "whisper/tiny.pt", "url": f"{web.url}/tiny.pt", "sha256": SHA256} | changes))
+    return File(**({"place": "sounds/tiny.pt", "url": f"{web.url}/tiny.pt", "sha256": SHA256} | changes))
 
 
 def get(*args, **options):
@@ -49,15 +49,15 @@ def contents(folder):
 
 def test_a_file_is_fetched_once(web, folder):
     assert get(file(web, size=len(CONTENT))) is True
-    assert (folder / "whisper/tiny.pt").read_bytes() == CONTENT
-    assert contents(folder) == {"whisper/tiny.pt"}
+    assert (folder / "sounds/tiny.pt").read_bytes() == CONTENT
+    assert contents(folder) == {"sounds/tiny.pt"}
     assert get(file(web)) is False and len(web.asked) == 1
 
 
 def test_broken_lines_are_taken_up_where_they_broke(web, folder):
     web.pages["/tiny.pt"].broken_off = [300_000, 1, 0, 0, 200_000]
     assert get(file(web))
-    assert (folder / "whisper/tiny.pt").read_bytes() == CONTENT
+    assert (folder / "sounds/tiny.pt").read_bytes() == CONTENT
     assert [headers.get("Range") for _, headers in web.asked] == [None, "bytes=300000-"] + ["bytes=300001-"] * 3 + [
         "bytes=500001-"
     ]
@@ -65,12 +65,12 @@ def test_broken_lines_are_taken_up_where_they_broke(web, folder):
 
 def test_a_dead_line_keeps_what_came_and_the_next_call_goes_on(web, folder):
     web.pages["/tiny.pt"].broken_off = [700_000] + [0] * fetch.ATTEMPTS
-    with pytest.raises(fetch.Unavailable, match=r"700000 bytes are kept.*save it as .*whisper/tiny\.pt"):
+    with pytest.raises(fetch.Unavailable, match=r"700000 bytes are kept.*save it as .*sounds/tiny\.pt"):
         get(file(web))
-    assert contents(folder) == {"whisper/tiny.pt.part", "whisper/tiny.pt.part.etag"}
+    assert contents(folder) == {"sounds/tiny.pt.part", "sounds/tiny.pt.part.etag"}
     web.asked.clear()
     assert get(file(web)) and web.asked[0][1]["Range"] == "bytes=700000-"
-    assert contents(folder) == {"whisper/tiny.pt"}
+    assert contents(folder) == {"sounds/tiny.pt"}
 
 
 def test_a_killed_fetch_goes_on(web, folder):
@@ -81,7 +81,7 @@ def test_a_killed_fetch_goes_on(web, folder):
         "def slowly(answer, sink, *rest):\n"
         "    sink.write(answer.raw.read(400_000)); sink.flush(); print('half', flush=True); time.sleep(60)\n"
         "fetch._write = slowly\n"
-        f"fetch.fetch(File('whisper/tiny.pt', '{web.url}/tiny.pt'))"
+        f"fetch.fetch(File('sounds/tiny.pt', '{web.url}/tiny.pt'))"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert child.stdout.readline() == b"half\n"
@@ -91,13 +91,13 @@ def test_a_killed_fetch_goes_on(web, folder):
     child.wait()
     web.asked.clear()
     assert get(file(web)) and web.asked[0][1]["Range"] == "bytes=400000-"
-    assert (folder / "whisper/tiny.pt").read_bytes() == CONTENT
+    assert (folder / "sounds/tiny.pt").read_bytes() == CONTENT
 
 
 def test_a_part_that_is_complete_is_only_named(web, folder):
-    (folder / "whisper").mkdir(parents=True)
-    (folder / "whisper/tiny.pt.part").write_bytes(CONTENT)
-    assert get(file(web)) and contents(folder) == {"whisper/tiny.pt"} and len(web.asked) == 1
+    (folder / "sounds").mkdir(parents=True)
+    (folder / "sounds/tiny.pt.part").write_bytes(CONTENT)
+    assert get(file(web)) and contents(folder) == {"sounds/tiny.pt"} and len(web.asked) == 1
 
 
 def test_a_file_that_changed_meanwhile_is_begun_again(web, folder):
@@ -106,15 +106,15 @@ def test_a_file_that_changed_meanwhile_is_begun_again(web, folder):
         get(file(web, sha256=None))
     other = CONTENT[::-1]
     web.pages["/tiny.pt"] = Page(other)
-    assert get(file(web, sha256=None)) and (folder / "whisper/tiny.pt").read_bytes() == other
+    assert get(file(web, sha256=None)) and (folder / "sounds/tiny.pt").read_bytes() == other
 
 
 @pytest.mark.parametrize("junk", [b"", b"x" * 10, b"x" * 2_000_000])
 def test_servers_without_ranges_and_foreign_parts(web, folder, junk):
     web.pages["/tiny.pt"].ranges = len(junk) > 10
-    (folder / "whisper").mkdir(parents=True)
-    (folder / "whisper/tiny.pt.part").write_bytes(junk)
-    assert get(file(web)) and (folder / "whisper/tiny.pt").read_bytes() == CONTENT
+    (folder / "sounds").mkdir(parents=True)
+    (folder / "sounds/tiny.pt.part").write_bytes(junk)
+    assert get(file(web)) and (folder / "sounds/tiny.pt").read_bytes() == CONTENT
 
 
 def test_a_busy_server_is_asked_again(web, folder):
@@ -128,13 +128,13 @@ def test_a_wrong_checksum_leaves_nothing(web, folder):
     assert contents(folder) == set()
     with pytest.raises(ValueError, match=r"offers 1048576 bytes instead of 5: another file"):
         get(file(web, size=5))
-    assert not (folder / "whisper/tiny.pt").exists()
+    assert not (folder / "sounds/tiny.pt").exists()
 
 
 def test_what_has_no_published_checksum_is_recorded_as_it_came(web, folder):
     assert get(file(web, sha256=None))
-    path = folder / "whisper/tiny.pt"
-    assert (folder / "whisper/tiny.pt.sha256").read_text() == f"{SHA256}  tiny.pt\n"
+    path = folder / "sounds/tiny.pt"
+    assert (folder / "sounds/tiny.pt.sha256").read_text() == f"{SHA256}  tiny.pt\n"
     assert registry.expected_sha256(path) == SHA256 and registry.require_intact(path)
     path.write_bytes(CONTENT[:-1] + b"?")
     with pytest.raises(ValueError, match="is damaged, or another file under this name"):
@@ -163,7 +163,7 @@ def test_the_hub_tells_the_checksum_on_the_way(web, folder, monkeypatch):
 
 
 def test_refusals_name_the_place_for_a_file_by_hand(web, folder):
-    by_hand = rf"By hand: download {web.url}/.* and save it as {folder}/whisper/tiny\.pt"
+    by_hand = rf"By hand: download {web.url}/.* and save it as {folder}/sounds/tiny\.pt"
     with pytest.raises(fetch.Unavailable, match=rf"is not there \(status 404\)\. {by_hand}"):
         get(file(web, url=f"{web.url}/nowhere.pt"))
     web.pages["/tiny.pt"].status = 403
@@ -174,7 +174,7 @@ def test_refusals_name_the_place_for_a_file_by_hand(web, folder):
         get(file(web))
     with pytest.raises(fetch.Unavailable, match=r"has no address to be fetched from"):
         get(file(web, url=None))
-    assert "whisper/tiny.pt" not in contents(folder)
+    assert "sounds/tiny.pt" not in contents(folder)
 
 
 def test_nothing_is_asked_for_offline(web, monkeypatch):
@@ -204,16 +204,16 @@ def test_too_little_space_is_seen_before_a_byte_comes(web, folder, monkeypatch):
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(ValueError, match=r"needs 0\.00 GB more, but .* has 0\.00 GB free"):
         get(file(web))
-    assert (folder / "whisper/tiny.pt.part").stat().st_size == 0
+    assert (folder / "sounds/tiny.pt.part").stat().st_size == 0
 
 
 def test_a_disk_that_fills_up_on_the_way(web, folder):
     """/dev/full says what a full disk says."""
-    (folder / "whisper").mkdir(parents=True)
-    (folder / "whisper/tiny.pt.part").symlink_to("/dev/full")
+    (folder / "sounds").mkdir(parents=True)
+    (folder / "sounds/tiny.pt.part").symlink_to("/dev/full")
     with pytest.raises(ValueError, match=r"No space left for .*tiny\.pt\.part; what came is kept"):
         get(file(web))
-    assert not (folder / "whisper/tiny.pt").exists()
+    assert not (folder / "sounds/tiny.pt").exists()
 
 
 def test_members_of_an_archive(web, folder):
@@ -243,11 +243,11 @@ def test_members_of_an_archive(web, folder):
 
 
 def test_two_fetches_of_one_file_wait_for_nothing(web, folder):
-    (folder / "whisper").mkdir(parents=True)
-    with open(folder / "whisper/tiny.pt.part", "ab") as held:
+    (folder / "sounds").mkdir(parents=True)
+    with open(folder / "sounds/tiny.pt.part", "ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         before = time.monotonic()
         with pytest.raises(ValueError, match="Another fetch is at work on .*wait for it"):
             get(file(web))
         assert time.monotonic() - before < 5
-    assert get(file(web)) and os.listdir(folder / "whisper") == ["tiny.pt"]
+    assert get(file(web)) and os.listdir(folder / "sounds") == ["tiny.pt"]
