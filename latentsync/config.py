@@ -294,8 +294,8 @@ class TrainUnetStage1(TrainUnet):
     unet: UNetShape = UNetShape()
     init: str | None = Field(
         "sd15",
-        description="sd15: Stable Diffusion 1.5's U-Net from the weights folder; a path: a file of such weights or a "
-        "LatentSync checkpoint; null: from scratch",
+        description="sd15: Stable Diffusion 1.5's U-Net; latentsync-1.0, -1.5 or -1.6: a release; a path: a file of such "
+        "weights; null: from scratch",
     )
 
 
@@ -355,7 +355,9 @@ class Generate(Section):
 class Enhance(Section):
     """Face enhancement of generated videos, off by default."""
 
-    method: Literal["gfpgan", "codeformer", "gpen"] | None = Field(None, description="null: off")
+    method: Literal["gfpgan", "codeformer", "gpen"] | None = Field(
+        None, description="null: off; codeformer needs a package of its own (make setup-codeformer)"
+    )
     strength: Share = Field(0.8, description="0: untouched, 1: fully enhanced")
     region: Literal["mouth", "face"] = Field(
         "mouth", description="mouth: only what was generated is enhanced; face: all of the face"

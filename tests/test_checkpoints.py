@@ -109,6 +109,16 @@ def test_strict_loading_names_what_is_wrong():
     assert torch.equal(net.weight, before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_narrow_numbers_are_widened(dtype):
+    state = {"weight": torch.ones(2, 3).to(dtype), "bias": torch.tensor([0.5, 2.0]).to(dtype)}
+    net = checkpoints.load_strictly(nn.Linear(3, 2), state, "w.pt")
+    assert net.bias.dtype == torch.float32 and net.bias.tolist() == [0.5, 2.0]
+    state["bias"] = torch.tensor([0.5, float("nan")]).to(dtype)
+    with pytest.raises(ValueError, match=r"1 not finite \(bias\)"):
+        checkpoints.load_strictly(nn.Linear(3, 2), state, "w.pt")
+
+
 def test_many_keys_are_counted_by_kind():
     keys = [f"blocks.{n}.norm.weight" for n in range(12)] + ["conv_in.bias", "a", "b", "c", "d"]
     assert checkpoints.listed(keys) == "blocks.*.norm.weight x 12, conv_in.bias, a, b, and 2 more"

@@ -240,7 +240,7 @@ def load_strictly(module: Net, state: Mapping[str, Tensor], what: str, raw: Mapp
         "of another type": [
             f"{key} {state[key].dtype} instead of {own[key].dtype}" for key in both if len(set(kinds[key])) > 1
         ],
-        "not finite": [key for key in both if kinds[key][0] and not bool(state[key].isfinite().all())],
+        "not finite": [key for key in both if kinds[key][0] and not _finite(state[key])],
     }
     if any(faults.values()):
         told = "; ".join(f"{len(keys)} {kind} ({listed(keys)})" for kind, keys in faults.items() if keys)
@@ -250,6 +250,12 @@ def load_strictly(module: Net, state: Mapping[str, Tensor], what: str, raw: Mapp
     fitting = {key: state[key].to(own[key].dtype) if assign else state[key] for key in own}
     module.load_state_dict(fitting, assign=assign)
     return module
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all numbers are; the smallest and the largest tell, in one pass without a mask of the tensor's size."""
+    numbers = tensor.float() if tensor.element_size() == 1 else tensor  # no comparisons of eight bits in torch
+    return tensor.numel() == 0 or all(bool(end.isfinite()) for end in numbers.aminmax())
 
 
 def listed(keys: Iterable[str], limit: int = 4) -> str:
@@ -295,7 +301,7 @@ def start_unet(unet: nn.Module, state: Mapping[str, Tensor], what: str) -> Start
         fits.pop("conv_in.bias", None)
     fresh, unused = [key for key in own if key not in fits], [key for key in state if key not in own]
     wrong = [key for key in fresh + unused if not _OPTIONAL.match(key)]
-    broken = [key for key, value in fits.items() if not (value.is_floating_point() and bool(value.isfinite().all()))]
+    broken = [key for key, value in fits.items() if not (value.is_floating_point() and _finite(value))]
     if wrong or broken:
         faults = ((wrong, "missing, unexpected or of another shape"), (broken, "not finite numbers"))
         told = "; ".join(f"{len(keys)} tensors are {fault} ({listed(keys)})" for keys, fault in faults if keys)
