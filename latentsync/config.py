@@ -294,8 +294,8 @@ class TrainUnetStage1(TrainUnet):
     unet: UNetShape = UNetShape()
     init: str | None = Field(
         "sd15",
-        description="sd15: Stable Diffusion 1.5's U-Net; latentsync-1.0, -1.5 or -1.6: a release; a path: a file of such "
-        "weights; null: from scratch",
+        description="sd15: Stable Diffusion 1.5's U-Net; latentsync-1.0, -1.5 or -1.6: a release; a path: a file of "
+        "such weights; null: from scratch",
     )
 
 
