@@ -247,7 +247,7 @@ def test_a_file_of_train_syncnet_scores_clips_of_another_resolution(run, tmp_pat
 def test_a_foreign_file_for_stable_syncnet_is_one_sentence(run, tmp_path):
     path = tmp_path / "foreign.safetensors"
     save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="foreign.safetensors carries no configuration"):
+    with pytest.raises(ValueError, match="foreign.safetensors has the shapes of no published StableSyncNet"):
         score(run, [], ScoreSync(backend="stable_syncnet", weights=str(path)))
 
 
