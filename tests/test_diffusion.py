@@ -28,13 +28,6 @@ def test_schedule(published):
     assert float(diffusion.alphas_cumprod()[0]) == pytest.approx(published.info["final_alpha_cumprod"], abs=1e-7)
 
 
-def test_schedule_is_made_of_the_published_betas(published):
-    betas = published.outputs["betas"].double()
-    torch.testing.assert_close((1 - betas).cumprod(0).float(), diffusion.alphas_cumprod(), atol=1e-6, rtol=0)
-    for t, told in published.info["sqrt_alpha_bar"].items():
-        assert float(diffusion.alphas_cumprod()[int(t)]) == pytest.approx(told["alpha_bar"], abs=1e-7)
-
-
 def test_timesteps(published):
     for steps, expected in published.info["timesteps"].items():
         pairs = diffusion.ddim_steps(int(steps))

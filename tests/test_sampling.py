@@ -65,13 +65,6 @@ def test_noise_is_shared_by_the_frames_and_follows_the_seed():
     assert torch.equal(noise, sampling.shared_noise(7, 8, 8)) and not torch.equal(noise, sampling.shared_noise(8, 8, 8))
 
 
-def test_a_seed_draws_the_published_noise(golden):
-    """One draw of torch's CPU generator, the same for all frames."""
-    path = golden("pipeline_bookkeeping") / "outputs.safetensors"
-    expected = load_file(path)["prepared_latents_seed1247_64px_4frames"]
-    assert torch.equal(sampling.shared_noise(1247, 8, 8).expand_as(expected), expected)
-
-
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 29, 45])
 @pytest.mark.parametrize("overlap", [0, 4, 12])
 @pytest.mark.parametrize("size", [1, 2, 9])
