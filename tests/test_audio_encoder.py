@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from latentsync.models import audio_encoder, weights
 from latentsync.models.audio_encoder import WhisperFeatures, build, window_tokens
+from latentsync.ops import timing
 
 WEIGHTS = "whisper_tiny_random_encoder.safetensors"
 
@@ -37,6 +38,32 @@ def test_features_and_windows(audio, encoder, speech):
     for frame in (0, 1, 20, 76):
         [tokens] = window_tokens(audio["whisper_feature"], frame, 1)
         assert (tokens == audio[f"whisper_window_frame{frame}"]).all()
+
+
+def test_the_last_state_is_taken_before_the_norm(audio, encoder, speech):
+    last = torch.from_numpy(WhisperFeatures(encoder).features(speech)[:, -1])
+    after = encoder.layer_norm(last).detach().numpy()
+    np.testing.assert_allclose(after, audio["whisper_ln_post_out_first150"], atol=1e-4)
+    assert np.abs(last.numpy() - after).max() > 3
+
+
+def test_rows_of_every_listed_window(golden):
+    info = json.loads((golden("audio") / "info.json").read_text())
+    assert len(info["window_row_indices"]) == 11
+    numbered = np.broadcast_to(np.arange(info["T"])[:, None, None], (info["T"], 5, 1))
+    for frame, rows in info["window_row_indices"].items():
+        centre = timing.whisper_centre(int(frame))
+        assert timing.whisper_row_indices(np.array([centre]), info["T"]).tolist() == [rows]
+        [tokens] = window_tokens(numbered, int(frame), 1)
+        assert tokens.ravel().tolist() == np.repeat(rows, 5).tolist()
+    assert [*window_tokens(numbered, 7, 16).shape[:2], 48] == info["window_clip_from_7_shape"]
+
+
+def test_odd_lengths_give_as_many_rows_as_published(golden, encoder, speech):
+    rule = json.loads((golden("audio") / "info.json").read_text())["length_rule"]
+    assert len(rule) == 7
+    for n, lengths in rule.items():
+        assert len(WhisperFeatures(encoder).features(np.resize(speech, int(n)))) == lengths["T"]
 
 
 def test_published_pieces_of_30_s(audio, encoder, speech):

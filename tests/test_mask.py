@@ -1,16 +1,23 @@
 """The mask: equal to the published file at every size it was published for, and sensible below."""
 
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from latentsync.data.clips import to_pixels
+from latentsync.lipsync import generate
 from latentsync.ops import mask
 
 
 def test_rows_are_those_of_mask_png(golden):
     spans = json.loads((golden("mask") / "info.json").read_text())["mask.png"]["row_spans_x_inclusive_lt128"]
+    assert (cv2.imread(str(golden("mask") / "mask.png")) == mask.published_mask()[..., None]).all()
     hole = mask.published_mask() == 0
     assert sorted(int(row) for row in spans) == np.flatnonzero(hole.any(1)).tolist()
     for row, parts in spans.items():
@@ -25,6 +32,44 @@ def test_masks_equal_the_published_ones_exactly(golden, resolution):
     arrays = load_file(golden("mask") / "masks.safetensors")
     assert (mask.keep_mask(resolution) == (arrays[f"mask_{resolution}_uint8"] / 255.0).astype(np.float32)).all()
     assert (mask.latent_mask(resolution) == arrays[f"latent_mask_{resolution // 8}"]).all()
+    info = json.loads((golden("mask") / "info.json").read_text())
+    latent = info[f"latent_mask_{resolution // 8}"]
+    assert (mask.latent_mask(resolution) < 0.5).sum() == latent["hole_cells"] > 400
+    keep, whole = mask.keep_mask(resolution), info[f"load_fixed_mask_{resolution}"]
+    assert (len(np.unique(keep)), ((keep > 0) & (keep < 1)).sum()) == (whole["n_unique"], whole["n_intermediate"])
+
+
+@pytest.fixture
+def without_vae(monkeypatch):
+    """Models whose latents are the pixels themselves."""
+    same = {"encode_moments": lambda _, pixels: pixels, "mode": lambda _, moments: moments}
+    monkeypatch.setattr(generate, "vaes", SimpleNamespace(**same, decode=lambda _, latents: latents))
+    return SimpleNamespace(resolution=256, device="cpu", vae=None, preview=None, autocast=nullcontext)
+
+
+def test_what_the_vae_sees_and_what_its_picture_becomes_are_the_published_pixels(golden, without_vae):
+    given = load_file(golden("mask") / "preprocess_inputs.safetensors")
+    expected = load_file(golden("mask") / "preprocess_outputs.safetensors")
+    decoded = load_file(golden("mask") / "decoded.safetensors")["decoded"]
+    face, keep = given["face_256_uint8_chw"].transpose(1, 2, 0), mask.keep_mask(256)
+    masked, pixels = (part.numpy() for part in generate.encode(without_vae, face[None]).chunk(2, dim=1))
+    assert np.abs(pixels[:, :, 100:140] - expected["pixel_values_rows_100_140"]).max() < 1e-6
+    assert np.abs(masked[:, :, 100:140] - expected["masked_pixel_values_row100_140"]).max() < 1e-6
+    cached = to_pixels(face[None]).swapaxes(0, 1)  # what extract_features encodes
+    assert (cached == pixels).all() and (cached * keep == masked).all()
+    # Published: a hard paste of the hole, then truncation. Ours blends inside the hole and rounds once, in the frame.
+    combined = np.where(keep == 1, pixels, decoded)
+    assert np.abs(combined[:, :, 90:140] - expected["combined_pixel_values_rows_90_140"]).max() < 1e-6
+    drawn = np.floor(generate.decode(without_vae, torch.from_numpy(decoded)))
+    assert (drawn[:, keep == 0] == expected["combined_uint8_hwc"][:, keep == 0]).all()
+
+
+def test_levels_of_pixels_are_the_published_ones_before_truncation(golden, without_vae):
+    example = json.loads((golden("pipeline_bookkeeping") / "info.json").read_text())["pixel_values_to_images"]
+    values = torch.tensor(example["inp"]).reshape(1, 1, 1, -1).expand(1, 3, -1, -1)
+    levels = np.floor(generate.decode(without_vae, values))
+    assert len(example["inp"]) == 11 and list(levels.shape) == example["shape"]
+    assert (levels == np.array(example["out"])[:, None]).all()
 
 
 @pytest.mark.parametrize("resolution", [64, 128])

@@ -1,5 +1,6 @@
 """Log-mels against upstream's (golden/audio) and against librosa."""
 
+import json
 import wave
 
 import numpy as np
@@ -33,7 +34,28 @@ def test_syncnet_mel_and_its_windows(audio, speech):
     for frame in (0, 1, 7, 20):
         start = timing.mel_start(frame)
         window = mel[:, start : start + timing.mel_width(16)]
-        np.testing.assert_allclose(window[None], audio[f"syncnet_window_frame{frame}"], atol=1e-4)
+        golden = audio[f"syncnet_window_frame{frame}"]
+        np.testing.assert_allclose(window[None], golden, atol=1e-4)
+        assert (audio["syncnet_mel"][None, :, start : start + timing.mel_width(16)] == golden).all()
+
+
+@pytest.mark.parametrize("frames", [16, 25])
+def test_windows_start_and_end_where_the_published_ones_do(golden, audio, frames):
+    table = json.loads((golden("audio") / "info.json").read_text())[f"windows_F{frames}"]
+    assert timing.mel_width(frames) == table["length"] and len(table["starts"]) == 60
+    assert {frame: timing.mel_start(int(frame)) for frame in table["starts"]} == table["starts"]
+    for frame, shape in table["shapes"].items():  # short near the end
+        start = timing.mel_start(int(frame))
+        assert audio["syncnet_mel"][None, :, start : start + timing.mel_width(frames)].shape == tuple(shape)
+
+
+def test_lengths_are_the_published_ones(golden, speech):
+    rule = json.loads((golden("audio") / "info.json").read_text())["length_rule"]
+    assert len(rule) == 7
+    for n, lengths in rule.items():
+        samples = np.resize(speech, int(n))
+        assert syncnet_mel(samples).shape == (80, lengths["mel_cols"])
+        assert whisper_logmel(samples).shape == (80, lengths["logmel_cols"])
 
 
 def test_whisper_logmel(audio, speech):

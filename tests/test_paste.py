@@ -1,5 +1,7 @@
 """Paste-back: the published blend, computed on a region only; nothing outside the mask changes."""
 
+import json
+
 import av
 import cv2
 import numpy as np
@@ -59,7 +61,7 @@ def pasted(frame: np.ndarray, face: np.ndarray, matrix: np.ndarray, resolution: 
 
 @pytest.mark.parametrize("resolution", [256, 512])
 @pytest.mark.parametrize("kind", ["unmodified", "painted"])
-def test_restored_frames_equal_the_published_ones(parity, resolution, kind):
+def test_restored_frames_equal_the_published_ones(golden, parity, resolution, kind):
     frame, matrix = parity("frame_1080x1920"), geometry.similarity(ANCHORS, resolution)
     face = parity(f"face_{resolution}" if kind == "unmodified" else f"face_painted_{resolution}").astype(np.float32)
     region, alpha = whole_box(frame.shape, matrix, resolution)
@@ -72,8 +74,49 @@ def test_restored_frames_equal_the_published_ones(parity, resolution, kind):
     # The golden file is the truncation of what we have: a value just below a whole number may fall to either side.
     lost = restored[Y0:Y1, X0:X1] - parity(f"restored_{kind}_{resolution}_roi")
     assert -0.06 < lost.min() and lost.max() < 1.06 and 0.3 < lost.mean() < 0.7
+    truncated = np.floor(restored)
+    away = np.abs(truncated[Y0:Y1, X0:X1] - parity(f"restored_{kind}_{resolution}_roi"))
+    between = np.abs(restored - np.rint(restored))[Y0:Y1, X0:X1] > 0.02
+    assert away.max() <= 1 and (away[between] == 0).mean() > 0.999 and between.mean() > 0.4
+    info = json.loads((golden("alignment") / "info.json").read_text())[f"R{resolution}"]
+    facts = info[f"restore_{kind}"]
+    rows, columns = np.nonzero((truncated != frame).any(-1))
+    box = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
+    assert box == facts["changed_bbox_y0x0y1x1"] and [Y0, Y1, X0, X1] == info["roi_y0y1x0x1"]
+    assert len(rows) == pytest.approx(facts["n_changed_pixels"], rel=0.02)
+    change = np.abs(truncated - frame)[Y0:Y1, X0:X1].mean()
+    assert change == pytest.approx(facts["mean_abs_change_in_roi"], abs=0.1)
     restored[Y0:Y1, X0:X1] = frame[Y0:Y1, X0:X1]
     assert (restored == frame).all()
+
+
+@pytest.mark.parametrize("resolution", [256, 512])
+def test_the_soft_mask_goes_through_the_published_stages(golden, parity, monkeypatch, resolution):
+    frame, matrix = parity("frame_1080x1920"), geometry.similarity(ANCHORS, resolution)
+    (x0, y0, x1, y1), stages, kernels = paste.face_region(frame.shape, matrix, resolution), [], []
+    erode, blur = cv2.erode, cv2.GaussianBlur
+
+    def eroded(box, kernel):
+        stages.append(box)
+        kernels.append(list(kernel.shape))
+        return erode(box, kernel)
+
+    def blurred(box, size, sigma, **options):
+        stages.append(box)
+        kernels.append((*size, sigma))
+        return blur(box, size, sigma, **options)
+
+    monkeypatch.setattr(cv2, "erode", eroded)
+    monkeypatch.setattr(cv2, "GaussianBlur", blurred)
+    paste.soft_box(matrix, resolution, (x0, y0, x1, y1))
+    for stage, name in zip(stages, ("inv_mask", "eroded_mask", "center_mask"), strict=True):
+        whole = np.zeros(frame.shape[:2], np.float32)
+        whole[y0:y1, x0:x1] = stage
+        assert np.abs(whole[Y0:Y1, X0:X1] - parity(f"{name}_roi_{resolution}")).max() < 1e-3  # stored as fp16
+    facts = json.loads((golden("alignment") / "info.json").read_text())[f"R{resolution}"]["restore_painted"]
+    assert stages[1].sum() == pytest.approx(facts["sum_eroded_mask"], abs=1)
+    width = facts["blur_kernel"]
+    assert kernels == [[2, 2], facts["second_erosion_kernel"], (width, width, pytest.approx(facts["sigma"]))]
 
 
 def test_a_face_taken_out_and_put_back_changes_next_to_nothing(parity):

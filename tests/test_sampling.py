@@ -28,12 +28,18 @@ def tiny(golden):
     return load_strictly(UNet3D(config), state, "the golden U-Net").eval()
 
 
-@pytest.mark.parametrize(("name", "guidance"), [("nocfg", 1.0)])  # with guidance: test_diffusion.py
+@pytest.mark.parametrize(("name", "guidance"), [("cfg1.5", 1.5), ("nocfg", 1.0)])
 def test_the_loop_is_the_published_one(golden, tiny, name, guidance):
     folder = golden("diffusion")
     given, expected = load_file(folder / "loop_inputs.safetensors"), load_file(folder / "outputs.safetensors")
+    before = []  # the latents that enter each step
+
+    def unet(sample, timesteps, audio):
+        before.append(sample[:1, :4])
+        return tiny(sample, timesteps, audio)
+
     final = sampling.denoise(
-        tiny,
+        unet,
         given["init_latent_one_frame"],
         given["mask"].reshape(-1, *given["mask"].shape[-2:])[0],
         given["masked_latents"].transpose(1, 2),
@@ -42,8 +48,13 @@ def test_the_loop_is_the_published_one(golden, tiny, name, guidance):
         steps=20,
         guidance=guidance,
     )
-    wanted = expected[f"loop_{name}_final"].transpose(1, 2)
-    assert (final - wanted).abs().max() < 1e-3 * wanted.abs().max()
+    assert len(before) == 20
+    torch.testing.assert_close(before[1], expected[f"loop_{name}_step1"], atol=1e-5, rtol=0)
+    for ours, step in ((before[10], "step10"), (final.transpose(1, 2), "final")):
+        wanted = expected[f"loop_{name}_{step}"]
+        assert (ours - wanted).abs().max() < 1e-3 * wanted.abs().max()
+    other = expected[f"loop_{'nocfg' if guidance != 1 else 'cfg1.5'}_final"].transpose(1, 2)
+    assert (final - other).abs().max() > 1e-2 * other.abs().max()
 
 
 def test_guidance_changes_the_result_only_when_it_is_not_one():
@@ -57,6 +68,12 @@ def test_guidance_changes_the_result_only_when_it_is_not_one():
     )
     doubled = sampling.denoise(unet, noise, mask, faces, faces, 2 * audio, steps=3, guidance=1.0)
     assert torch.allclose(strong, doubled, atol=1e-5) and not torch.allclose(strong, plain)
+
+
+def test_noise_is_the_published_draw(golden):
+    expected = load_file(golden("pipeline_bookkeeping") / "outputs.safetensors")
+    expected = expected["prepared_latents_seed1247_64px_4frames"]
+    assert torch.equal(sampling.shared_noise(1247, 8, 8).expand(1, 4, 4, 8, 8), expected)
 
 
 def test_noise_is_shared_by_the_frames_and_follows_the_seed():

@@ -26,8 +26,17 @@ def folder(golden):
 
 
 @pytest.fixture(scope="module")
-def embeddings(folder):
-    """(picture, sound) of the golden clip."""
+def clip(folder):
+    """(frames, coefficients, windows) of the golden clip."""
+    frames = np.stack([cv2.imread(str(path)) for path in sorted((folder / "frames").glob("*.png"))])
+    with wave.open(str(folder / "audio_16k.wav")) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+    return frames, mfcc(samples), min(len(frames), len(samples) // 640) - 5
+
+
+@pytest.fixture(scope="module")
+def net(folder):
+    """The net of the golden run."""
     state = hashed_syncnet.state_dict(folder)
     check = json.loads((folder / "info.json").read_text())["hash_check"]
     assert check
@@ -37,11 +46,25 @@ def embeddings(folder):
         assert float(values.sum()) == pytest.approx(total, rel=1e-5, abs=1e-3)
     net = syncnet_v2.SyncNetV2()
     net.load_state_dict(state)
-    frames = np.stack([cv2.imread(str(path)) for path in sorted((folder / "frames").glob("*.png"))])
-    with wave.open(str(folder / "audio_16k.wav")) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-    windows = min(len(frames), len(samples) // 640) - 5
-    return both(net.eval(), frames, mfcc(samples), windows)
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def embeddings(net, clip):
+    """(picture, sound) of the golden clip."""
+    return both(net, *clip)
+
+
+@torch.inference_mode()
+def test_towers_are_golden_before_their_heads(folder, net, clip):
+    wanted = load_file(folder / "outputs.safetensors")
+    frames, coefficients, windows = clip
+    info = json.loads((folder / "info.json").read_text())
+    assert (len(frames), list(coefficients.shape), windows) == (info["frames"], info["mfcc_shape"], info["windows"])
+    lips = net.lip_features(torch.from_numpy(frames[:5]).permute(3, 0, 1, 2)[None].float())
+    sound = net.audio_features(torch.from_numpy(coefficients[:, :20]).float()[None, None])
+    np.testing.assert_allclose(lips[0], wanted["lip_cnn_first_window"], atol=2e-3)
+    np.testing.assert_allclose(sound[0], wanted["aud_cnn_first_window"], atol=2e-3)
 
 
 def test_keys_and_size(folder):
@@ -60,10 +83,13 @@ def test_embeddings_are_golden(folder, embeddings):
 def test_distances_offset_and_confidence_are_golden(folder, embeddings):
     wanted = load_file(folder / "outputs.safetensors")
     real = json.loads((folder / "info.json").read_text())["real_net"]
-    np.testing.assert_allclose(sync.mean_distances(*embeddings, 15)[::-1], wanted["mean_dist"], atol=1e-3)
+    np.testing.assert_allclose(sync.distances(*embeddings, 15)[::-1].T, wanted["dist_matrix"], atol=1e-3)
+    means = sync.mean_distances(*embeddings, 15)
+    np.testing.assert_allclose(means[::-1], wanted["mean_dist"], atol=1e-3)
+    assert means.min() == pytest.approx(real["min_dist"], abs=1e-3)
     offset, confidence = sync.peak(sync.distance_curve(*embeddings, 15))
     assert offset == real["offset"]
-    assert confidence == pytest.approx(real["conf"], abs=2e-3)
+    assert confidence == pytest.approx(real["conf"], abs=1e-3)
 
 
 def test_embeddings_do_not_depend_on_the_chunks(monkeypatch):

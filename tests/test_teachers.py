@@ -28,17 +28,20 @@ def test_trepa_is_the_published_one(golden):
     torch.testing.assert_close(loss, outputs["trepa_loss"], rtol=1e-3, atol=0)
     loss.backward()
     gradient = outputs["trepa_grad_fake"]
-    torch.testing.assert_close(fake.grad, gradient, atol=1e-2 * float(gradient.abs().max()), rtol=0)
+    torch.testing.assert_close(fake.grad, gradient, atol=1e-3 * float(gradient.abs().max()), rtol=0)
 
 
 def test_the_giant_has_the_published_shapes(golden):
     published = json.loads((golden("losses") / "keys_full_videomaev2_giant.json").read_text())
+    size = json.loads((golden("losses") / "info.json").read_text())["videomae_giant"]
     few = teachers.VIDEOMAE_V2["giant"] | {"num_frames": 2}  # changes no weight, only the position table, which is slow
     with torch.device("meta"):
         state = {key: torch.empty(value) for key, value in published.items()}
         teacher = teachers.VideoTeacher(teachers.config(few))
     expected = {key: value.shape for key, value in weights.videomae_state(state).items()}
     assert {key: value.shape for key, value in teacher.net.state_dict().items()} == expected
+    assert len(published) == size["keys"]
+    assert sum(parameter.numel() for parameter in teacher.net.parameters()) == size["params"]
 
 
 @pytest.mark.parametrize("size, width, layers", [("base", 768, 12), ("small", 384, 12)])

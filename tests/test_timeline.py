@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from latentsync.lipsync import timeline
+from latentsync.ops import timing
 
 
 def test_pingpong_and_cut_equal_the_published_order(golden):
@@ -24,10 +25,17 @@ def test_pingpong_and_cut_equal_the_published_order(golden):
 
 def test_chunks_without_overlap_are_the_published_ones(golden):
     cases = json.loads((golden("pipeline_bookkeeping") / "info.json").read_text())["chunks"]
+    assert len(cases) == 6
     for length, expected in cases.items():
         chunks = timeline.windows(int(length), 16, 0)
         assert len(chunks) == expected["num_inferences"]
         assert chunks[-1][1] - chunks[-1][0] == expected["last_chunk"]
+
+
+def test_frames_keep_as_many_samples_as_published(golden):
+    kept = json.loads((golden("pipeline_bookkeeping") / "info.json").read_text())["audio_samples_kept"]
+    assert len(kept) == 5
+    assert {frames: timing.samples_of(0, int(frames))[1] for frames in kept} == kept
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 4, 8, 15])

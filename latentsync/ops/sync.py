@@ -90,14 +90,17 @@ def distance_curve(lips: np.ndarray, sounds: np.ndarray, max_shift: int) -> np.n
 
 def mean_distances(lips: np.ndarray, sounds: np.ndarray, max_shift: int) -> np.ndarray:
     """Mean distance (2 * max_shift + 1,) for the offsets -max_shift..max_shift; the original lists them in reverse."""
+    return distances(lips, sounds, max_shift).mean(axis=1)
+
+
+def distances(lips: np.ndarray, sounds: np.ndarray, max_shift: int) -> np.ndarray:
+    """Distance (s, v) of each window of the picture to the sound at each shift, to zeros where the sound has ended."""
     assert lips.shape == sounds.shape, (lips.shape, sounds.shape)
     padded = np.pad(sounds, ((max_shift, max_shift), (0, 0)))
     windows = len(lips)
     return np.array(
         [
-            np.linalg.norm(
-                lips - padded[max_shift - shift : max_shift - shift + windows] + DISTANCE_EPSILON, axis=1
-            ).mean()
+            np.linalg.norm(lips - padded[max_shift - shift : max_shift - shift + windows] + DISTANCE_EPSILON, axis=1)
             for shift in range(-max_shift, max_shift + 1)
         ]
     )
