@@ -23,6 +23,7 @@ from latentsync.lipsync.loading import read_unet
 from latentsync.models import audio_encoder, checkpoints, syncnet, syncnet_v2
 from latentsync.models import vae as vaes
 from latentsync.models.unet import UNet3D, UNetConfig
+from latentsync.training.start import start_unet
 from tests.test_syncnet import small
 
 UNET = UNetConfig(block_out_channels=(32, 64), cross_attention_dim=12, attention_heads=2, motion="all")
@@ -199,7 +200,7 @@ def test_no_partial_state(tmp_path):
         with pytest.raises(ValueError):
             checkpoints.load_strictly(net, damaged, "x")
         with pytest.raises(ValueError):
-            checkpoints.start_unet(net, damaged, "x")
+            start_unet(net, damaged, "x")
         assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 

@@ -14,7 +14,6 @@ import struct
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -240,7 +239,7 @@ def load_strictly(module: Net, state: Mapping[str, Tensor], what: str, raw: Mapp
         "of another type": [
             f"{key} {state[key].dtype} instead of {own[key].dtype}" for key in both if len(set(kinds[key])) > 1
         ],
-        "not finite": [key for key in both if kinds[key][0] and not _finite(state[key])],
+        "not finite": [key for key in both if kinds[key][0] and not is_finite(state[key])],
     }
     if any(faults.values()):
         told = "; ".join(f"{len(keys)} {kind} ({listed(keys)})" for kind, keys in faults.items() if keys)
@@ -252,7 +251,7 @@ def load_strictly(module: Net, state: Mapping[str, Tensor], what: str, raw: Mapp
     return module
 
 
-def _finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
     """Whether all numbers are; the smallest and the largest tell, in one pass without a mask of the tensor's size."""
     numbers = tensor.float() if tensor.element_size() == 1 else tensor  # no comparisons of eight bits in torch
     return tensor.numel() == 0 or all(bool(end.isfinite()) for end in numbers.aminmax())
@@ -264,51 +263,3 @@ def listed(keys: Iterable[str], limit: int = 4) -> str:
     shown = [name + (f" x {n}" if n > 1 else "") for name, n in list(counts.items())[:limit]]
     rest = sum(list(counts.values())[limit:])
     return ", ".join(shown) + (f", and {rest} more" if rest else "")
-
-
-@dataclass(frozen=True)
-class Start:
-    """What became of the weights that a U-Net starts from; all three are names of tensors."""
-
-    taken: list[str]
-    fresh: list[str]
-    """In the network, not in the file (or of another shape there)."""
-    unused: list[str]
-    """In the file, not in the network."""
-
-    def __str__(self) -> str:
-        told = [f"{len(self.taken)} tensors taken"]
-        told += [f"{len(keys)} {what} ({listed(keys)})" for keys, what in (
-            (self.fresh, "start fresh"), (self.unused, "of the file have no place")) if keys]  # fmt: skip
-        return "; ".join(told)
-
-
-_OPTIONAL = re.compile(r"conv_in\.|conv_out\.|.*attn2\.to_[kv]\.|.*motion_modules\.")
-
-
-def start_unet(unet: nn.Module, state: Mapping[str, Tensor], what: str) -> Start:
-    """Start a U-Net from SD 1.5, or from a LatentSync checkpoint with more or fewer motion modules.
-
-    As published, conv_in, conv_out and the audio keys and values are taken only where their shapes fit (SD 1.5 has 4
-    input channels and 768-wide text); conv_in starts at zero then. Motion modules start fresh where the file has none.
-
-    Raises:
-        ValueError: anything else is missing, unexpected or of another shape. The network is as it was.
-    """
-    own = unet.state_dict()
-    fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
-    if "conv_in.weight" not in fits:
-        fits.pop("conv_in.bias", None)
-    fresh, unused = [key for key in own if key not in fits], [key for key in state if key not in own]
-    wrong = [key for key in fresh + unused if not _OPTIONAL.match(key)]
-    broken = [key for key, value in fits.items() if not (value.is_floating_point() and _finite(value))]
-    if wrong or broken:
-        faults = ((wrong, "missing, unexpected or of another shape"), (broken, "not finite numbers"))
-        told = "; ".join(f"{len(keys)} tensors are {fault} ({listed(keys)})" for keys, fault in faults if keys)
-        looks = weights.recognise(state)
-        raise ValueError(f"{what} does not start this U-Net: {told}." + (f" {looks}" if looks else ""))
-    unet.load_state_dict(fits, strict=False)
-    if "conv_in.weight" in fresh:
-        nn.init.zeros_(unet.conv_in.weight)
-        nn.init.zeros_(unet.conv_in.bias)
-    return Start([key for key in own if key in fits], fresh, unused)

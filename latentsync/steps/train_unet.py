@@ -28,6 +28,7 @@ from latentsync.ops import diffusion
 from latentsync.ops import losses as ops
 from latentsync.ops.mask import latent_mask
 from latentsync.training import loop, state
+from latentsync.training.start import start_unet
 
 VALIDATION_ITEMS = 8
 _GRADIENT_SCALE = 1024.0  # gradients of small losses would vanish in fp16
@@ -120,7 +121,7 @@ def fresh_unet(cfg: TrainUnetStage1, data: Data) -> UNet3D:
     )
     if cfg.init is not None:
         path = registry.find_start(cfg.init)
-        print(f"{path}: {checkpoints.start_unet(unet, checkpoints.read_foreign(path), str(path))}", flush=True)
+        print(f"{path}: {start_unet(unet, checkpoints.read_foreign(path), str(path))}", flush=True)
     return unet
 
 
@@ -128,7 +129,7 @@ def continued_unet(cfg: TrainUnetStage2, stage1: Path) -> UNet3D:
     """Stage 1's weights with motion modules that change nothing yet; only the configured names train."""
     tensors, metadata = checkpoints.load(stage1)
     unet = UNet3D(replace(UNetConfig(**metadata["config"]), motion=cfg.motion))
-    print(f"{stage1}: {checkpoints.start_unet(unet, tensors, str(stage1))}", flush=True)
+    print(f"{stage1}: {start_unet(unet, tensors, str(stage1))}", flush=True)
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_(any(part in name for part in cfg.trainable))
     if not any(parameter.requires_grad for parameter in unet.parameters()):
