@@ -77,8 +77,14 @@ def part_of(path: Path) -> Path:
 
 def _download(file: File, path: Path, pause_s: float) -> None:
     part = part_of(path)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with open(part, "ab") as sink:
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        sink = open(part, "ab")
+    except OSError as error:
+        raise ValueError(
+            f"{part} cannot be written ({error.strerror}); set LATENTSYNC_WEIGHTS to a folder that can."
+        ) from error
+    with sink:
         try:
             fcntl.flock(sink, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -111,6 +117,11 @@ def _receive_all(file: File, path: Path, sink: IO[bytes], pause_s: float) -> str
                     f"later, or check the network and HTTPS_PROXY. {_by_hand(file, path)}"
                 ) from error
             time.sleep(pause_s * 2 ** (tries - 1))
+        except requests.RequestException as error:  # no address, or one that leads in circles
+            raise Unavailable(
+                f"{file.url} cannot be asked for ({_first_words(error)}); check HF_ENDPOINT and HTTPS_PROXY. "
+                f"{_by_hand(file, path)}"
+            ) from error
 
 
 def _receive(file: File, path: Path, sink: IO[bytes]) -> str | None:

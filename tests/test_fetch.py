@@ -191,6 +191,22 @@ def test_a_server_that_is_not_there_is_one_sentence(folder):
         get(File("x.pt", "http://127.0.0.1:9/x.pt"))
 
 
+def test_an_address_that_leads_in_circles_or_nowhere_is_one_sentence(web, monkeypatch):
+    web.pages["/tiny.pt"] = Page(redirect="/tiny.pt")
+    with pytest.raises(fetch.Unavailable, match=r"redirects.*check HF_ENDPOINT.*save it as .*sounds/tiny\.pt"):
+        get(file(web))
+    monkeypatch.setenv("HF_ENDPOINT", "no-scheme")
+    with pytest.raises(fetch.Unavailable, match=r"No scheme.*check HF_ENDPOINT"):
+        get(File("tiny.pt", registry.HUB + "/of/file"))
+
+
+def test_a_weights_folder_that_holds_no_files_is_named_with_the_way_out(web, folder):
+    folder.write_text("a file where a folder should be")
+    with pytest.raises(ValueError, match=r"sounds/tiny\.pt\.part cannot be written .*set LATENTSYNC_WEIGHTS"):
+        get(file(web))
+    assert not web.asked
+
+
 def test_proxies_of_the_environment_are_used(web, monkeypatch):
     """The server plays the proxy: it is asked for the whole address."""
     monkeypatch.setenv("http_proxy", web.url)
