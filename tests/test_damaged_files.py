@@ -213,5 +213,5 @@ def test_pickles_of_other_things(tmp_path):
                 load(path)
     path = tmp_path / "numbers.pkl"
     path.write_bytes(pickle.dumps(np.ones(3)))
-    with pytest.raises(ValueError, match=r"numbers\.pkl holds more than tensors"):
+    with pytest.raises(ValueError, match=r"numbers\.pkl .*holds more than tensors"):
         checkpoints.read_foreign(path)

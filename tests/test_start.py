@@ -1,12 +1,16 @@
 """What a U-Net starts from: SD 1.5, another stage, upstream's checkpoints; anything else is refused."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from latentsync.config import TrainUnetStage1
 from latentsync.models import checkpoints
 from latentsync.models.unet import UNet3D, UNetConfig
+from latentsync.steps import train_unet
 from latentsync.training.start import start_unet
 from tests.test_checkpoints import unet
 
@@ -65,6 +69,23 @@ def test_a_start_of_another_architecture_is_refused():
     with pytest.raises(ValueError, match=r"1 tensors are not finite numbers \(conv_out.bias\)"):
         start_unet(net, broken, "w.pt")
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_a_damaged_file_of_ours_starts_nothing(tmp_path):
+    """Its sha256 is compared here as elsewhere."""
+    shape = {"block_out_channels": [32, 48, 64, 64], "layers_per_block": 1, "norm_groups": 16}
+    cfg = TrainUnetStage1(init=str(tmp_path / "unet.safetensors"), unet=shape)
+    vae = SimpleNamespace(config=SimpleNamespace(latent_channels=4))
+    data = SimpleNamespace(vae=vae, metadata={"audio_encoder": {"width": 12}})
+    fresh = train_unet.fresh_unet(cfg.model_copy(update={"init": None}), data)
+    checkpoints.save(tmp_path / "unet.safetensors", fresh.state_dict(), {})
+    started = train_unet.fresh_unet(cfg, data)
+    assert all(torch.equal(value, fresh.state_dict()[key]) for key, value in started.state_dict().items())
+    content = bytearray((tmp_path / "unet.safetensors").read_bytes())
+    content[-3] ^= 1
+    (tmp_path / "unet.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="does not have the sha256 that it was written with"):
+        train_unet.fresh_unet(cfg, data)
 
 
 def test_upstreams_checkpoint_loads(golden, tmp_path):

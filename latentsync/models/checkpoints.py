@@ -125,6 +125,17 @@ def _sha256(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def read(path: Path) -> tuple[State, dict[str, Any]]:
+    """Tensors and metadata of any file of weights: ours, or a foreign one, which has no metadata.
+
+    Raises:
+        ValueError: as `load` and `read_foreign`.
+    """
+    if Path(path).suffix == ".safetensors" and is_ours(path):
+        return load(path)
+    return read_foreign(path), {}
+
+
 # --- foreign files --------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +156,8 @@ def read_foreign(path: Path, intact: bool = False) -> State:
     path = Path(path)
     require_file(path)
     known = intact or registry.require_intact(path)
+    if is_program(path):
+        raise ValueError(f"{path} is a program (ONNX or TorchScript), not a file of tensors; give the tensors.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -152,7 +165,10 @@ def read_foreign(path: Path, intact: bool = False) -> State:
             _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds more than tensors, or is no file of weights; not loaded.") from error
+        raise ValueError(
+            f"{path} is no file of weights, or holds more than tensors, which might run code, so it is not loaded; get "
+            "it from its source (docs/licences.md), or as safetensors."
+        ) from error
     except _DAMAGE as error:
         raise ValueError(_damaged(path, error)) from error
     except OSError as error:
@@ -170,6 +186,17 @@ def read_foreign(path: Path, intact: bool = False) -> State:
     return tensors
 
 
+def is_program(path: Path) -> bool:
+    """Whether a file is run rather than read: ONNX, or TorchScript (a zip archive with constants beside its code)."""
+    if path.suffix == ".onnx":
+        return True
+    try:
+        with zipfile.ZipFile(path) as file:
+            return any(name.endswith("/constants.pkl") for name in file.namelist())
+    except (*_DAMAGE, OSError):  # no archive, or a damaged one: the readers tell
+        return False
+
+
 def _check_sums(path: Path) -> None:
     with zipfile.ZipFile(path) as file:
         if any(info.CRC for info in file.infolist()):  # torch can be told to write none
@@ -184,6 +211,8 @@ def require_file(path: Path) -> None:
         raise ValueError(f"{path} {'is a folder, not a file of weights' if Path(path).is_dir() else 'does not exist'}.")
     with open(path, "rb") as file:
         start = file.read(64).lstrip().lower()
+    if not start:
+        raise ValueError(f"{path} is empty; fetch or make it again.")
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise ValueError(
             f"{path} is a web page, not a file of weights: the download was answered by a page; fetch again."
@@ -195,8 +224,9 @@ def require_file(path: Path) -> None:
 
 
 def _damaged(path: Path, error: BaseException) -> str:
-    said = re.sub(r"\s+", " ", str(error)).strip()[:100] or type(error).__name__
-    return f"{path} is damaged or no file of weights ({said}); fetch or make it again."
+    said = re.sub(r"\s+", " ", str(error)).strip()[:100]
+    why = f" ({said})" if " " in said else ""  # a bare number or name says nothing
+    return f"{path} is damaged or no file of weights{why}; fetch or make it again."
 
 
 # --- into a network -------------------------------------------------------------------------------------------------
@@ -226,6 +256,7 @@ def load_strictly(module: Net, state: Mapping[str, Tensor], what: str, raw: Mapp
             module is as it was.
     """
     own = module.state_dict()
+    state = _counters(own, state) | dict(state)
     both = [key for key in own if key in state]
     kinds = {key: (state[key].is_floating_point(), own[key].is_floating_point()) for key in both}
     faults = {
@@ -249,6 +280,16 @@ def load_strictly(module: Net, state: Mapping[str, Tensor], what: str, raw: Mapp
     fitting = {key: state[key].to(own[key].dtype) if assign else state[key] for key in own}
     module.load_state_dict(fitting, assign=assign)
     return module
+
+
+def _counters(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> State:
+    """Batch norms' counters of batches, which torch before 0.4.1 did not save; in evaluation nothing reads them."""
+    found = {}
+    for key in own:
+        norm, _, name = key.rpartition(".")
+        if name == "num_batches_tracked" and key not in state and f"{norm}.running_var" in state:
+            found[key] = torch.zeros((), dtype=own[key].dtype)
+    return found
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -223,12 +223,8 @@ def load(path: Path) -> tuple[StableSyncNet, TrainSyncnet]:
     Raises:
         ValueError: the file is damaged, or is none of these networks.
     """
-    if path.suffix == ".safetensors" and checkpoints.is_ours(path):
-        state, facts = checkpoints.load(path)
-        cfg = configuration(facts["config"], path)
-    else:
-        state = checkpoints.read_foreign(path)
-        cfg = _published_configuration(state, path)
+    state, facts = checkpoints.read(path)
+    cfg = configuration(facts["config"], path) if facts else _published_configuration(state, path)
     return checkpoints.build_with(lambda: build(cfg), state, str(path)).eval(), cfg
 
 

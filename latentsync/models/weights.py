@@ -135,6 +135,8 @@ _MARKS = {
     "stylegan_decoder.style_mlp.1.weight": "GFPGAN; enhance.method: gfpgan takes it",
     "quantize.embedding.weight": "CodeFormer; enhance.method: codeformer takes it",
     "ecd0.0.0.weight": "GPEN as a pickle; enhance.method: gpen takes the ONNX file",
+    "decoder.layers.0.weight": "TAESD; generate --preview takes its folder from the weights folder",
+    "conv1_1.weight": "the S3FD detector of face-alignment; it belongs to align_faces.backend: face_alignment",
     "vgg.0.weight": "the S3FD detector of syncnet_python; align_faces.backend: face_alignment has an S3FD of its own",
 }
 
@@ -177,12 +179,15 @@ def _recognised_unet(state: Mapping[str, Tensor]) -> str | None:
     if inputs == 4:
         return f"a U-Net of Stable Diffusion with {width}-wide text; train_unet_stage1.init takes SD 1.5 (768 wide)"
     release = {
-        "all": "1.5 or 1.6 or of our stage 2 (motion modules everywhere; UNetConfig motion: all)",
-        "decoder": "trained as stage2_efficient (motion modules in the decoder; train_unet_stage2.motion: decoder)",
-        "none": "1.0 or of stage 1 (no motion modules; UNetConfig motion: none)",
+        "all": "1.5 (config/latentsync-256.yaml) or 1.6 (config/latentsync-512.yaml) or of stage 2 (motion: all)",
+        "decoder": "trained as config/stage2-efficient.yaml (train_unet_stage2.motion: decoder)",
+        "none": "1.0 or of stage 1 (no motion modules)",
     }[str(shape["motion"])]
     widths = "-".join(str(width) for width in shape["block_out_channels"])
-    return f"a LatentSync U-Net {release} with {inputs} input channels, widths {widths} and {width}-wide audio"
+    return (
+        f"a LatentSync U-Net {release} with {inputs} input channels, widths {widths} and {width}-wide audio; "
+        "generate --weights takes it, and train_unet_stage1.init"
+    )
 
 
 def _recognised_syncnet(state: Mapping[str, Tensor]) -> str | None:

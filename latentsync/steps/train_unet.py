@@ -121,7 +121,7 @@ def fresh_unet(cfg: TrainUnetStage1, data: Data) -> UNet3D:
     )
     if cfg.init is not None:
         path = registry.find_start(cfg.init)
-        print(f"{path}: {start_unet(unet, checkpoints.read_foreign(path), str(path))}", flush=True)
+        print(f"{path}: {start_unet(unet, checkpoints.read(path)[0], str(path))}", flush=True)
     return unet
 
 
