@@ -5,12 +5,13 @@ untrained; GPEN's place is taken by ONNX files of one operator.
 """
 
 import builtins
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from latentsync.models import checkpoints, restorers
+from latentsync.models import checkpoints, onnx, restorers
 
 
 def field(number: int, value: bytes | str | int) -> bytes:
@@ -74,6 +75,14 @@ def test_onnx_files_that_are_none(tmp_path):
     (tmp_path / "good.onnx.sha256").write_text("0" * 64)
     with pytest.raises(ValueError, match=r"good\.onnx has sha256 .* instead of 0000"):
         restorers.open_restorer("gpen", tmp_path / "good.onnx")
+
+
+def test_a_gpu_that_does_not_start_is_no_cpu():
+    """ONNX Runtime would go on in silence, some fifty times slower."""
+    session = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    onnx.require_started(session, ["CPUExecutionProvider"])
+    with pytest.raises(ValueError, match="knows CUDAExecutionProvider but could not start it here"):
+        onnx.require_started(session, ["CUDAExecutionProvider", "CPUExecutionProvider"])
 
 
 def test_codeformer_runs_at_its_size(tmp_path):

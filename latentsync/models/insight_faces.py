@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from latentsync import registry
+from latentsync.models import onnx
 from latentsync.models.faces import Face, Scheme, plausible
 
 POINTS_106 = Scheme(
@@ -40,13 +41,14 @@ class InsightFaceDetector:
                 "latentsync-studio[insightface], or choose mediapipe or face_alignment."
             ) from error
 
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")  # TensorRT would compile for minutes, and differ
-        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        providers = onnx.providers()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.search, self.landmarks = (
             get_model(str(file), providers=providers, sess_options=options) for file in files
         )
+        for model in (self.search, self.landmarks):
+            onnx.require_started(model.session, providers)
         self.search.prepare(0 if len(providers) > 1 else -1, input_size=(INPUT_PX, INPUT_PX), det_thresh=MIN_SCORE)
         self.max_faces = max_faces
 

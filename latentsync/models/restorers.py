@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from latentsync import registry
+from latentsync.models import onnx
 
 # GFPGAN v1.3 and v1.4 as published; files of ours carry their own shape in their metadata.
 PUBLISHED_GFPGAN = {
@@ -101,8 +102,7 @@ class OnnxRestorer:
         except ImportError as error:
             raise _not_installed("gpen", "restorers", error) from error
         registry.require_intact(path)
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")  # TensorRT would compile for minutes
-        providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
+        providers = onnx.providers()
         kinds = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "NoSuchFile", "EngineError",
                  "NotImplemented", "RuntimeException")  # fmt: skip
         unreadable = (UnicodeDecodeError, *(getattr(faults, kind) for kind in kinds))
@@ -114,6 +114,7 @@ class OnnxRestorer:
             raise ValueError(
                 f"{path} is damaged or no ONNX network ({str(error)[:100]}); `latentsync weights fetch gpen` gets one."
             ) from error
+        onnx.require_started(self.session, providers)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         shape = inputs[0].shape if inputs else []
         if (
@@ -150,10 +151,8 @@ def _state(path: Path, shape: Mapping[str, Any]) -> tuple[dict[str, Any], Mappin
     """Tensors of a file, and the shape of the network: that of our metadata, else the published one."""
     from latentsync.models import checkpoints
 
-    if path.suffix == ".safetensors" and checkpoints.is_ours(path):
-        state, facts = checkpoints.load(path)
-        return state, facts["config"]
-    return checkpoints.read_foreign(path), shape
+    state, facts = checkpoints.read(path)
+    return state, facts.get("config", shape)
 
 
 def _fill(network: Any, state: dict[str, Any], path: Path, published: str):
