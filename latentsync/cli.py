@@ -72,6 +72,8 @@ def generate(
     if enhance_weights is not None:
         values["enhance"]["weights"] = str(enhance_weights)
     cfg: Config = validate(values)
+    if resolution is not None and (resolution <= 0 or resolution % 64):
+        raise ValueError(f"--resolution is {resolution}; published U-Nets draw faces of 256 or 512 px.")
     for what, path in (("video", video), ("audio", audio)):
         if not path.is_file():
             raise ValueError(f"--{what} {path} is not a file.")
@@ -169,9 +171,9 @@ def find_weights(weights: Path, vae: Path | None) -> tuple[Path, Path | None]:
     Raises:
         ValueError: there is no U-Net, or the VAE that is named does not exist.
     """
-    unet, beside = weights, weights.parent.parent
+    unet = weights
     if str(weights) in registry.entries() and not weights.exists():
-        unet = registry.find(str(weights), key="--weights")
+        unet = registry.find(str(weights), key="generate --weights")
         found = registry.entry("vae").path
     elif weights.is_dir():
         places = [(weights / files["unet"], weights / files["vae"]) for files in (RUN_FILES, PUBLISHED_FILES)]
@@ -182,7 +184,8 @@ def find_weights(weights: Path, vae: Path | None) -> tuple[Path, Path | None]:
                 f"{PUBLISHED_FILES['unet']} (published weights)."
             )
     elif weights.is_file():
-        found = beside / RUN_FILES["vae"]
+        ours = weights.name == "unet.safetensors" and weights.parent.name.startswith("train_unet_")
+        found = weights.parent.parent / RUN_FILES["vae"] if ours else weights.parent / PUBLISHED_FILES["vae"]
     else:
         raise ValueError(
             f"--weights {weights} does not exist; give results/<run> of a finished run, a U-Net file, or a release "

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,8 +119,10 @@ def test_length_video_keeps_the_picture_and_copies_its_own_sound(trained, video,
         ({"--out": "same"}, "one of the inputs"),
         ({"--out": "o.avi"}, "--out o.avi does not end in .mp4"),
         ({"--audio": __file__}, "test_cli.py cannot be used: unreadable"),
-        ({"--weights": __file__}, "test_cli.py holds more than tensors, or is no file of weights"),
+        ({"--weights": __file__}, "test_cli.py is no file of weights, or holds more than tensors"),
         ({"--vae": "none"}, "--vae none does not exist"),
+        ({"--resolution": -512}, "--resolution is -512; published U-Nets draw faces of 256 or 512 px"),
+        ({"--resolution": 300}, "--resolution is 300"),
     ],
 )
 def test_wrong_input_is_one_sentence(changed, words, trained, video, speech, tmp_path, monkeypatch, capsys):
@@ -153,6 +156,19 @@ def test_a_unet_away_from_its_vae_asks_for_it_and_refuses_another(trained, tmp_p
     with pytest.raises(ValueError, match=r"trained with another VAE \(stamp \w{16}\) than .*sd-vae-ft-mse .*--vae"):
         load_models(unet, None)
     assert load_models(unet, trained / "train_vae/vae.safetensors").resolution == 64
+
+
+def test_a_file_finds_the_vae_of_its_own_folder_and_no_other(tmp_path, monkeypatch):
+    """A published file in a folder of a run must not be drawn with the run's VAE."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("train_vae/vae.safetensors", "train_unet_stage1/unet.safetensors", "pub/latentsync_unet.pt"):
+        Path(place).parent.mkdir()
+        Path(place).touch()
+    stage1, published = Path("train_unet_stage1/unet.safetensors"), Path("pub/latentsync_unet.pt")
+    assert cli.find_weights(stage1, None) == (stage1, Path("train_vae/vae.safetensors"))
+    assert cli.find_weights(published, None) == (published, None)
+    Path("pub/sd-vae-ft-mse").mkdir()
+    assert cli.find_weights(published, None) == (published, Path("pub/sd-vae-ft-mse"))
 
 
 def test_another_whisper_than_in_training_is_refused(trained, tmp_path):

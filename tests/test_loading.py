@@ -68,11 +68,14 @@ def test_an_unknown_file_of_the_shapes_of_both_asks_for_the_size(states, tmp_pat
     path = tmp_path / "fine_tuned.pt"
     torch.save({"state_dict": states["all"]}, path)
     _, facts = loading.read_unet(path)
-    with pytest.raises(ValueError, match=r"1\.5 \(256 px\) and 1\.6 \(512 px\) have the same shapes; say --resolution"):
+    with pytest.raises(ValueError, match=r"of 256 px \(1\.0, 1\.5\) and of 512 px \(1\.6\) have the same shapes; say"):
         loading._resolution(path, facts, None)
     assert loading._resolution(path, facts, 512) == 512
-    torch.save({"state_dict": states["none"]}, path)  # only 1.0 has no motion modules
-    assert loading._resolution(path, loading.read_unet(path)[1], None) == 256
+    torch.save({"state_dict": states["none"]}, path)  # 1.0, or upstream's stage 1 at 256 or at 512
+    _, facts = loading.read_unet(path)
+    with pytest.raises(ValueError, match="say --resolution 256 or 512"):
+        loading._resolution(path, facts, None)
+    assert loading._resolution(path, facts, 256) == 256 and loading._resolution(path, facts, 512) == 512
 
 
 def test_ours_know_their_size(tmp_path):

@@ -55,7 +55,7 @@ def load_models(
     vae = vae or registry.find("vae", key="generate without --vae")
     _require_same(unet, "VAE", facts.get("vae"), vae, "--vae", "extract_features.vae_weights")
     if told["backend"] == "whisper":
-        heard_by = registry.find("whisper", whisper and str(whisper), "the audio encoder of the U-Net")
+        heard_by = registry.find("whisper", whisper and str(whisper), "generate --weights")
         _require_same(unet, "Whisper", told.get("weights"), heard_by, "--whisper", "extract_features.whisper_weights")
     sizes = {name: told[name] for name in ("width", "layers") if name in told}
     encoder = audio_encoder.build(told["backend"], path=heard_by, **sizes)
@@ -81,8 +81,8 @@ def _resolution(unet: Path, facts: dict[str, Any], wanted: int | None) -> int:
     trained_on = facts.get("resolution")
     if trained_on is None and wanted is None:
         raise ValueError(
-            f"{unet} is a LatentSync U-Net that does not say which faces it was trained on, and 1.5 (256 px) and 1.6 "
-            "(512 px) have the same shapes; say --resolution 256 or 512."
+            f"{unet} is a LatentSync U-Net that does not say which faces it was trained on, and those of 256 px (1.0, "
+            "1.5) and of 512 px (1.6) have the same shapes; say --resolution 256 or 512."
         )
     if None not in (trained_on, wanted) and trained_on != wanted:
         release = facts.get("release", "these weights")
@@ -126,8 +126,6 @@ def read_unet(path: Path) -> tuple[checkpoints.State, dict[str, Any]]:
     facts = PUBLISHED | {"config": shape}
     if release is not None and release.resolution is not None:
         facts |= {"resolution": release.resolution, "release": release.what}
-    elif shape["motion"] == "none":
-        facts |= {"resolution": 256, "release": "LatentSync 1.0, or a stage 1"}
     return state, facts
 
 
