@@ -20,11 +20,14 @@ Commercial = Annotated[bool, typer.Option("--commercial", help="leave out what m
 @app.command("list")
 def list_weights(use: For = None, commercial: Commercial = False) -> None:
     """Every pretrained file: size, licence, whether commercial use is allowed, and whether it is here."""
-    rows = [("name", "GB", "commercial", "state", "needed for", "licence")]
+    header = ("name", "GB", "commercial", "state", "needed for", "licence")
+    rows = [header]
     for entry in chosen(None, use, everything=True):
         if not commercial or ALLOWED[entry.commercial]:
             uses = ", ".join(entry.needed_for) or "by choice"
             rows.append((entry.name, size_gb(entry), entry.commercial, state(entry), uses, entry.licence))
+    if len(rows) == 1:
+        raise ValueError(f"Nothing that is needed for {use} may be used commercially (docs/licences.md).")
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     screen = shutil.get_terminal_size((120, 24)).columns
     for row in rows:
@@ -50,44 +53,53 @@ def fetch(
             instead = f"; instead: {entry.instead}" if entry.instead else ""
             typer.echo(f"{entry.name}: left out, commercial use: {entry.commercial} ({entry.licence}){instead}")
         entries = [entry for entry in entries if ALLOWED[entry.commercial]]
-    missing = []
+    failed = []
     for entry in entries:
         typer.echo(f"{entry.name}: {entry.what}; licence {entry.licence}, commercial use: {entry.commercial}")
-        try:
-            new = [fetching.fetch(file, offline) for file in entry.files]
-        except fetching.Unavailable as error:
-            missing.append(f"{entry.name}: {error}")
-            typer.echo(f"  {error}", err=True)
+        new, faults = [], []
+        for file in entry.files:
+            try:
+                new.append(fetching.fetch(file, offline))
+            except ValueError as error:
+                faults.append(error)
+                typer.echo(f"  {error}", err=True)
+        if faults:
+            failed.append(entry.name)
             continue
         fetching.drop_archives(entry.files)
         typer.echo(f"  {'fetched' if any(new) else 'is here'}: {entry.path}")
-    if missing:
-        raise ValueError(f"{len(missing)} of {len(entries)} could not be fetched: {', '.join(_names(missing))}.")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(entries)} could not be fetched: {', '.join(failed)}.")
 
 
 @app.command()
 def verify(names: Names = None, use: For = None) -> None:
     """Compare the files that are here with the sha256 that is known of them."""
-    wrong = 0
+    wrong = good = 0
     for entry in chosen(names, use, everything=True):
         for file in entry.files:
-            path = registry.weights_folder() / file.place
+            path = file.path
             if not path.exists():
                 if names:
                     typer.echo(f"{entry.name}: missing: {path}")
                     wrong += 1
                 continue
             expected, actual = registry.expected_sha256(path), registry.sha256_of(path)
-            if expected is None:
-                verdict = "nothing known to compare with"
-            elif not actual.startswith(expected):
+            fits = expected is None or actual.startswith(expected)
+            good, wrong = good + fits, wrong + (not fits)
+            if not fits:
                 verdict = f"DAMAGED OR ANOTHER FILE, should be {expected}"
-                wrong += 1
+            elif expected is None:
+                verdict = "nothing known to compare with"
             else:  # what fetch recorded itself nobody else vouches for
                 verdict = "good" if file.sha256 else "as it was fetched"
             typer.echo(f"{entry.name}: {path}: sha256 {actual}: {verdict}")
     if wrong:
-        raise ValueError(f"{wrong} files are missing or not what they should be; move those away and fetch them again.")
+        raise ValueError(
+            f"Missing or not what it should be: {wrong} of {wrong + good} files; move such a file away, fetch it again."
+        )
+    if not good:
+        typer.echo(f"none of these files is in {registry.weights_folder()} (LATENTSYNC_WEIGHTS sets another folder)")
 
 
 @app.command()
@@ -101,18 +113,21 @@ def inspect(file: Annotated[Path, typer.Argument(help="any file of weights, ours
     """What a file of weights is, which configuration fits it, and everything that is in it."""
     from latentsync.models import checkpoints, weights
 
-    facts = {}
-    if file.suffix == ".safetensors" and checkpoints.is_ours(file):
-        tensors, facts = checkpoints.load(file)
+    checkpoints.require_file(file)
+    known = registry.known_as(file)
+    if checkpoints.is_program(file):
+        tensors, facts = {}, {"kind": "a program (ONNX or TorchScript), whose tensors are not listed"}
     else:
-        tensors = checkpoints.read_foreign(file)
+        tensors, facts = checkpoints.read(file)
     for key, value in tensors.items():
         typer.echo(f"{key}  {tuple(value.shape)}  {str(value.dtype).removeprefix('torch.')}")
     for key, value in facts.items():
         typer.echo(f"{key}: {value}")
     numbers = sum(value.numel() for value in tensors.values())
     typer.echo(f"{file}: {len(tensors)} tensors, {numbers / 1e6:.2f} M numbers; sha256 {registry.sha256_of(file)}")
-    typer.echo(weights.recognise(tensors) or "It looks like nothing that this project knows.")
+    if known:
+        typer.echo(f"It is {known.what} ({known.name} in `latentsync weights list`).")
+    typer.echo(weights.recognise(tensors) or ("" if known else "It looks like nothing that this project knows."))
 
 
 def chosen(names: list[str] | None, use: str | None, everything: bool = False) -> list[Entry]:
@@ -140,13 +155,9 @@ def size_gb(entry: Entry) -> str:
 
 def state(entry: Entry) -> str:
     """Whether its files are here; nothing is hashed."""
-    paths = [registry.weights_folder() / file.place for file in entry.files]
-    if all(path.exists() for path in paths):
+    files = entry.files
+    if any(file.size not in (None, file.path.stat().st_size) for file in files if file.path.exists()):
+        return "wrong size"
+    if all(file.path.exists() for file in files):
         return "here"
-    if any(fetching.part_of(path).exists() for path in paths):
-        return "half"
-    return "missing"
-
-
-def _names(missing: list[str]) -> list[str]:
-    return [line.split(":")[0] for line in missing]
+    return "half" if any(fetching.part_of(file.path).exists() for file in files) else "missing"

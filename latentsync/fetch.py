@@ -39,7 +39,7 @@ def fetch(file: File, offline: bool = False, pause_s: float = 1.0) -> bool:
     Raises:
         ValueError: it cannot be had (Unavailable), is not what it should be, or there is no space for it.
     """
-    path = registry.weights_folder() / file.place
+    path = file.path
     if path.exists():
         registry.require_intact(path)
         return False
@@ -67,7 +67,7 @@ def drop_archives(files: tuple[File, ...]) -> None:
 
 def _archive_of(file: File) -> Path:
     """Under a name of ours, so that an archive that somebody put there is neither used nor deleted."""
-    return (registry.weights_folder() / file.place).with_name(file.url.rsplit("/", 1)[1] + ".fetched")
+    return file.path.with_name(file.url.rsplit("/", 1)[1] + ".fetched")
 
 
 def part_of(path: Path) -> Path:
@@ -113,13 +113,13 @@ def _receive_all(file: File, path: Path, sink: IO[bytes], pause_s: float) -> str
             tries = 1 if sink.tell() > before else tries + 1
             if tries >= ATTEMPTS:
                 raise Unavailable(
-                    f"{file.url} does not answer ({_first_words(error)}); {sink.tell()} bytes are kept, so fetch again "
-                    f"later, or check the network and HTTPS_PROXY. {_by_hand(file, path)}"
+                    f"{_address(file)} does not answer ({_first_words(error)}); {sink.tell()} bytes are kept, so fetch "
+                    f"again later, or check the network, HTTPS_PROXY and HF_ENDPOINT. {_by_hand(file, path)}"
                 ) from error
             time.sleep(pause_s * 2 ** (tries - 1))
         except requests.RequestException as error:  # no address, or one that leads in circles
             raise Unavailable(
-                f"{file.url} cannot be asked for ({_first_words(error)}); check HF_ENDPOINT and HTTPS_PROXY. "
+                f"{_address(file)} cannot be asked for ({_first_words(error)}); check HF_ENDPOINT and HTTPS_PROXY. "
                 f"{_by_hand(file, path)}"
             ) from error
 
@@ -133,11 +133,9 @@ def _receive(file: File, path: Path, sink: IO[bytes]) -> str | None:
         headers["Range"] = f"bytes={have}-"
         if etag.exists():
             headers["If-Range"] = etag.read_text()
-    url = file.url
-    if url.startswith(registry.HUB):
-        url = os.environ.get("HF_ENDPOINT", registry.HUB).rstrip("/") + url.removeprefix(registry.HUB)
-        if os.environ.get("HF_TOKEN"):
-            headers["Authorization"] = f"Bearer {os.environ['HF_TOKEN']}"
+    if file.url.startswith(registry.HUB) and os.environ.get("HF_TOKEN"):
+        headers["Authorization"] = f"Bearer {os.environ['HF_TOKEN']}"
+    url = _address(file)
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
         if answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{have}":
             return _told_sha256(answer)  # all of it is here: only the renaming was missing
@@ -211,8 +209,8 @@ def _check(file: File, path: Path, part: Path, expected: str | None) -> None:
         part.unlink()
         _etag_of(part).unlink(missing_ok=True)
         raise ValueError(
-            f"{file.url} gave a file with sha256 {actual} instead of {expected}; it was not kept. Fetch again; if it "
-            f"happens again, the file was changed at its source. {_by_hand(file, path)}"
+            f"{_address(file)} gave a file with sha256 {actual} instead of {expected}; it was not kept. Fetch again; "
+            f"if it happens again, the file was changed there. {_by_hand(file, path)}"
         )
     if file.sha256 is None and file.member is None:
         registry.recorded_at(path).write_text(f"{actual}  {path.name}\n")
@@ -256,10 +254,18 @@ def _etag_of(part: Path) -> Path:
 
 def _by_hand(file: File, path: Path) -> str:
     what = f" (sha256 {file.sha256})" if file.sha256 else ""
-    source = (
-        f"download {file.url} " if file.url and file.member is None else f"take {file.member or 'it'} from its source "
-    )
-    return f"By hand: {source}and save it as {path}{what}."
+    if file.url is None:
+        source = "get it from its source"
+    else:
+        source = f"take {file.member} out of {_address(file)}" if file.member else f"download {_address(file)}"
+    return f"By hand: {source} and save it as {path}{what}."
+
+
+def _address(file: File) -> str:
+    """Its url, at the mirror of the hub where one is set."""
+    mirror = os.environ.get("HF_ENDPOINT") or registry.HUB
+    on_hub = file.url.startswith(registry.HUB)
+    return mirror.rstrip("/") + file.url.removeprefix(registry.HUB) if on_hub else file.url
 
 
 def _first_words(error: Exception) -> str:

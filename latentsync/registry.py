@@ -1,7 +1,8 @@
 """Pretrained files by name: what each is for, where it lies, what it must be, and what its licence allows.
 
 The list is registry.toml. A file is looked for below the weights folder: the environment variable LATENTSYNC_WEIGHTS,
-else ~/.cache/latentsync. Its places are those of upstream's folder `checkpoints`, so that folder may be named as it is.
+else ~/.cache/latentsync. Upstream's folder `checkpoints` may be named as it is: what lies elsewhere there is told apart
+by its size.
 No torch here: the Snakefile asks, too. fetch.py downloads.
 """
 
@@ -33,9 +34,18 @@ class File:
     """Bytes, where known."""
     sha256: str | None = None
     """Its first digits, as many as were published; what fetch recorded stands in `<file>.sha256` beside the file."""
+    upstream: str | None = None
+    """Where it lies below upstream's folder `checkpoints`, if elsewhere: there the releases share one name."""
     member: str | None = None
     """Its name inside the zip archive that `url` names."""
     archive_sha256: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it is, or belongs."""
+        path = weights_folder() / self.place
+        there = weights_folder() / (self.upstream or self.place)
+        return there if not path.exists() and there.is_file() and there.stat().st_size == self.size else path
 
 
 @dataclass(frozen=True)
@@ -59,8 +69,7 @@ class Entry:
     @property
     def path(self) -> Path:
         """The file, or the folder that holds all its files."""
-        places = [file.place for file in self.files]
-        return weights_folder() / (places[0] if len(places) == 1 else os.path.commonpath(places))
+        return self.files[0].path if len(self.files) == 1 else Path(os.path.commonpath([f.path for f in self.files]))
 
 
 @cache
@@ -93,7 +102,7 @@ def entry(name: str) -> Entry:
 
 def weights_folder() -> Path:
     """The folder below which pretrained files lie."""
-    return Path(os.environ.get("LATENTSYNC_WEIGHTS", "~/.cache/latentsync")).expanduser()
+    return Path(os.environ.get("LATENTSYNC_WEIGHTS") or "~/.cache/latentsync").expanduser()
 
 
 def find(name: str, chosen: str | None = None, key: str = "") -> Path:
@@ -103,30 +112,52 @@ def find(name: str, chosen: str | None = None, key: str = "") -> Path:
         ValueError: it is not there; the sentence names the place, the key that asked, and how to get it.
     """
     wanted = entry(name)
-    paths = [Path(chosen).expanduser()] if chosen else [weights_folder() / file.place for file in wanted.files]
-    missing = [path for path in paths if not path.exists()]
-    if not missing:
-        return paths[0] if chosen else wanted.path
     asked = f" ({key} asks for it)" if key else ""
-    fetchable = all(file.url for file in wanted.files)
-    get = f"`latentsync weights fetch {name}` gets it" if fetchable else f"get it from {wanted.source}"
-    raise ValueError(
-        f"{missing[0]} is missing: {wanted.what}{asked}; {get}, or put it there by hand, or set LATENTSYNC_WEIGHTS to "
-        f"the folder that holds {wanted.files[0].place}" + (f", or choose {wanted.instead}." if wanted.instead else ".")
-    )
+    if chosen:
+        path = Path(chosen).expanduser()
+        if not path.exists():
+            raise ValueError(
+                f"{path} is missing: {wanted.what}{asked}; correct the path, or leave it away for the file that "
+                f"`latentsync weights path {name}` names."
+            )
+        return path
+    missing = [file.path for file in wanted.files if not file.path.exists()]
+    if missing:
+        way_out = _instead(wanted, key)
+        raise ValueError(
+            f"{missing[0]} is missing: {wanted.what}{asked}; `latentsync weights fetch {name}` gets it, or put it "
+            f"there by hand, or set LATENTSYNC_WEIGHTS to the folder that holds {wanted.files[0].place}"
+            + (f", or {way_out}." if way_out else ".")
+        )
+    return wanted.path
+
+
+def _instead(part: Entry, key: str) -> str:
+    """The way out of a part that is not at hand or not allowed: an option is left away, a key gets another value."""
+    if key.startswith("--"):
+        return f"leave {key.split()[0]} away"
+    return f"choose {part.instead}" if part.instead and not key.startswith("generate ") else ""
 
 
 def find_start(init: str) -> Path:
-    """The file that train_unet_stage1.init names: a name of the registry such as `sd15`, or a path.
+    """The file that train_unet_stage1.init names: a U-Net of the registry such as `sd15`, or a path.
 
     Raises:
-        ValueError: as `find`; or it is a folder.
+        ValueError: as `find`; or it is a folder, or no U-Net.
     """
     key = f"train_unet_stage1.init: {init}"
-    path = find(init, key=key) if init in entries() else find("sd15", init, key)
+    if init in _starts():
+        return find(init, key=key)
+    path = Path(init).expanduser()
     if path.is_dir():
-        raise ValueError(f"train_unet_stage1.init is {init}, which is a folder; name the file of weights in it.")
+        raise ValueError(f"{key} is a folder; name the file of weights in it.")
+    if not path.exists():
+        raise ValueError(f"{key} is neither a file nor one of {', '.join(_starts())}.")
     return path
+
+
+def _starts() -> list[str]:
+    return [name for name, known in entries().items() if known.resolution is not None or name == "sd15"]
 
 
 # --- what a file must be --------------------------------------------------------------------------------------------
@@ -144,7 +175,7 @@ def known_as(path: Path) -> Entry | None:
 
 
 def _is_place(path: Path, file: File) -> bool:
-    place = weights_folder() / file.place
+    place = file.path
     return place.name == path.name and place.exists() and path.exists() and place.samefile(path)
 
 
@@ -172,17 +203,28 @@ def recorded_at(path: Path) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """64 hex digits; about two gigabytes a second."""
+    """64 hex digits; about two gigabytes a second.
+
+    Raises:
+        ValueError: it is a folder.
+    """
+    _require_no_folder(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _require_no_folder(path: Path) -> None:
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder where a file belongs; move it away.")
 
 
 def require_intact(path: Path) -> bool:
     """Compare a file with the sha256 that is known of it; False where none is.
 
     Raises:
-        ValueError: it is another file, or a bit of it changed.
+        ValueError: it is another file, a bit of it changed, or it is a folder.
     """
+    _require_no_folder(path)
     expected = expected_sha256(path)
     if expected is None:
         return False
@@ -229,17 +271,36 @@ def check(cfg: Config) -> None:
     """Find every pretrained file that the configuration asks for, before any job starts.
 
     Raises:
-        ValueError: as `find`, for the first that is missing; or `commercial` is set and a licence does not allow it.
+        ValueError: files are missing, all of them named; or `commercial` is set and a licence does not allow it.
     """
     wanted = list(needed(cfg))
     init = cfg.train_unet_stage1.init
     if cfg.commercial:
         start = [(init, None, f"train_unet_stage1.init: {init}")] if init in entries() else []
         require_commercial([(name, key) for name, _, key in wanted + start])
-    for name, chosen, key in wanted:
-        find(name, chosen, key)
+    missing = dict(_missing(cfg))
+    if len(missing) == 1:
+        raise ValueError(*missing)
+    if missing:
+        fetch = " ".join(dict.fromkeys(name for name in missing.values() if name))
+        told = "\n".join(f"  {sentence}" for sentence in missing)
+        together = f" (`latentsync weights fetch {fetch}`)" if fetch else ""
+        raise ValueError(f"{len(missing)} pretrained files are missing{together}:\n{told}")
+
+
+def _missing(cfg: Config) -> Iterator[tuple[str, str | None]]:
+    """A sentence on each part that is not there, and the name under which it is fetched, if it is."""
+    for name, chosen, key in needed(cfg):
+        try:
+            find(name, chosen, key)
+        except ValueError as error:
+            yield str(error), None if chosen else name
+    init = cfg.train_unet_stage1.init
     if init is not None:
-        find_start(init)
+        try:
+            find_start(init)
+        except ValueError as error:
+            yield str(error), init if init in _starts() else None
 
 
 def require_commercial(asked: list[tuple[str, str]]) -> None:
@@ -253,7 +314,7 @@ def require_commercial(asked: list[tuple[str, str]]) -> None:
         part = entry(name)
         if not ALLOWED[part.commercial]:
             why = "forbids it" if part.commercial == "no" else "does not say that it is allowed"
-            instead = f"; choose {part.instead}" if part.instead else ""
-            refused.append(f"{name} ({key}): its licence ({part.licence}) {why}{instead}.")
+            way_out = _instead(part, key)
+            refused.append(f"{name} ({key}): its licence ({part.licence}) {why}{way_out and '; ' + way_out}.")
     if refused:
         raise ValueError("Not for commercial use: " + " ".join(refused))

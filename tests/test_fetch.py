@@ -187,7 +187,7 @@ def test_nothing_is_asked_for_offline(web, monkeypatch):
 
 
 def test_a_server_that_is_not_there_is_one_sentence(folder):
-    with pytest.raises(fetch.Unavailable, match=r"does not answer \(.*check the network and HTTPS_PROXY"):
+    with pytest.raises(fetch.Unavailable, match=r"does not answer \(.*check the network, HTTPS_PROXY and HF_ENDPOINT"):
         get(File("x.pt", "http://127.0.0.1:9/x.pt"))
 
 

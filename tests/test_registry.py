@@ -9,6 +9,7 @@ import torch
 
 from latentsync import cli, config_docs, registry
 from latentsync.config import Config, validate
+from latentsync.models import checkpoints
 from latentsync.registry import Entry, File
 from tests.web import Page, serve
 
@@ -16,12 +17,13 @@ PLACES_OF_UPSTREAM = {  # below its folder checkpoints/, so that this folder may
     "whisper/tiny.pt", "auxiliary/syncnet_v2.model", "auxiliary/sfd_face.pth", "auxiliary/koniq_pretrained.pkl",
     "auxiliary/vit_g_hybrid_pt_1200e_ssv2_ft.pth", "auxiliary/i3d_torchscript.pt", "auxiliary/vgg16-397923af.pth",
     "auxiliary/models/buffalo_l/det_10g.onnx", "auxiliary/models/buffalo_l/2d106det.onnx", "stable_syncnet.pt",
-    "auxiliary/s3fd-619a316812.pth",
+    "auxiliary/s3fd-619a316812.pth", "latentsync_unet.pt", "latentsync_syncnet.pt",
 }  # fmt: skip
 
 
 def test_every_file_of_upstreams_list_is_there():
-    places = {file.place for entry in registry.entries().values() for file in entry.files}
+    files = [file for entry in registry.entries().values() for file in entry.files]
+    places = {file.upstream or file.place for file in files}
     assert places >= PLACES_OF_UPSTREAM
     names = registry.entries().keys()
     assert names >= {"latentsync-1.0", "latentsync-1.5", "latentsync-1.6", "sd15", "vae", "2dfan4", "buffalo_l"}
@@ -86,6 +88,43 @@ def test_find_says_how_to_get_what_is_missing(tmp_path, monkeypatch):
         registry.find("gfpgan2")
 
 
+def test_upstreams_folder_may_be_named_as_it_is(tmp_path, monkeypatch):
+    """There the releases share one name; their sizes differ."""
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    places = {"1.5": "latentsync-1.5", "1.6": "latentsync-1.6"}
+    for release, other in (("1.5", "1.6"), ("1.6", "1.5")):
+        with open(tmp_path / "latentsync_unet.pt", "wb") as file:  # a hole: no bytes on the disk
+            file.truncate(registry.entry(f"latentsync-{release}").files[0].size)
+        assert registry.find(places[release]) == tmp_path / "latentsync_unet.pt"
+        with pytest.raises(ValueError, match=rf"latentsync-{other}/latentsync_unet\.pt is missing"):
+            registry.find(places[other])
+        known = registry.entry(places[release]).files[0].sha256
+        assert registry.expected_sha256(tmp_path / "latentsync_unet.pt") == known
+    (tmp_path / "latentsync-1.6").mkdir()
+    (tmp_path / "latentsync-1.6/latentsync_unet.pt").touch()  # its own place comes first
+    assert registry.find("latentsync-1.6") == tmp_path / "latentsync-1.6/latentsync_unet.pt"
+
+
+def test_the_weights_folder_has_a_default(monkeypatch):
+    for unset in ("", None):
+        monkeypatch.delenv("LATENTSYNC_WEIGHTS", raising=False)
+        if unset is not None:
+            monkeypatch.setenv("LATENTSYNC_WEIGHTS", unset)
+        assert registry.weights_folder() == Path.home() / ".cache/latentsync"
+
+
+def test_the_way_out_fits_who_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    with pytest.raises(ValueError, match="or leave --preview away"):
+        registry.find("taesd", key="--preview")
+    with pytest.raises(ValueError, match=r"or choose extract_features\.vae: embedded"):
+        registry.find("vae", key="extract_features.vae: published")
+    with pytest.raises(ValueError, match=r"sd-vae-ft-mse/diffusion_pytorch_model\.safetensors\.$"):
+        registry.find("vae", key="generate without --vae")
+    with pytest.raises(ValueError, match=r"mine\.pt is missing: .*correct the path, or leave it away"):
+        registry.find("whisper", str(tmp_path / "mine.pt"), "extract_features.audio_encoder: whisper")
+
+
 def test_a_changed_byte_in_a_registered_file_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
     (tmp_path / "whisper").mkdir()
@@ -117,9 +156,10 @@ def test_commercial_runs_refuse_what_is_not_allowed_and_name_what_is(tmp_path, m
         "commercial": True,
         "score_sync": {"backend": "envelope"},
         "score_quality": {"backend": "piqe"},
-        "train_unet_stage2": {"losses": {"lpips": 0}},
+        "train_unet_stage2": {"losses": {"lpips": 0, "trepa": 0}},
     }
-    with pytest.raises(ValueError, match=r"s3fd-619a316812\.pth is missing"):  # allowed, only not there
+    # allowed, only not there
+    with pytest.raises(ValueError, match=r"weights fetch s3fd 2dfan4 .*\n.*s3fd-619a316812\.pth is missing"):
         registry.check(validate(allowed))
 
 
@@ -168,6 +208,9 @@ def test_list(run, small_registry):
     assert code == 0 and out.count("\n") == 7 and re.search(r"free +\? +yes +missing +training +its licence", out)
     assert "forbidden" not in run("weights", "list", "--commercial")[1]
     assert "lost" not in run("weights", "list", "--for", "training")[1]
+    code, _, err = run("weights", "list", "--for", "enhancement", "--commercial")
+    assert code == 1 and "Nothing that is needed for enhancement may be used commercially" in err
+    assert "none of these files is in" in run("weights", "verify")[1]
     code, _, err = run("weights", "list", "--for", "fun")
     assert code == 1 and "--for is 'fun'; choose one of inference, training" in err
 
@@ -186,8 +229,15 @@ def test_fetch_verify_path(run, small_registry):
     assert code == 0 and out.count("as it was fetched") == 2
     (small_registry / "free.pt").write_bytes(b"worst")
     code, out, err = run("weights", "verify")
-    assert code == 1 and "free.pt: sha256 " in out and "DAMAGED OR ANOTHER FILE" in out and "1 files are missing" in err
+    assert code == 1 and "free.pt: sha256 " in out and "DAMAGED OR ANOTHER FILE" in out
+    assert "not what it should be: 1 of 2 files" in err
+    code, out, err = run("weights", "fetch", "free", "forbidden", "lost")  # a wrong file does not keep others away
+    assert code == 1 and "another file under this name" in err and "forbidden.pt" in out
+    assert "2 of 3 could not be fetched: free, lost." in err
     assert run("weights", "verify", "lost")[0] == 1
+    (small_registry / "lost.pt").mkdir()
+    assert "lost.pt is a folder where a file belongs" in run("weights", "fetch", "lost")[2]
+    (small_registry / "lost.pt").rmdir()
     assert run("weights", "path", "free")[1] == f"{small_registry}/free.pt\n"
     assert run("weights", "path")[1] == f"{small_registry.parent}\n"
     (small_registry / "lost.pt.part").touch()
@@ -215,6 +265,23 @@ def test_inspect(run, tmp_path):
     (tmp_path / "x.model").write_bytes(b"<html>")
     code, _, err = run("weights", "inspect", tmp_path / "x.model")
     assert code == 1 and "is a web page" in err
+
+
+def test_inspect_knows_published_files_and_programs(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    torch.save({"state_dict": {"x": torch.zeros(3)}}, tmp_path / "u.pt")
+    size, sha256 = (tmp_path / "u.pt").stat().st_size, registry.sha256_of(tmp_path / "u.pt")
+    file = File("places/u.pt", "https://x", size, sha256)
+    known = Entry("latentsync-1.7", "LatentSync 1.7: the U-Net", (), "x", "yes", "https://x", (file,))
+    monkeypatch.setattr(registry, "entries", lambda: {known.name: known})
+    assert "It is LatentSync 1.7: the U-Net (latentsync-1.7 in" in run("weights", "inspect", tmp_path / "u.pt")[1]
+    torch.jit.script(torch.nn.ReLU()).save(str(tmp_path / "relu.pt"))
+    (tmp_path / "net.onnx").write_bytes(b"network")
+    for name in ("relu.pt", "net.onnx"):
+        code, out, _ = run("weights", "inspect", tmp_path / name)
+        assert code == 0 and "kind: a program (ONNX or TorchScript)" in out and "looks like nothing" in out
+        with pytest.raises(ValueError, match="is a program"):
+            checkpoints.read(tmp_path / name)
 
 
 def test_generate_refuses_forbidden_parts(run, tmp_path, monkeypatch):

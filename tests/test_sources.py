@@ -1,6 +1,7 @@
 """Listing the input folder: what is a video, which shard changes, and refusals."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -166,15 +167,33 @@ def test_what_stage_1_starts_from_is_looked_for_too(tmp_path, monkeypatch):
     check(None)
     with pytest.raises(ValueError, match=r"diffusion_pytorch_model\.safetensors is missing: .*unet_stage1\.init: sd15"):
         check("sd15")
-    with pytest.raises(ValueError, match=r"nowhere\.pt is missing: .*train_unet_stage1\.init: .*nowhere\.pt asks"):
+    with pytest.raises(
+        ValueError, match=r"unet_stage1\.init: .*nowhere\.pt is neither a file nor one of latentsync-1\.6"
+    ):
         check(str(tmp_path / "nowhere.pt"))
     start = tmp_path / "stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors"
     start.parent.mkdir(parents=True)
     start.touch()
     check("sd15")
     assert registry.find_start("sd15") == registry.find_start(str(start)) == start
-    with pytest.raises(ValueError, match=r"train_unet_stage1\.init is .*unet, which is a folder; name the file"):
+    with pytest.raises(ValueError, match=r"train_unet_stage1\.init: .*unet is a folder; name the file"):
         check(str(start.parent))
+    with pytest.raises(ValueError, match=r"train_unet_stage1\.init: vae is neither a file nor one of .*sd15"):
+        check("vae")  # in the registry, but no U-Net
+
+
+def test_all_that_is_missing_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    own = {"extract_features": {"whisper_weights": str(tmp_path / "mine.pt")}}
+    with pytest.raises(ValueError) as error:
+        registry.check(validate(own | {"train_unet_stage1": {"init": "sd15"}}))
+    said = str(error.value).splitlines()
+    fetch = re.fullmatch(r"(\d+) pretrained files are missing \(`latentsync weights fetch (.*)`\):", said[0])
+    assert int(fetch[1]) == len(said) - 1 >= 6
+    names = fetch[2].split()
+    assert {"s3fd", "2dfan4", "syncnet_v2", "vae", "videomae_giant", "sd15"} <= set(names) and "whisper" not in names
+    assert len(names) == len(set(names))
+    assert any("mine.pt is missing" in line and "correct the path" in line for line in said)
 
 
 def test_run_record_adds_up_sessions(tmp_path):
