@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from latentsync import cli_weights, registry
+from latentsync import cli_weights, needs, registry
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(cli_weights.app, name="weights")
@@ -78,7 +78,7 @@ def generate(
         if not path.is_file():
             raise ValueError(f"--{what} {path} is not a file.")
     if commercial:
-        registry.require_commercial(_parts(weights, vae, faces, enhance, preview))
+        needs.require_commercial(_parts(weights, vae, faces, enhance, preview))
     unet, vae = find_weights(weights, vae)
     restorer_file = _restorer_file(cfg)
     tiny = registry.find("taesd", key="--preview") if preview else None
@@ -154,7 +154,7 @@ def _parts(weights: Path, vae: Path | None, faces: str, enhance: str | None, pre
     """The published parts that one call of generate uses, each with the option that asks for it."""
     parts = [(str(weights), f"--weights {weights}")] if str(weights) in registry.entries() else []
     parts += [("vae", "generate without --vae")] if parts and vae is None else []
-    parts += [(name, f"--faces {faces}") for name in registry.NEEDED_BY_FACES.get(faces, ())]
+    parts += [(name, f"--faces {faces}") for name in needs.NEEDED_BY_FACES.get(faces, ())]
     parts += [(enhance, f"--enhance {enhance}")] if enhance else []
     return parts + ([("taesd", "--preview")] if preview else [])
 

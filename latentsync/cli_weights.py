@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from latentsync import fetch as fetching
-from latentsync import registry
+from latentsync import needs, registry
 from latentsync.registry import ALLOWED, USES, Entry
 
 app = typer.Typer(no_args_is_help=True, help="Pretrained files: list, fetch, verify, path, inspect.")
@@ -48,7 +48,7 @@ def fetch(
     entries = chosen(names, use)
     if commercial:
         if names:
-            registry.require_commercial([(entry.name, "asked for by name") for entry in entries])
+            needs.require_commercial([(entry.name, "asked for by name") for entry in entries])
         for entry in (entry for entry in entries if not ALLOWED[entry.commercial]):
             instead = f"; instead: {entry.instead}" if entry.instead else ""
             typer.echo(f"{entry.name}: left out, commercial use: {entry.commercial} ({entry.licence}){instead}")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from latentsync import config, records, registry, sources
+from latentsync import config, needs, records, sources
 
 
 def prepare(values: dict[str, Any], main_process: bool) -> config.Config:
@@ -22,7 +22,7 @@ def prepare(values: dict[str, Any], main_process: bool) -> config.Config:
         if not Path(cfg.select_clips.speakers).is_file():
             raise ValueError(f"select_clips.speakers is {cfg.select_clips.speakers!r}, which is not a file.")
         sources.read_speakers([Path(cfg.select_clips.speakers)])
-    registry.check(cfg)
+    needs.check(cfg)
     if main_process and cfg.input_dir is not None:
         sources.refuse_results(Path(cfg.input_dir), Path("results"))
         videos, others = sources.write_sources(Path(cfg.input_dir), Path("results", cfg.run, "sources"), cfg.shards)

@@ -3,19 +3,16 @@
 The list is registry.toml. A file is looked for below the weights folder: the environment variable LATENTSYNC_WEIGHTS,
 else ~/.cache/latentsync. Upstream's folder `checkpoints` may be named as it is: what lies elsewhere there is told apart
 by its size.
-No torch here: the Snakefile asks, too. fetch.py downloads.
+What a configuration asks for is needs.py's business; fetch.py downloads. No torch here: the Snakefile asks, too.
 """
 
 import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-from latentsync.config import Config
 
 USES = ("inference", "training", "curation", "evaluation", "enhancement")
 ALLOWED = {"yes": True, "restricted": True, "unclear": False, "no": False}  # for commercial use
@@ -123,7 +120,7 @@ def find(name: str, chosen: str | None = None, key: str = "") -> Path:
         return path
     missing = [file.path for file in wanted.files if not file.path.exists()]
     if missing:
-        way_out = _instead(wanted, key)
+        way_out = way_out_of(wanted, key)
         raise ValueError(
             f"{missing[0]} is missing: {wanted.what}{asked}; `latentsync weights fetch {name}` gets it, or put it "
             f"there by hand, or set LATENTSYNC_WEIGHTS to the folder that holds {wanted.files[0].place}"
@@ -132,7 +129,7 @@ def find(name: str, chosen: str | None = None, key: str = "") -> Path:
     return wanted.path
 
 
-def _instead(part: Entry, key: str) -> str:
+def way_out_of(part: Entry, key: str) -> str:
     """The way out of a part that is not at hand or not allowed: an option is left away, a key gets another value."""
     if key.startswith("--"):
         return f"leave {key.split()[0]} away"
@@ -146,17 +143,18 @@ def find_start(init: str) -> Path:
         ValueError: as `find`; or it is a folder, or no U-Net.
     """
     key = f"train_unet_stage1.init: {init}"
-    if init in _starts():
+    if init in starts():
         return find(init, key=key)
     path = Path(init).expanduser()
     if path.is_dir():
         raise ValueError(f"{key} is a folder; name the file of weights in it.")
     if not path.exists():
-        raise ValueError(f"{key} is neither a file nor one of {', '.join(_starts())}.")
+        raise ValueError(f"{key} is neither a file nor one of {', '.join(starts())}.")
     return path
 
 
-def _starts() -> list[str]:
+def starts() -> list[str]:
+    """The entries that stage 1 can start from."""
     return [name for name, known in entries().items() if known.resolution is not None or name == "sd15"]
 
 
@@ -235,86 +233,3 @@ def require_intact(path: Path) -> bool:
             "this name; move it away and fetch it again, or name your own file by its path elsewhere."
         )
     return True
-
-
-# --- what a configuration needs -------------------------------------------------------------------------------------
-
-NEEDED_BY_FACES = {"mediapipe": (), "face_alignment": ("s3fd", "2dfan4"), "insightface": ("buffalo_l",)}
-
-
-def needed(cfg: Config) -> Iterator[tuple[str, str | None, str]]:
-    """Every pretrained part that a configuration asks for: its name, the path chosen for it, and the key that asks."""
-    sync, features, stage2 = cfg.score_sync, cfg.extract_features, cfg.train_unet_stage2
-    for key, faces in (("align_faces.backend", cfg.align_faces.backend), ("evaluate.faces", cfg.evaluate.faces)):
-        for name in NEEDED_BY_FACES[faces]:
-            yield name, None, f"{key}: {faces}"
-    if sync.backend == "syncnet_v2":
-        yield "syncnet_v2", sync.weights, "score_sync.backend: syncnet_v2"
-    elif sync.backend == "stable_syncnet":
-        yield "stable_syncnet", sync.weights, "score_sync.backend: stable_syncnet"
-    if cfg.score_quality.backend == "hyperiqa":
-        yield "hyperiqa", None, "score_quality.backend: hyperiqa"
-    if features.audio_encoder == "whisper":
-        yield "whisper", features.whisper_weights, "extract_features.audio_encoder: whisper"
-    if features.vae == "published":
-        yield "vae", features.vae_weights, "extract_features.vae: published"
-    if stage2.teachers == "published":
-        if stage2.losses.lpips:
-            yield "vgg16", None, "train_unet_stage2.teachers: published"
-        if stage2.losses.trepa:
-            yield f"videomae_{stage2.video_teacher}", None, "train_unet_stage2.teachers: published"
-    if cfg.enhance.method is not None:
-        yield cfg.enhance.method, cfg.enhance.weights, f"enhance.method: {cfg.enhance.method}"
-
-
-def check(cfg: Config) -> None:
-    """Find every pretrained file that the configuration asks for, before any job starts.
-
-    Raises:
-        ValueError: files are missing, all of them named; or `commercial` is set and a licence does not allow it.
-    """
-    wanted = list(needed(cfg))
-    init = cfg.train_unet_stage1.init
-    if cfg.commercial:
-        start = [(init, None, f"train_unet_stage1.init: {init}")] if init in entries() else []
-        require_commercial([(name, key) for name, _, key in wanted + start])
-    missing = dict(_missing(cfg))
-    if len(missing) == 1:
-        raise ValueError(*missing)
-    if missing:
-        fetch = " ".join(dict.fromkeys(name for name in missing.values() if name))
-        told = "\n".join(f"  {sentence}" for sentence in missing)
-        together = f" (`latentsync weights fetch {fetch}`)" if fetch else ""
-        raise ValueError(f"{len(missing)} pretrained files are missing{together}:\n{told}")
-
-
-def _missing(cfg: Config) -> Iterator[tuple[str, str | None]]:
-    """A sentence on each part that is not there, and the name under which it is fetched, if it is."""
-    for name, chosen, key in needed(cfg):
-        try:
-            find(name, chosen, key)
-        except ValueError as error:
-            yield str(error), None if chosen else name
-    init = cfg.train_unet_stage1.init
-    if init is not None:
-        try:
-            find_start(init)
-        except ValueError as error:
-            yield str(error), init if init in _starts() else None
-
-
-def require_commercial(asked: list[tuple[str, str]]) -> None:
-    """Refuse parts, given as (name, what asks for it), whose licence does not allow commercial use.
-
-    Raises:
-        ValueError: one sentence on each of them.
-    """
-    refused = []
-    for name, key in dict(asked).items():
-        part = entry(name)
-        if not ALLOWED[part.commercial]:
-            why = "forbids it" if part.commercial == "no" else "does not say that it is allowed"
-            way_out = _instead(part, key)
-            refused.append(f"{name} ({key}): its licence ({part.licence}) {why}{way_out and '; ' + way_out}.")
-    if refused:
-        raise ValueError("Not for commercial use: " + " ".join(refused))

@@ -9,7 +9,18 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "latentsync"
 LAYERS = [
-    {"config", "records", "registry", "sources", "preparation", "gpu_lease", "config_docs", "crashes", "fetch"},
+    {
+        "config",
+        "records",
+        "registry",
+        "needs",
+        "sources",
+        "preparation",
+        "gpu_lease",
+        "config_docs",
+        "crashes",
+        "fetch",
+    },
     {"ops"},
     {"media", "models"},
     {"data", "training", "lipsync", "talkers", "report", "cli_weights"},

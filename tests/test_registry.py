@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentsync import cli, config_docs, registry
+from latentsync import cli, config_docs, needs, registry
 from latentsync.config import Config, validate
 from latentsync.models import checkpoints
 from latentsync.registry import Entry, File
@@ -51,7 +51,7 @@ def test_no_place_is_taken_twice():
 def test_every_use_has_what_the_published_recipe_asks_for():
     """What a default configuration asks for is fetched by --for curation, training and enhancement."""
     published = validate({"enhance": {"method": "gfpgan"}, "score_quality": {"backend": "hyperiqa"}})
-    wanted = {name for name, _, _ in registry.needed(published)}
+    wanted = {name for name, _, _ in needs.needed(published)}
     fetched = {
         e.name for e in registry.entries().values() if {"curation", "training", "enhancement"} & set(e.needed_for)
     }
@@ -146,10 +146,10 @@ def test_commercial_runs_refuse_what_is_not_allowed_and_name_what_is(tmp_path, m
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
     faces = {"align_faces": {"backend": "insightface"}}
     with pytest.raises(ValueError) as error:
-        registry.check(validate(faces | {"commercial": True}))
+        needs.check(validate(faces | {"commercial": True}))
     said = str(error.value)
     assert "buffalo_l (align_faces.backend: insightface): its licence (non-commercial research only" in said
-    assert "forbids it; choose align_faces.backend: mediapipe or face_alignment" in said
+    assert "forbids it; choose mediapipe or face_alignment" in said
     assert "syncnet_v2 (score_sync.backend: syncnet_v2)" in said and "does not say that it is allowed" in said
     assert "whisper" not in said and "vae" not in said
     allowed = {
@@ -159,15 +159,17 @@ def test_commercial_runs_refuse_what_is_not_allowed_and_name_what_is(tmp_path, m
         "train_unet_stage2": {"losses": {"lpips": 0, "trepa": 0}},
     }
     # allowed, only not there
-    with pytest.raises(ValueError, match=r"weights fetch s3fd 2dfan4 .*\n.*s3fd-619a316812\.pth is missing"):
-        registry.check(validate(allowed))
+    with pytest.raises(
+        ValueError, match=r"parts are missing from (.*\n)*`latentsync weights fetch s3fd 2dfan4 whisper vae"
+    ):
+        needs.check(validate(allowed))
 
 
 def test_the_demo_may_be_run_commercially():
     import yaml
 
     demo = yaml.safe_load((Path(__file__).parent.parent / "config/config.yaml").read_text())
-    registry.check(validate(demo | {"commercial": True}))
+    needs.check(validate(demo | {"commercial": True}))
     assert not Config().commercial
 
 

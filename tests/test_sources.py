@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from latentsync import gpu_lease, records, registry, sources
+from latentsync import gpu_lease, needs, records, registry, sources
 from latentsync.config import Config, validate
 from latentsync.preparation import record_run
 
@@ -64,7 +64,7 @@ def test_our_own_results_are_no_input(tmp_path, monkeypatch, folder):
     from latentsync.preparation import prepare
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "check", lambda cfg: None)
+    monkeypatch.setattr(needs, "check", lambda cfg: None)
     videos(tmp_path / "results", "demo/align_faces/media/x.mp4", "x/y.mp4")
     videos(tmp_path, "results-of-others/a.mp4")
     with pytest.raises(ValueError, match="lie in each other; give a folder that holds your videos alone"):
@@ -95,7 +95,7 @@ def test_names_that_are_not_utf_8_can_be_told(tmp_path, monkeypatch, capsys):
     from latentsync.preparation import prepare
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "check", lambda cfg: None)
+    monkeypatch.setattr(needs, "check", lambda cfg: None)
     videos(tmp_path / "in", "a.mp4", os.fsdecode(b"b\xff.txt"))
     prepare({"input_dir": "in"}, main_process=True)
     assert "1 files passed over, not videos by name: b\\udcff.txt" in capsys.readouterr().out
@@ -128,7 +128,7 @@ def test_refusals_are_one_sentence(tmp_path):
 def test_missing_weights_are_named_before_anything_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
     with pytest.raises(ValueError, match="align_faces.backend"):
-        registry.check(Config())  # the published recipe needs published files
+        needs.check(Config())  # the published recipe needs published files
     with pytest.raises(ValueError, match="GFPGANv1.4.pth"):
         registry.find("gfpgan")
     (tmp_path / "enhance").mkdir()
@@ -153,8 +153,8 @@ def test_every_part_that_needs_a_file_is_asked_for_it_at_the_start(tmp_path, mon
     """The last step of all must not find out after weeks."""
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
     demo = yaml.safe_load((Path(__file__).parent.parent / "config/config.yaml").read_text())
-    with pytest.raises(ValueError, match=rf"is missing: .*\({section}\.{key}: {value} asks for it\)"):
-        registry.check(validate(demo | {section: demo.get(section, {}) | {key: value}}))
+    with pytest.raises(ValueError, match=rf"missing.*\s.*{section}\.{key}: {value}( asks|, or choose )"):
+        needs.check(validate(demo | {section: demo.get(section, {}) | {key: value}}))
 
 
 def test_what_stage_1_starts_from_is_looked_for_too(tmp_path, monkeypatch):
@@ -162,7 +162,7 @@ def test_what_stage_1_starts_from_is_looked_for_too(tmp_path, monkeypatch):
     demo = yaml.safe_load((Path(__file__).parent.parent / "config/config.yaml").read_text())
 
     def check(init):
-        registry.check(validate(demo | {"train_unet_stage1": demo["train_unet_stage1"] | {"init": init}}))
+        needs.check(validate(demo | {"train_unet_stage1": demo["train_unet_stage1"] | {"init": init}}))
 
     check(None)
     with pytest.raises(ValueError, match=r"diffusion_pytorch_model\.safetensors is missing: .*unet_stage1\.init: sd15"):
@@ -186,13 +186,16 @@ def test_all_that_is_missing_is_told_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
     own = {"extract_features": {"whisper_weights": str(tmp_path / "mine.pt")}}
     with pytest.raises(ValueError) as error:
-        registry.check(validate(own | {"train_unet_stage1": {"init": "sd15"}}))
+        needs.check(validate(own | {"train_unet_stage1": {"init": "sd15"}}))
     said = str(error.value).splitlines()
-    fetch = re.fullmatch(r"(\d+) pretrained files are missing \(`latentsync weights fetch (.*)`\):", said[0])
-    assert int(fetch[1]) == len(said) - 1 >= 6
-    names = fetch[2].split()
+    assert said[0] == f"{len(said) - 2} pretrained parts are missing from {tmp_path}:" and len(said) > 8
+    names = re.match("`latentsync weights fetch (.*)` gets them", said[-1])[1].split()
     assert {"s3fd", "2dfan4", "syncnet_v2", "vae", "videomae_giant", "sd15"} <= set(names) and "whisper" not in names
-    assert len(names) == len(set(names))
+    assert len(names) == len(set(names)) == len(said) - 3
+    line = (
+        "  auxiliary/syncnet_v2.model: syncnet_v2, for score_sync.backend: syncnet_v2, or choose score_sync.backend: "
+    )
+    assert any(one.startswith(line) for one in said)
     assert any("mine.pt is missing" in line and "correct the path" in line for line in said)
 
 
