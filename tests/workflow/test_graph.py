@@ -100,7 +100,7 @@ def test_real_footage_has_no_talkers_and_no_demo_values(snakemake, tmp_path):
         ("generate={steps: 0}", ["generate.steps", "0"]),
         ("score_sync={backend: magic}", ["score_sync.backend", "'magic'", "envelope"]),
         ("score_sync={backend: syncnet_v2}", ["syncnet_v2.model", "is missing", "score_sync.backend"]),
-        ("train_unet_stage1={init: typo.pt}", ["typo.pt", "is missing", "train_unet_stage1.init"]),
+        ("train_unet_stage1={init: typo.pt}", ["typo.pt", "is neither a file nor one of", "train_unet_stage1.init"]),
         ("enhance={method: gfpgan}", ["GFPGANv1.4.pth", "is missing", "enhance.method"]),
         ("shards=0", ["shards", "0"]),
     ],
