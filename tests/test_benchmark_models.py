@@ -1,6 +1,7 @@
 """The benchmark of models: its FLOPs are those of the layers, and a row that fails says so and stops nobody."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -63,6 +64,19 @@ def test_a_row_that_fails_is_a_row(monkeypatch, capsys):
     row = bench.row_of(case, "nowhere")  # a device that no child process can have
     assert row["failed"] == "crashed" and "crashed" in bench.line(row) and json.dumps(row)
     assert bench.row_of(case, "cpu", limit_s=0.01)["failed"] == "over 0.01 s"
+
+
+def test_a_crash_is_the_programs_own_failure(monkeypatch, capsys):
+    """The other rows are measured first; then the command says so and ends with 1."""
+    rows = [(bench.Case("U-Net", False, "forward", dtype), True) for dtype in ("float32", "bfloat16")]
+    monkeypatch.setattr(bench, "cases", lambda *_: rows)
+    monkeypatch.setattr(bench, "matrix_rate", lambda *_: 1.0)
+    monkeypatch.setattr(sys, "argv", ["models.py", "--device", "cpu"])
+    fails = {"float32": {"failed": "crashed"}, "bfloat16": {"failed": "out of memory"}}
+    monkeypatch.setattr(bench, "row_of", lambda case, *_: vars(case) | fails[case.dtype])
+    with pytest.raises(SystemExit, match="1 of 2 rows crashed"):
+        bench.main()
+    assert capsys.readouterr().out.count("| U-Net, small") == 2
 
 
 def test_every_line_has_every_column():
