@@ -73,7 +73,7 @@ def generate(
         values["enhance"]["weights"] = str(enhance_weights)
     cfg: Config = validate(values)
     if resolution is not None and (resolution <= 0 or resolution % 64):
-        raise ValueError(f"--resolution is {resolution}; published U-Nets draw faces of 256 or 512 px.")
+        raise ValueError(f"--resolution is {resolution}, no multiple of 64; published U-Nets draw 256 or 512 px.")
     for what, path in (("video", video), ("audio", audio)):
         if not path.is_file():
             raise ValueError(f"--{what} {path} is not a file.")
@@ -184,8 +184,9 @@ def find_weights(weights: Path, vae: Path | None) -> tuple[Path, Path | None]:
                 f"{PUBLISHED_FILES['unet']} (published weights)."
             )
     elif weights.is_file():
-        ours = weights.name == "unet.safetensors" and weights.parent.name.startswith("train_unet_")
-        found = weights.parent.parent / RUN_FILES["vae"] if ours else weights.parent / PUBLISHED_FILES["vae"]
+        folder = weights.absolute().parent
+        of_run = folder.name.startswith("train_unet_")
+        found = folder.parent / RUN_FILES["vae"] if of_run else folder / PUBLISHED_FILES["vae"]
     else:
         raise ValueError(
             f"--weights {weights} does not exist; give results/<run> of a finished run, a U-Net file, or a release "

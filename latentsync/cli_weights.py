@@ -20,8 +20,7 @@ Commercial = Annotated[bool, typer.Option("--commercial", help="leave out what m
 @app.command("list")
 def list_weights(use: For = None, commercial: Commercial = False) -> None:
     """Every pretrained file: size, licence, whether commercial use is allowed, and whether it is here."""
-    header = ("name", "GB", "commercial", "state", "needed for", "licence")
-    rows = [header]
+    rows = [("name", "GB", "commercial", "state", "needed for", "licence")]
     for entry in chosen(None, use, everything=True):
         if not commercial or ALLOWED[entry.commercial]:
             uses = ", ".join(entry.needed_for) or "by choice"
@@ -125,9 +124,9 @@ def inspect(file: Annotated[Path, typer.Argument(help="any file of weights, ours
         typer.echo(f"{key}: {value}")
     numbers = sum(value.numel() for value in tensors.values())
     typer.echo(f"{file}: {len(tensors)} tensors, {numbers / 1e6:.2f} M numbers; sha256 {registry.sha256_of(file)}")
-    if known:
-        typer.echo(f"It is {known.what} ({known.name} in `latentsync weights list`).")
-    typer.echo(weights.recognise(tensors) or ("" if known else "It looks like nothing that this project knows."))
+    told = f"It is {known.what} ({known.name} in `latentsync weights list`)." if known else None
+    looks = weights.recognise(tensors)
+    typer.echo("\n".join(filter(None, (told, looks))) or "It looks like nothing that this project knows.")
 
 
 def chosen(names: list[str] | None, use: str | None, everything: bool = False) -> list[Entry]:

@@ -121,7 +121,7 @@ def test_length_video_keeps_the_picture_and_copies_its_own_sound(trained, video,
         ({"--audio": __file__}, "test_cli.py cannot be used: unreadable"),
         ({"--weights": __file__}, "test_cli.py is no file of weights, or holds more than tensors"),
         ({"--vae": "none"}, "--vae none does not exist"),
-        ({"--resolution": -512}, "--resolution is -512; published U-Nets draw faces of 256 or 512 px"),
+        ({"--resolution": -512}, "--resolution is -512, no multiple of 64; published U-Nets draw 256 or 512"),
         ({"--resolution": 300}, "--resolution is 300"),
     ],
 )
@@ -165,10 +165,13 @@ def test_a_file_finds_the_vae_of_its_own_folder_and_no_other(tmp_path, monkeypat
         Path(place).parent.mkdir()
         Path(place).touch()
     stage1, published = Path("train_unet_stage1/unet.safetensors"), Path("pub/latentsync_unet.pt")
-    assert cli.find_weights(stage1, None) == (stage1, Path("train_vae/vae.safetensors"))
+    assert cli.find_weights(stage1, None) == (stage1, tmp_path / "train_vae/vae.safetensors")
     assert cli.find_weights(published, None) == (published, None)
+    monkeypatch.chdir("train_unet_stage1")
+    assert cli.find_weights(Path(stage1.name), None)[1] == tmp_path / "train_vae/vae.safetensors"
+    monkeypatch.chdir(tmp_path)
     Path("pub/sd-vae-ft-mse").mkdir()
-    assert cli.find_weights(published, None) == (published, Path("pub/sd-vae-ft-mse"))
+    assert cli.find_weights(published, None) == (published, tmp_path / "pub/sd-vae-ft-mse")
 
 
 def test_another_whisper_than_in_training_is_refused(trained, tmp_path):

@@ -109,14 +109,13 @@ def read_unet(path: Path) -> tuple[checkpoints.State, dict[str, Any]]:
     Raises:
         ValueError: the file is damaged, or carries what no network for faces carries.
     """
-    if path.suffix == ".safetensors" and checkpoints.is_ours(path):
+    if checkpoints.is_ours(path):
         state, facts = checkpoints.load(path)
         missing = [name for name in ("frames", "resolution", "audio_encoder") if name not in facts]
         if missing:
             looks = weights.recognise(state) or "It is another network."
             raise ValueError(f"{path} was not written by train_unet: it lacks {', '.join(missing)}. {looks}")
         return state, facts
-    checkpoints.require_file(path)
     release = registry.known_as(path)
     state = checkpoints.read_foreign(path, intact=release is not None and release.files[0].sha256 is not None)
     shape = weights.unet_shape(state)

@@ -71,8 +71,10 @@ def metadata(path: Path) -> dict[str, Any]:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether `save` wrote this safetensors file."""
+    """Whether `save` wrote this file; only a name that ends in .safetensors is looked into."""
     require_file(path)
+    if Path(path).suffix != ".safetensors":
+        return False
     try:
         with safe_open(path, framework="pt") as file:
             return _METADATA in (file.metadata() or {})
@@ -131,9 +133,7 @@ def read(path: Path) -> tuple[State, dict[str, Any]]:
     Raises:
         ValueError: as `load` and `read_foreign`.
     """
-    if Path(path).suffix == ".safetensors" and is_ours(path):
-        return load(path)
-    return read_foreign(path), {}
+    return load(path) if is_ours(path) else (read_foreign(path), {})
 
 
 # --- foreign files --------------------------------------------------------------------------------------------------

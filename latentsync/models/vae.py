@@ -56,7 +56,7 @@ def load(path: Path) -> AutoencoderKL:
     """
     if Path(path).is_dir():
         vae = _from_folder(AutoencoderKL, Path(path))
-    elif Path(path).is_file() and (Path(path).suffix != ".safetensors" or not checkpoints.is_ours(path)):
+    elif not checkpoints.is_ours(path):
         raise ValueError(f"{path} is a VAE's file without its shape; name the folder that holds it and config.json.")
     else:
         state, metadata = checkpoints.load(path)
