@@ -51,8 +51,8 @@ rule train:
 
 
 onsuccess:
-    preparation.record_run(Path(RUN), STARTED_S, "finished")
+    record_run(Path(RUN), STARTED_S, "finished")
 
 
 onerror:
-    preparation.record_run(Path(RUN), STARTED_S, "failed")
+    record_run(Path(RUN), STARTED_S, "failed")

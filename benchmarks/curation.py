@@ -84,9 +84,9 @@ def make_talkers(short: Path, repeated: dict[int, Path]) -> None:
     """A talker of 10 s, and the same so many times over."""
     if all((folder / "talker.mp4").exists() for folder in repeated.values()):
         return
-    from latentsync.talkers.film import film
-    from latentsync.talkers.look import looks
-    from latentsync.talkers.plan import Take
+    from latentsync.synthetic.film import film
+    from latentsync.synthetic.look import looks
+    from latentsync.synthetic.plan import Take
 
     take = Take("talker.mp4", looks(1, 10)[0], duration_s=10.0, width=1080, height=1920, face_px=(420.0,))
     film(take, 1, short)
@@ -98,7 +98,7 @@ def repeat(short: Path, long: Path, times: int) -> None:
     """The packets of a video of 10 s, so many times one after the other."""
     import av
 
-    from latentsync.records import replacing
+    from latentsync.ledger.files import replacing
 
     long.mkdir(parents=True, exist_ok=True)
     with replacing(long / "talker.mp4") as temporary, av.open(str(temporary), "w", format="mp4") as writer:
@@ -119,21 +119,21 @@ def repeat(short: Path, long: Path, times: int) -> None:
 
 def measure(folder: Path, run: Path) -> dict:
     """CPU seconds per video second by step, peak memory, and the floor of one folder."""
-    from latentsync import records
+    from latentsync.ledger.files import read_ledger
 
     subprocess.run(["rm", "-rf", str(run)], check=True)
-    step_in(["latentsync.sources", str(folder), str(run / "sources"), "1"])
+    step_in(["latentsync.ledger.sources", str(folder), str(run / "sources"), "1"])
     work, start, peak = {}, {}, 0.0
     for step in CHAIN:
         cpu, peak_mb = step_in(command(step, run, folder))
         costs = run / "costs" / step / "00000.jsonl"
-        work[step] = sum(row["cpu_s"] for row in records.read_ledger(costs))
+        work[step] = sum(row["cpu_s"] for row in read_ledger(costs))
         start[step] = cpu - work[step]
         peak = max(peak, peak_mb)
-    rows = records.read_ledger(run / "probe" / "00000.jsonl")
+    rows = read_ledger(run / "probe" / "00000.jsonl")
     good = [row for row in rows if row["status"] == "ok"]
     video_s = sum(row["duration_s"] for row in good)
-    clips = [row for row in records.read_ledger(run / "score_sync" / "00000.jsonl") if row["kind"] == "clip"]
+    clips = [row for row in read_ledger(run / "score_sync" / "00000.jsonl") if row["kind"] == "clip"]
     paths = [str(folder / row["path"]) for row in good]
     done = subprocess.run(
         [sys.executable, __file__, "--floor", *paths], check=True, capture_output=True, text=True, env=environment()
@@ -204,13 +204,13 @@ def floor(paths: list[Path]) -> dict[str, float]:
 
     import numpy as np
 
-    from latentsync.lipsync.paste import align_face
+    from latentsync.faces.alignment import similarity
+    from latentsync.faces.detection import open_detector
+    from latentsync.generation.paste import align_face
     from latentsync.media.picture import Picture
     from latentsync.media.read import Reader, frame_times
     from latentsync.media.write import VideoWriter
-    from latentsync.models.faces import open_detector
-    from latentsync.ops.geometry import similarity
-    from latentsync.ops.timing import ticks_to_frames
+    from latentsync.timing import ticks_to_frames
 
     spent = dict.fromkeys(("decode", "detect", "encode"), 0.0)
 
@@ -249,13 +249,13 @@ def floor(paths: list[Path]) -> dict[str, float]:
 
 def two_workers(folder: Path, work: Path) -> float:
     """Clips per second of two workers side by side over those of one; each has one core and a shard of its own."""
-    from latentsync import records
+    from latentsync.ledger.files import read_ledger
 
     names = ("a", "b")
     for name in names:
         run = work / f"worker-{name}"
         subprocess.run(["rm", "-rf", str(run)], check=True)
-        step_in(["latentsync.sources", str(folder), str(run / "sources"), "1"])
+        step_in(["latentsync.ledger.sources", str(folder), str(run / "sources"), "1"])
     cores = sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:
         raise SystemExit("two workers need two cores, and this machine gives one.")
@@ -269,7 +269,7 @@ def two_workers(folder: Path, work: Path) -> float:
     start = time.perf_counter()
     chain("a", cores[0])
     alone_s = time.perf_counter() - start
-    clips = len(records.read_ledger(work / "worker-a" / "score_sync" / "00000.jsonl"))
+    clips = len(read_ledger(work / "worker-a" / "score_sync" / "00000.jsonl"))
     for name in names:
         for part in (*CHAIN, "costs"):
             subprocess.run(["rm", "-rf", str(work / f"worker-{name}" / part)], check=True)

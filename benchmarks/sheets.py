@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from latentsync import records
+from latentsync.ledger.files import read_ledger
+from latentsync.ledger.rows import Row
 from latentsync.media.read import read_clip
 
 STEPS = (("sources", "probe"), ("probe", "resample"), ("resample", "detect_scenes"), ("detect_scenes", "segment"))
@@ -33,15 +34,15 @@ def main() -> None:
     args = parser.parse_args()
     folder, run = args.folder.resolve(), args.out.resolve() / "run"
     python = [sys.executable, "-m"]
-    subprocess.run([*python, "latentsync.sources", str(folder), str(run / "sources"), "1"], check=True)
+    subprocess.run([*python, "latentsync.ledger.sources", str(folder), str(run / "sources"), "1"], check=True)
     section = {"backend": args.backend, "resolution": args.resolution}
     for before, step in (*STEPS, ("segment", "align_faces")):
         config = json.dumps(section if step == "align_faces" else {})
         call = [*python, "latentsync.steps", step, "--config", config, "--sources", str(folder)]
         call += ["--input", before, str(run / before / "00000.jsonl")]
         subprocess.run([*call, "--output", "ledger", str(run / step / "00000.jsonl")], check=True)
-    clips: dict[str, list[records.Row]] = {}
-    for row in records.read_ledger(run / "align_faces" / "00000.jsonl"):
+    clips: dict[str, list[Row]] = {}
+    for row in read_ledger(run / "align_faces" / "00000.jsonl"):
         if row["kind"] == "clip" and row["status"] == "ok":
             clips.setdefault(row["path"], []).append(row)
             print(json.dumps({name: row[name] for name in SHOWN}))
@@ -50,7 +51,7 @@ def main() -> None:
         Image.fromarray(sheet).save(args.out / f"{Path(path).stem}.png")
 
 
-def strip(row: records.Row, run: Path) -> np.ndarray:
+def strip(row: Row, run: Path) -> np.ndarray:
     """Twelve crops of a clip side by side, uint8 (h, w, 3)."""
     found = np.load(run / row["geometry_file"])["found"]
     crops = read_clip(run / row["crop_file"])

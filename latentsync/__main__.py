@@ -2,4 +2,4 @@
 
 import runpy
 
-runpy.run_module("latentsync.cli", run_name="__main__")
+runpy.run_module("latentsync.cli.main", run_name="__main__")

@@ -31,7 +31,7 @@ def clips() -> Path:
 @pytest.fixture
 def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty weights folder in which files of random numbers may stand for published ones: no sha256 is known."""
-    from latentsync import registry
+    from latentsync.weights import registry
 
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(registry, "expected_sha256", lambda path: None)

@@ -7,7 +7,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from latentsync import config, records
+from latentsync import config
+from latentsync.ledger.files import read_ledger, write_json, write_ledger, write_text
+from latentsync.ledger.rows import Row, clip_id, rejected, segment_id, source_id
 from latentsync.media.write import VideoWriter
 from latentsync.report import training
 from latentsync.steps import select_clips
@@ -47,24 +49,22 @@ def filmed(width: int, height: int, n: int, tint: int, sound: bool) -> bytes:
         return path.read_bytes()
 
 
-def clip_rows(number: int, reason: str | None) -> list[records.Row]:
+def clip_rows(number: int, reason: str | None) -> list[Row]:
     """Rows of one video as score_sync leaves them; a face with `reason` will be judged so by select_clips."""
     path = f"take {number:02d}.mp4" if number % 5 else f"day 1/ä & <b>{number:02d}.mp4"
-    source = records.source_id(path)
+    source = source_id(path)
     base = {"source_id": source, "path": path, "status": "ok", "reason": None, "detail": "", "sha256": f"{number:064x}"}
     base |= {"fps": 25.0, "duration_s": 2.0, "n_frames": 50}
     if reason == "unreadable":
         return [
-            records.rejected(
-                base | {"id": source, "kind": "source", "duration_s": None}, reason, "the file ends in a frame"
-            )
+            rejected(base | {"id": source, "kind": "source", "duration_s": None}, reason, "the file ends in a frame")
         ]
-    segment = records.segment_id(source, 0, 50)
+    segment = segment_id(source, 0, 50)
     if reason == "no_face":
         row = base | {"id": segment, "kind": "segment", "start_tick": 0, "end_tick": 50}
-        return [records.rejected(row, reason, "no face was found in 50 frames")]
+        return [rejected(row, reason, "no face was found in 50 frames")]
     end = 20 if reason == "too_short" else 50
-    clip = base | {"id": records.clip_id(source, 0, end, 0), "kind": "clip", "segment_id": segment, "track": 0}
+    clip = base | {"id": clip_id(source, 0, end, 0), "kind": "clip", "segment_id": segment, "track": 0}
     clip |= {
         "start_tick": 0,
         "end_tick": end,
@@ -78,7 +78,7 @@ def clip_rows(number: int, reason: str | None) -> list[records.Row]:
         "n_faces": 1,
     }
     if reason == "no_audio":
-        return [records.rejected(clip | {"audio_file": None}, reason, "the file has no sound track")]
+        return [rejected(clip | {"audio_file": None}, reason, "the file has no sound track")]
     clip |= {
         "sync_confidence": SCORES.get(reason, 7.5 + number / 10),
         "sync_backend": "envelope",
@@ -93,7 +93,7 @@ def curate(root: Path, numbers: range, faults: tuple[str, ...]) -> None:
     reasons = [None] * len(numbers) + list(faults)
     rows = [row for number, reason in enumerate(reasons) for row in clip_rows(number, reason)]
     for name in ("score_sync", "score_quality"):
-        records.write_ledger(root / name / "00000.jsonl", rows)
+        write_ledger(root / name / "00000.jsonl", rows)
     for row in rows:
         if row["reason"] != "unreadable":
             film(root / "videos" / row["path"], 96, 128, 50, sum(map(ord, row["path"])), row["reason"] != "no_audio")
@@ -107,10 +107,10 @@ def curate(root: Path, numbers: range, faults: tuple[str, ...]) -> None:
     select_clips.run(cfg, inputs, outputs, None)
 
 
-def generate(root: Path, fail: str | None = None) -> list[records.Row]:
+def generate(root: Path, fail: str | None = None) -> list[Row]:
     """What generate leaves for the pairs of select_clips; the pair whose id is `fail` was rejected."""
     rows = []
-    for pair in records.read_ledger(root / "select_clips" / "pairs.jsonl"):
+    for pair in read_ledger(root / "select_clips" / "pairs.jsonl"):
         for system in ("ours", "untrained") if pair["kind"] == "cross" else ("ours",):
             ident = pair["id"] + ("-untrained" if system == "untrained" else "")
             row = pair | {
@@ -128,23 +128,23 @@ def generate(root: Path, fail: str | None = None) -> list[records.Row]:
                 "resolution": 64,
             }
             if pair["id"] == fail:
-                rows.append(records.rejected(row, "no_audio", "the sound cannot be read"))
+                rows.append(rejected(row, "no_audio", "the sound cannot be read"))
                 continue
             file = f"generate/media/{ident}.mp4"
             film(root / file, 96, 128, 50, len(ident) + 40 * len(rows))
             rows.append(row | {"video_file": file, "n_frames": 50, "n_generated": 48, "passed_through": {"no_face": 2}})
-    records.write_ledger(root / "enhance" / "enhanced.jsonl", rows)
+    write_ledger(root / "enhance" / "enhanced.jsonl", rows)
     return rows
 
 
-def evaluate(root: Path, rows: list[records.Row], known: bool) -> None:
+def evaluate(root: Path, rows: list[Row], known: bool) -> None:
     """metrics.json and items.jsonl as evaluate writes them; `known`: there is truth."""
-    from latentsync.ops import scores
+    from latentsync.evaluation import scores
 
     rng, times, items = np.random.default_rng(0), np.arange(50) / 25, []
     opening = np.abs(np.sin(2 * np.pi * times)) * np.clip(np.sin(2.2 * np.pi * times) + 0.6, 0, 1)
 
-    def video(row: records.Row, system: str, r: float) -> dict:
+    def video(row: Row, system: str, r: float) -> dict:
         measured = 0.3 * opening + 0.1 * (1 - r) * rng.standard_normal(50)
         trace = [None if k < 3 else float(value) for k, value in enumerate(measured)]
         item = {
@@ -203,8 +203,8 @@ def evaluate(root: Path, rows: list[records.Row], known: bool) -> None:
         "stand_ins": rows[0]["stand_ins"] if rows else [],
         "evaluators": {"syncnet": "9f00aa"},
     }
-    records.write_json(root / "evaluate" / "metrics.json", metrics)
-    records.write_ledger(root / "evaluate" / "items.jsonl", items)
+    write_json(root / "evaluate" / "metrics.json", metrics)
+    write_ledger(root / "evaluate" / "items.jsonl", items)
 
 
 def train(root: Path, *steps: str) -> None:
@@ -236,15 +236,15 @@ def train(root: Path, *steps: str) -> None:
             lines.append(
                 ",".join([str(k), *("" if blank else cell for cell, blank in zip(cells, held_out, strict=True))])
             )
-        records.write_text(root / step / "curve.csv", "\n".join(lines) + "\n")
+        write_text(root / step / "curve.csv", "\n".join(lines) + "\n")
 
 
 def make_run(root: Path, *, known: bool = True, empty: bool = False, fail_first: bool = False) -> dict[str, list[Path]]:
     """A finished run in `root`; returns the inputs of report. `empty`: nothing was generated, no VAE was trained."""
     curate(root, range(12), () if empty else ("unreadable", "no_face", "no_audio", *VERDICTS, "no_face"))
     if empty:
-        records.write_text(root / "select_clips" / "pairs.jsonl", "")
-    pairs = records.read_ledger(root / "select_clips" / "pairs.jsonl")
+        write_text(root / "select_clips" / "pairs.jsonl", "")
+    pairs = read_ledger(root / "select_clips" / "pairs.jsonl")
     rows = generate(root, pairs[0]["id"] if fail_first else None)
     evaluate(root, rows, known)
     steps = [step for step in training.STEPS if not (empty and step == "train_vae")]
@@ -255,7 +255,7 @@ def make_run(root: Path, *, known: bool = True, empty: bool = False, fail_first:
         "rejected": [root / "select_clips" / "rejected.csv"],
     }
     inputs |= {"score_sync": [root / "score_sync" / "00000.jsonl"], "generate": [root / "enhance" / "enhanced.jsonl"]}
-    records.write_json(root / "config.json", config.Config().model_dump(mode="json"))
+    write_json(root / "config.json", config.Config().model_dump(mode="json"))
     inputs |= {"config": [] if empty else [root / "config.json"]}
     inputs |= {"metrics": [root / "evaluate" / "metrics.json"], "items": [root / "evaluate" / "items.jsonl"]}
     return inputs | {step: [root / step / "curve.csv"] for step in steps}

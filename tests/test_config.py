@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from latentsync import config, config_docs
+from latentsync import config, reference
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,8 +66,8 @@ def test_a_file_other_than_the_demo_names_whole_sections():
 
 
 def test_generated_pages_are_up_to_date():
-    assert (ROOT / "config/README.md").read_text() == config_docs.readme(), "run python -m latentsync.config_docs"
-    assert (ROOT / "config/schema.json").read_text() == config_docs.schema(), "run python -m latentsync.config_docs"
+    assert (ROOT / "config/README.md").read_text() == reference.readme(), "run python -m latentsync.reference"
+    assert (ROOT / "config/schema.json").read_text() == reference.schema(), "run python -m latentsync.reference"
 
 
 @pytest.mark.parametrize("name", ["16_pixel", "25_pixel"])

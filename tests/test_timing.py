@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentsync.ops import timing
+from latentsync import timing
 
 settings.register_profile("shared_machine", deadline=None)  # two cores may be busy with other tests
 settings.load_profile("shared_machine")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from latentsync.ledger.files import write_ledger
 from latentsync.media.write import VideoWriter, write_flac
-from latentsync.ops.timing import SAMPLE_RATE_HZ, SAMPLES_PER_TICK
-from latentsync.records import write_ledger
+from latentsync.timing import SAMPLE_RATE_HZ, SAMPLES_PER_TICK
 
 MARGIN_TICKS = 20  # sound before and after the clip, so that offsets have something to take
 

@@ -5,18 +5,15 @@ what only looks for faces takes quick pictures, and what networks will see is co
 """
 
 import av
-import cv2
 import numpy as np
 from av.video.reformatter import Interpolation
 
 from latentsync.media.probe import display_matrix, orientation
-from latentsync.ops import geometry
-from latentsync.ops.colour import yuv_to_rgb
 
 # Without these two flags swscale's short cut darkens by more than one grey level and doubles the chroma rows (measured:
 # error 2.5 grey levels rms instead of 0.7).
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-# Values of FFmpeg's AVColorSpace -> names in ops/colour.py; unspecified means BT.601, as in FFmpeg and OpenCV.
+# Values of FFmpeg's AVColorSpace -> names in media/colour.py; unspecified means BT.601, as in FFmpeg and OpenCV.
 _MATRICES = {1: "bt709", 2: "bt601", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}
 _FULL_RANGE = 2
 
@@ -41,34 +38,6 @@ class Picture:
         """uint8 (h, w, 3)."""
         return turned(native_rgb(self.frame), self.turns, self.mirrored)
 
-    def face(self, matrix: np.ndarray, resolution: int) -> np.ndarray:
-        """The aligned face float32 (R, R, 3), RGB about 0..255: `geometry.crop` of the picture, stretched.
-
-        `matrix` leads from displayed pixels to the crop. Planar YUV is cropped as it is, chroma centred on its block,
-        and only the face becomes RGB. (Where a side is odd, swscale stretches the chroma over it instead.) From the
-        published resolution on, chroma keeps its share of the luma's: of 4:2:0 half the crop's, as crops are stored.
-        """
-        if not _has_planes(self.frame.format):
-            return geometry.stretch(geometry.crop(self.exact(), matrix, resolution), resolution)
-        matrix = np.asarray(matrix, np.float64) @ to_displayed(
-            self.frame.width, self.frame.height, self.turns, self.mirrored
-        )
-        luma, blue, red = planes(self.frame)
-        name, full_range, depth = colour_of(self.frame)
-        grey = geometry.FILL if full_range else 16 + geometry.FILL * 219 / 255
-        wide, high = (round(big / small) for big, small in zip(luma.shape[::-1], blue.shape[::-1], strict=True))
-        halved = matrix @ np.array([[wide, 0, (wide - 1) / 2], [0, high, (high - 1) / 2], [0, 0, 1]])
-        unit = 2 ** (depth - 8)
-        brightness = geometry.stretch(geometry.crop((luma,), matrix, resolution, grey * unit), resolution)
-        if resolution < geometry.PUBLISHED_RESOLUTION:
-            colour = geometry.stretch(geometry.crop((blue, red), halved, resolution, 128 * unit), resolution)
-        else:
-            size = geometry.crop_size(resolution)
-            own = -(-size[0] // wide), -(-size[1] // high)
-            back = geometry.invert(geometry.resized(halved, size, own))
-            colour = cv2.resize(geometry.warp((blue, red), back, own, 128 * unit), (resolution, resolution))
-        return cv2.transform(cv2.merge((brightness, colour)), yuv_to_rgb(name, full_range, depth))
-
 
 def turned(native: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
     """A picture (h, w, 3) as it lies in the file, as it is displayed."""
@@ -87,7 +56,7 @@ def to_displayed(width: int, height: int, turns: int, mirrored: bool) -> np.ndar
 
 
 def colour_of(frame: av.VideoFrame) -> tuple[str, bool, int]:
-    """Colour matrix (a name of ops/colour.py), whether the range is full, and bits of a component."""
+    """Colour matrix (a name of media/colour.py), whether the range is full, and bits of a component."""
     full_range = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
     return _MATRICES.get(frame.colorspace, "bt601"), full_range, frame.format.components[0].bits
 
@@ -102,7 +71,7 @@ def planes(frame: av.VideoFrame) -> list[np.ndarray]:
     return views
 
 
-def _has_planes(format: av.VideoFormat) -> bool:
+def has_planes(format: av.VideoFormat) -> bool:
     """Planar YUV, what nearly every codec gives: three planes, little-endian where deep."""
     return format.name.startswith(("yuv4", "yuvj4")) and format.is_planar and not format.name.endswith("be")
 

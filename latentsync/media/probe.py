@@ -18,8 +18,8 @@ from stat import S_ISDIR, S_ISREG
 import av
 import numpy as np
 
+from latentsync.ledger.rows import Rejection
 from latentsync.media.boxes import refuse_absurd_index
-from latentsync.records import Rejection
 
 # A container may declare a little more than it holds (rounded durations, sound that ends later); more is a cut file.
 _MISSING_S = 1.0

@@ -1,4 +1,4 @@
-"""Pictures by index in presentation order, on the clock of ops/timing.py. Sound: media/sound.py.
+"""Pictures by index in presentation order, on the clock of timing.py. Sound: media/audio.py.
 
 Frames are recognised by their presentation time, so a seek cannot shift them (counted only where there are no times).
 A packet that shows no picture of its own (a hidden reference, a skipped frame) shows the picture before it, as players
@@ -12,9 +12,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+from latentsync.ledger.rows import Rejection
 from latentsync.media.picture import Picture, to_rgb
 from latentsync.media.probe import Timeline, opened, timeline
-from latentsync.records import Rejection
 
 _HOLD_S = 0.5
 _PREROLL_S = 5  # decoded before a place that is sought

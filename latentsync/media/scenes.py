@@ -6,7 +6,7 @@ from scenedetect import AdaptiveDetector, FrameTimecode
 
 from latentsync.config import DetectScenes
 from latentsync.media.picture import native_rgb
-from latentsync.ops.timing import TICKS_PER_S
+from latentsync.timing import TICKS_PER_S
 
 # The score is a mean of pixel differences. So small a picture averages noise away and keeps cuts: a grainy video whose
 # key frames renew the grain scores 19-23 at 256 px, beyond the detector's floor of 15, and 9-14 here; real cuts score

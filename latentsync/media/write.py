@@ -13,9 +13,10 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
+from latentsync.ledger.files import replacing
+from latentsync.ledger.rows import Rejection
 from latentsync.media.picture import planes
 from latentsync.media.probe import display_matrix, opened, orientation, timeline
-from latentsync.records import Rejection, replacing
 
 _FINE = Fraction(1, 90_000)  # time base of files with frame times of their own
 _PREROLL_S = Fraction(1, 10)  # copied sound before time zero: decoders need a packet or two to warm up

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from latentsync import registry
+from latentsync.weights import registry
 
 SIDE_PX = 224
 # What the file is fed with when it does not rescale itself. It was trained on [-1, 1]; LatentSync's own evaluation

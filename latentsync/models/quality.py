@@ -55,14 +55,14 @@ def _open_hyperiqa() -> Scorer:
     import cv2
     import torch
 
-    from latentsync import registry
-    from latentsync.models import checkpoints, weights
+    from latentsync.weights import files as weight_files
+    from latentsync.weights import layouts, registry
 
     path = registry.find("hyperiqa", key="score_quality.backend: hyperiqa")
     torch.set_num_threads(1)
     net = build_hyperiqa()
-    published = checkpoints.read_foreign(path)
-    checkpoints.load_strictly(net, weights.hyperiqa_state(published), str(path), published)
+    published = weight_files.read_foreign(path)
+    weight_files.load_strictly(net, layouts.hyperiqa_state(published), str(path), published)
     net.eval().requires_grad_(False)
 
     def score(rgb: np.ndarray) -> float:

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from latentsync import registry
-from latentsync.models import onnx
+from latentsync.weights import onnx, registry
 
 # GFPGAN v1.3 and v1.4 as published; files of ours carry their own shape in their metadata.
 PUBLISHED_GFPGAN = {
@@ -149,17 +148,17 @@ def open_restorer(method: str, path: Path) -> TorchRestorer | OnnxRestorer:
 
 def _state(path: Path, shape: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """Tensors of a file, and the shape of the network: that of our metadata, else the published one."""
-    from latentsync.models import checkpoints
+    from latentsync.weights import files as weight_files
 
-    state, facts = checkpoints.read(path)
+    state, facts = weight_files.read(path)
     return state, facts.get("config", shape)
 
 
 def _fill(network: Any, state: dict[str, Any], path: Path, published: str):
-    from latentsync.models import checkpoints
+    from latentsync.weights import files as weight_files
 
     try:
-        return checkpoints.load_strictly(network, state, str(path))
+        return weight_files.load_strictly(network, state, str(path))
     except ValueError as error:
         raise ValueError(f"{error} enhance.weights wants {published}.") from error
 

@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from latentsync.audio.mel import N_MELS
 from latentsync.config import SyncNetEncoder, TrainSyncnet
-from latentsync.models import checkpoints, weights
-from latentsync.ops.mel import N_MELS
-from latentsync.ops.timing import mel_start, mel_width
+from latentsync.timing import mel_start, mel_width
+from latentsync.weights import files as weight_files
+from latentsync.weights import layouts
 
 CHUNK_WINDOWS = 16  # windows embedded at a time
 
@@ -223,9 +224,9 @@ def load(path: Path) -> tuple[StableSyncNet, TrainSyncnet]:
     Raises:
         ValueError: the file is damaged, or is none of these networks.
     """
-    state, facts = checkpoints.read(path)
+    state, facts = weight_files.read(path)
     cfg = configuration(facts["config"], path) if facts else _published_configuration(state, path)
-    return checkpoints.build_with(lambda: build(cfg), state, str(path)).eval(), cfg
+    return weight_files.build_with(lambda: build(cfg), state, str(path)).eval(), cfg
 
 
 def configuration(config: dict[str, Any], path: Path) -> TrainSyncnet:
@@ -240,7 +241,7 @@ def configuration(config: dict[str, Any], path: Path) -> TrainSyncnet:
         raise ValueError(f"{path} was not written by train_syncnet ({error.error_count()} keys do not fit).") from error
 
 
-def _published_configuration(state: checkpoints.State, path: Path) -> TrainSyncnet:
+def _published_configuration(state: weight_files.State, path: Path) -> TrainSyncnet:
     """The configuration of PUBLISHED that has these very shapes; frames on channels, lower half of 256 px."""
     shapes = {key: value.shape for key, value in state.items()}
     for name, published in PUBLISHED.items():
@@ -250,7 +251,7 @@ def _published_configuration(state: checkpoints.State, path: Path) -> TrainSyncn
             if name == "16_latent":
                 raise ValueError(f"{path} is the published 16_latent, which sees latents; what runs here sees pixels.")
             return TrainSyncnet(frames=published.frames, visual=published.visual, audio=published.audio)
-    looks = weights.recognise(state)
+    looks = layouts.recognise(state)
     raise ValueError(f"{path} has the shapes of no published StableSyncNet ({', '.join(PUBLISHED)})."
                      + (f" {looks}" if looks else ""))  # fmt: skip
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentsync.models import checkpoints
+from latentsync.weights import files as weight_files
 
 FRAMES, COLUMNS, COLUMNS_PER_FRAME = 5, 20, 4
 SIDE_PX = 224
@@ -83,7 +83,7 @@ def load(path: Path) -> SyncNetV2:
     Raises:
         ValueError: the file is missing, or holds something else.
     """
-    return checkpoints.build_with(SyncNetV2, checkpoints.read_foreign(path), str(path)).eval()
+    return weight_files.build_with(SyncNetV2, weight_files.read_foreign(path), str(path)).eval()
 
 
 @torch.inference_mode()

@@ -12,13 +12,13 @@ from typing import Literal
 
 import lpips
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.videomae.configuration_videomae import VideoMAEConfig
 from transformers.models.videomae.modeling_videomae import VideoMAEForVideoClassification
 
-from latentsync import registry
-from latentsync.models import checkpoints, weights
-from latentsync.ops.losses import trepa_input
+from latentsync.weights import files as weight_files
+from latentsync.weights import layouts, registry
 
 KEY = "train_unet_stage2.teachers: published"
 
@@ -56,8 +56,8 @@ def perceptual(backend: Backend, seed: int = 0) -> nn.Module:
     """
     if backend == "published":
         path = registry.find("vgg16", key=KEY)
-        net, published = _lpips(net="vgg"), checkpoints.read_foreign(path)
-        checkpoints.load_strictly(net.net, weights.lpips_vgg16_state(published), str(path), published)
+        net, published = _lpips(net="vgg"), weight_files.read_foreign(path)
+        weight_files.load_strictly(net.net, layouts.lpips_vgg16_state(published), str(path), published)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -105,9 +105,9 @@ def video(
                 "16, set losses.trepa to 0, or choose the embedded teachers."
             )
         path = registry.find(f"videomae_{size}", key=KEY)
-        published = checkpoints.read_foreign(path)
+        published = weight_files.read_foreign(path)
         teacher = VideoTeacher(config(VIDEOMAE_V2[size]), normalise)
-        checkpoints.load_strictly(teacher.net, weights.videomae_state(published), str(path), published)
+        weight_files.load_strictly(teacher.net, layouts.videomae_state(published), str(path), published)
     else:
         if frames % 2:
             raise ValueError(
@@ -122,3 +122,11 @@ def video(
 def config(shape: dict[str, int | float]) -> VideoMAEConfig:
     """VideoMAEv2 as TREPA uses it: pairs of frames, mean over tokens, biases on queries and values."""
     return VideoMAEConfig(tubelet_size=2, use_mean_pooling=True, qv_bias=True, layer_norm_eps=1e-6, **shape)
+
+
+def trepa_input(pixels: Tensor, size: int) -> Tensor:
+    """Clips for the video teacher: b c f h w in [-1, 1] -> b c f size size in [0, 1]; no ImageNet normalisation."""
+    frames = pixels.float().transpose(1, 2).flatten(0, 1)
+    if frames.shape[-2:] != (size, size):  # bicubic without antialias, as published
+        frames = F.interpolate(frames, size=(size, size), mode="bicubic", align_corners=False)
+    return (frames / 2 + 0.5).clamp(0, 1).unflatten(0, (len(pixels), -1)).transpose(1, 2)

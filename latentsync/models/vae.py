@@ -14,7 +14,8 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor
 
 from latentsync.config import TrainVae
-from latentsync.models import checkpoints, weights
+from latentsync.weights import files as weight_files
+from latentsync.weights import layouts
 
 Kind = TypeVar("Kind", AutoencoderKL, AutoencoderTiny)
 
@@ -45,7 +46,7 @@ def _groups(widths: list[int]) -> int:
 def save(path: Path, vae: AutoencoderKL, scaling_factor: float, **metadata: object) -> None:
     """Write the VAE with its configuration; `scaling_factor` is 1 / standard deviation of the training latents."""
     config = {key: value for key, value in vae.config.items() if not key.startswith("_")}
-    checkpoints.save(path, vae.state_dict(), config | {"scaling_factor": scaling_factor}, **metadata)
+    weight_files.save(path, vae.state_dict(), config | {"scaling_factor": scaling_factor}, **metadata)
 
 
 def load(path: Path) -> AutoencoderKL:
@@ -56,15 +57,15 @@ def load(path: Path) -> AutoencoderKL:
     """
     if Path(path).is_dir():
         vae = _from_folder(AutoencoderKL, Path(path))
-    elif not checkpoints.is_ours(path):
+    elif not weight_files.is_ours(path):
         raise ValueError(f"{path} is a VAE's file without its shape; name the folder that holds it and config.json.")
     else:
-        state, metadata = checkpoints.load(path)
+        state, metadata = weight_files.load(path)
         try:
             vae = AutoencoderKL(**metadata["config"])
         except TypeError as error:
             raise ValueError(f"{path} was not written by train_vae ({error}).") from error
-        checkpoints.load_strictly(vae, state, str(path))
+        weight_files.load_strictly(vae, state, str(path))
     return vae.eval().requires_grad_(False)
 
 
@@ -78,7 +79,7 @@ def load_preview(path: Path) -> AutoencoderTiny:
 
 
 def _from_folder(kind: type[Kind], folder: Path) -> Kind:
-    config, names = folder / "config.json", checkpoints.FOLDER_WEIGHTS[:2]
+    config, names = folder / "config.json", weight_files.FOLDER_WEIGHTS[:2]
     files = [folder / name for name in names if (folder / name).is_file()]
     if not config.is_file() or not files:
         raise ValueError(f"{folder} lacks config.json or {names[0]}, so it is no folder of diffusers' {kind.__name__}.")
@@ -89,8 +90,8 @@ def _from_folder(kind: type[Kind], folder: Path) -> Kind:
         network = kind.from_config(told)
     except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
         raise ValueError(f"{config} does not describe diffusers' {kind.__name__} ({str(error)[:100]}).") from error
-    state = checkpoints.read_foreign(files[0])
-    return checkpoints.load_strictly(network, weights.diffusers_vae_state(state), str(files[0]), state)
+    state = weight_files.read_foreign(files[0])
+    return weight_files.load_strictly(network, layouts.diffusers_vae_state(state), str(files[0]), state)
 
 
 def encode_moments(vae: AutoencoderKL, pixels: Tensor) -> Tensor:

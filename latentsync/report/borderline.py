@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from latentsync.ops.selection import LIMITS
-from latentsync.records import Row
+from latentsync.curation.selection import LIMITS
+from latentsync.ledger.rows import Row
 
 BEST_SHOWN, NEAR_SHOWN = 11, 4
 RANKED = ("sync_confidence", "quality")

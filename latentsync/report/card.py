@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from latentsync.ops.selection import SPLITS
-from latentsync.records import REASONS, Row
+from latentsync.curation.selection import SPLITS
+from latentsync.ledger.rows import REASONS, Row
 from latentsync.report.curation import length_s
 
 NOT_STATED = "not stated"

@@ -7,8 +7,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from latentsync import records
 from latentsync.config import VERSIONS
+from latentsync.ledger.files import read_ledger
 
 
 def collect(root: Path, source_s: float = 0.0) -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def collect(root: Path, source_s: float = 0.0) -> list[dict[str, Any]]:
 def _step(root: Path, name: str, source_s: float) -> dict[str, Any]:
     files = [root / "benchmarks" / f"{name}.tsv", *sorted((root / "benchmarks" / name).glob("*.tsv"))]
     jobs = [job for file in files if file.exists() for job in _benchmark(file)]
-    rows = [row for file in sorted((root / "costs" / name).glob("*.jsonl")) for row in records.read_ledger(file)]
+    rows = [row for file in sorted((root / "costs" / name).glob("*.jsonl")) for row in read_ledger(file)]
     cpu_s = _total(jobs, "cpu_time")
     row_cpu_s = sum({row["id"]: row["cpu_s"] for row in rows}.values()) if rows else cpu_s
     return {

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from latentsync.ops import selection
-from latentsync.ops.selection import LIMITS, SPLITS, Limit
-from latentsync.ops.timing import TICKS_PER_S
-from latentsync.records import REASONS, Row
+from latentsync.curation import selection
+from latentsync.curation.selection import LIMITS, SPLITS, Limit
+from latentsync.ledger.rows import REASONS, Row
+from latentsync.timing import TICKS_PER_S
 
 SELECTED_SHOWN, REJECTED_SHOWN, LISTED = 33, 6, 400
 TEXT_COLUMNS = frozenset("id kind source_id path reason detail picture_hash motion_hash".split())

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from latentsync.records import REASONS, Row
+from latentsync.ledger.rows import REASONS, Row
 from latentsync.report.curation import spread
 
 SHORT = {

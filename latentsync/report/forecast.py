@@ -1,7 +1,7 @@
 """From what a few sources yielded and cost to what all of them will: the numbers of `snakemake estimate` and its table.
 
-Every total is a separate ratio estimate over strata of file size (ops/survey.py): what the drawn sources yielded per
-byte, times the bytes of all. So the length of a file that nobody opened follows from its size.
+Every total is a separate ratio estimate over strata of file size (curation/estimation.py): what the drawn sources
+yielded per byte, times the bytes of all. So the length of a file that nobody opened follows from its size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from latentsync.ops import survey
+from latentsync.curation import estimation
 
 METHOD = (
     "Separate ratio estimate: per stratum of file size, what the drawn sources yielded or cost per byte, times the "
@@ -37,11 +37,11 @@ def predict(
     (whether it wants one), peak_mb, startup_cpu_s, startup_wall_s}. Jobs run one per shard, `cores` at a time.
     """
     stratum = np.array([row["stratum"] for row in drawn])
-    factors = survey.replicate_weights(stratum, [row["sources"] for row in population])
+    factors = estimation.replicate_weights(stratum, [row["sources"] for row in population])
     sizes, known = [row["size"] for row in drawn], [row["bytes"] for row in population]
 
     def whole(values: Sequence[float], scale: float = 1.0, plus: float = 0.0) -> dict[str, float]:
-        found = survey.interval(values, sizes, stratum, known, factors)
+        found = estimation.interval(values, sizes, stratum, known, factors)
         return {name: _rounded(value * scale + plus) for name, value in found.items()}
 
     rows = []

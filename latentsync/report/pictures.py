@@ -13,12 +13,13 @@ import av
 import numpy as np
 from PIL import Image
 
+from latentsync.ledger.files import iterate_ledger
+from latentsync.ledger.rows import Rejection, Row
+from latentsync.media.audio import read_audio
 from latentsync.media.picture import to_rgb
 from latentsync.media.probe import probe_media
 from latentsync.media.read import frame_times, read_clip, read_frames, read_video_frames
-from latentsync.media.sound import read_audio
 from latentsync.media.write import VideoWriter
-from latentsync.records import Rejection, Row, iterate_ledger
 
 THUMB_PX = 112  # shorter side of a picture on a contact sheet
 PREVIEW_PX = 256  # shorter side of a transcoded preview

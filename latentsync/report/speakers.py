@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from latentsync.records import Row
+from latentsync.ledger.rows import Row
 from latentsync.report.curation import length_s
 
 SHOWN = 20
@@ -15,7 +15,7 @@ CONCENTRATED = 0.5  # share of the selected time from which one speaker is warne
 def summarise(selected: Sequence[Row]) -> dict[str, Any]:
     """Groups and sources of the selected clips, the longest first, SHOWN of each; whether anybody said who speaks.
 
-    A group without a speaker bears the id of a source (ops/selection.py); it is shown under that source's path.
+    A group without a speaker bears the id of a source (curation/selection.py); it is shown under that source's path.
     """
     path_of = {row["source_id"]: row["path"] for row in selected}
     groups, sources = _sums(selected, "group"), _sums(selected, "source_id")

@@ -14,8 +14,10 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from latentsync import crashes, gpu_lease, records
+from latentsync import gpu_lease
 from latentsync.config import SECTIONS
+from latentsync.ledger import crashes
+from latentsync.ledger.files import locked, run_dir
 
 MODULES = {"train_unet_stage1": "train_unet", "train_unet_stage2": "train_unet"}  # two rules, one module
 
@@ -80,7 +82,7 @@ def _alone(step: str, outputs: dict[str, Path]) -> AbstractContextManager:
     if step.startswith("train_") or not outputs:
         return nullcontext()
     first = next(iter(outputs.values()))
-    return records.locked(records.run_dir(first) / "locks" / f"{step}.{first.name}")
+    return locked(run_dir(first) / "locks" / f"{step}.{first.name}")
 
 
 if __name__ == "__main__":

@@ -21,18 +21,20 @@ from typing import Any
 import numpy as np
 
 from latentsync.config import VERSIONS, AlignFaces
-from latentsync.lipsync.paste import align_face
-from latentsync.lipsync.stills import Stills
-from latentsync.lipsync.tracking import Track, track_faces
+from latentsync.faces.alignment import PUBLISHED_RESOLUTION, similarity
+from latentsync.faces.crop import align_face
+from latentsync.faces.detection import Detector, open_detector
+from latentsync.faces.smoothing import jitter_px
+from latentsync.faces.stills import Stills
+from latentsync.faces.tracking import Track, track_faces
+from latentsync.ledger.files import media_file, read_ledger, replacing, run_dir
+from latentsync.ledger.rows import Rejection, Row, clip_id
+from latentsync.ledger.shard import run_shard
 from latentsync.media.ahead import Behind, ahead
 from latentsync.media.picture import Picture
 from latentsync.media.read import Reader
 from latentsync.media.write import VideoWriter
-from latentsync.models.faces import Detector, open_detector
-from latentsync.ops.geometry import PUBLISHED_RESOLUTION, similarity
-from latentsync.ops.steady import jitter_px
-from latentsync.ops.timing import TICKS_PER_S
-from latentsync.records import Rejection, Row, clip_id, media_file, read_ledger, replacing, run_dir, run_shard
+from latentsync.timing import TICKS_PER_S
 
 
 def run(cfg: AlignFaces, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:

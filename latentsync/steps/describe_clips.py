@@ -15,10 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from latentsync import records
 from latentsync.config import VERSIONS, DescribeClips
-from latentsync.ops.selection import SPLITS
-from latentsync.records import Row
+from latentsync.curation.selection import SPLITS
+from latentsync.ledger.files import iterate_ledger, run_dir, write_json, write_text
+from latentsync.ledger.rows import Row
 from latentsync.report import borderline, card, costs, curation, page, pictures, speakers
 
 PARTS = "av face-alignment mediapipe numpy opencv-python-headless pyiqa scenedetect".split()
@@ -26,7 +26,7 @@ PARTS = "av face-alignment mediapipe numpy opencv-python-headless pyiqa scenedet
 
 def run(cfg: DescribeClips, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
     """Write page, summary and card, and the page of costs beside them."""
-    root = records.run_dir(outputs["page"])
+    root = run_dir(outputs["page"])
     synthetic = sources is not None and sources.resolve().is_relative_to(root.resolve())
     facts = json.loads(inputs["summary"][0].read_text(encoding="utf-8"))
     configuration = json.loads(inputs["config"][0].read_text(encoding="utf-8"))
@@ -47,12 +47,12 @@ def run(cfg: DescribeClips, inputs: dict[str, list[Path]], outputs: dict[str, Pa
         licence=cfg.licence,
     )
     shown = pictures.middle_pictures(shown_ids(summary), inputs["score_sync"], root, sources)
-    records.write_json(outputs["summary"], summary)
-    records.write_text(outputs["page"], page.render_description(summary, shown))
-    records.write_json(outputs["card_json"], summary["card"])
-    records.write_text(outputs["card_md"], card.markdown(summary["card"]))
+    write_json(outputs["summary"], summary)
+    write_text(outputs["page"], page.render_description(summary, shown))
+    write_json(outputs["card_json"], summary["card"])
+    write_text(outputs["card_md"], card.markdown(summary["card"]))
     spent = costs.collect(root, summary["headline"]["source_s"])
-    records.write_text(outputs["page"].with_name("costs.html"), page.render_costs(root.name, spent))
+    write_text(outputs["page"].with_name("costs.html"), page.render_costs(root.name, spent))
 
 
 def summarise(run: str, facts: dict[str, Any], selected: list[Row], rejected: list[Row]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def shown_ids(summary: dict[str, Any]) -> list[str]:
 def source_facts(ledgers: Iterable[Path]) -> dict[str, dict[str, Any]]:
     """Source id -> what probe saw of it, from any row of the source."""
     found: dict[str, dict[str, Any]] = {}
-    for row in (row for ledger in ledgers for row in records.iterate_ledger(ledger)):
+    for row in (row for ledger in ledgers for row in iterate_ledger(ledger)):
         if row["source_id"] not in found or not found[row["source_id"]]:
             found[row["source_id"]] = {name: row[name] for name in card.SOURCE_FACTS if name in row}
     return found
@@ -96,7 +96,7 @@ def source_facts(ledgers: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
 def _scalars(ledgers: Iterable[Path]) -> Iterator[Row]:
     """Rows of clips with length_s, without lists and names of files; 100,000 clips fit into memory so."""
-    for row in (row for ledger in ledgers for row in records.iterate_ledger(ledger)):
+    for row in (row for ledger in ledgers for row in iterate_ledger(ledger)):
         yield {
             sys.intern(name): value
             for name, value in row.items()

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.config import VERSIONS, DetectScenes
+from latentsync.ledger.files import read_ledger, run_dir
+from latentsync.ledger.rows import Row
+from latentsync.ledger.shard import run_shard
 from latentsync.media.read import read_video_frames
 from latentsync.media.scenes import CutFinder
-from latentsync.records import Row, read_ledger, run_dir, run_shard
 
 
 def run(cfg: DetectScenes, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:

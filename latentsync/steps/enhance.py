@@ -9,27 +9,29 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync import records, registry
 from latentsync.config import VERSIONS, Enhance
-from latentsync.records import Row
+from latentsync.ledger.files import media_file, read_ledgers, run_dir, write_ledger
+from latentsync.ledger.rows import Row
+from latentsync.ledger.shard import run_shard
+from latentsync.weights import registry
 
 
 def run(cfg: Enhance, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
     """Ledger of generate -> the same with restored videos, in the folder media beside it."""
-    rows, ledger = records.read_ledgers(inputs["generate"]), outputs["ledger"]
+    rows, ledger = read_ledgers(inputs["generate"]), outputs["ledger"]
     if cfg.method is None:
-        records.write_ledger(ledger, rows)
+        write_ledger(ledger, rows)
         return
     path = registry.find(cfg.method, cfg.weights, f"enhance.method: {cfg.method}")
 
     from contextlib import ExitStack
 
-    from latentsync.lipsync.enhance import enhance_video
-    from latentsync.models.checkpoints import stamp
-    from latentsync.models.faces import open_detector
+    from latentsync.faces.detection import open_detector
+    from latentsync.generation.restore import enhance_video
     from latentsync.models.restorers import open_restorer
+    from latentsync.weights.files import stamp
 
-    root = records.run_dir(ledger)
+    root = run_dir(ledger)
     restorer = cache(lambda: open_restorer(cfg.method, path))
     facts = {"restorer": stamp(path)}
     with ExitStack() as stack:
@@ -38,7 +40,7 @@ def run(cfg: Enhance, inputs: dict[str, list[Path]], outputs: dict[str, Path], s
         def work(row: Row, key: str) -> list[Row]:
             if row["system"] != "ours":
                 return [row]
-            out = root / records.media_file("enhance", row["id"], key, ".mp4")
+            out = root / media_file("enhance", row["id"], key, ".mp4")
             with np.load(root / row["render_file"]) as render:
                 matrices = render["matrices"]
             faces = detector(row["faces"], row["n_faces"])
@@ -46,4 +48,4 @@ def run(cfg: Enhance, inputs: dict[str, list[Path]], outputs: dict[str, Path], s
             files = {"video_file": out.relative_to(root).as_posix(), "unenhanced_file": row["video_file"]}
             return [row | files | {"n_enhanced": n, "crf": cfg.crf}]
 
-        records.run_shard(ledger, [row | facts for row in rows], cfg, VERSIONS["enhance"], work)
+        run_shard(ledger, [row | facts for row in rows], cfg, VERSIONS["enhance"], work)

@@ -18,11 +18,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latentsync import config, gpu_lease, records
-from latentsync.ops import selection, survey
-from latentsync.ops.timing import TICKS_PER_S
-from latentsync.records import Row
+from latentsync import config, gpu_lease
+from latentsync.curation import estimation, selection
+from latentsync.ledger.files import dumps, fingerprint, iterate_ledger, read_ledger, write_json, write_ledger
+from latentsync.ledger.rows import Row
 from latentsync.report import forecast
+from latentsync.timing import TICKS_PER_S
 
 # step -> the step whose ledger it reads
 CHAIN = {
@@ -47,21 +48,21 @@ def run(cfg: config.Estimate, inputs: dict[str, list[Path]], outputs: dict[str, 
     """
     folder = outputs["estimate"].parent
     configuration = config.validate(json.loads(inputs["config"][0].read_text(encoding="utf-8")))
-    size = {row["id"]: row["size"] for ledger in inputs["sources"] for row in records.iterate_ledger(ledger)}
-    groups = survey.strata(size, cfg.sources)
-    sample = survey.draw(groups, cfg.sources)
+    size = {row["id"]: row["size"] for ledger in inputs["sources"] for row in iterate_ledger(ledger)}
+    groups = estimation.strata(size, cfg.sources)
+    sample = estimation.draw(groups, cfg.sources)
     drawn = {ident for group in sample for ident in group}
-    listed = (row for ledger in inputs["sources"] for row in records.iterate_ledger(ledger))
-    records.write_ledger(folder / "sources" / SHARD, [row for row in listed if row["id"] in drawn])
+    listed = (row for ledger in inputs["sources"] for row in iterate_ledger(ledger))
+    write_ledger(folder / "sources" / SHARD, [row for row in listed if row["id"] in drawn])
     steps = []
     for step, before in CHAIN.items():
         print(f"{step}: {len(drawn)} of {len(size)} videos", flush=True)
         steps.append(_measure(step, before, folder, configuration, sources))
-        made = records.read_ledger(folder / step / SHARD)
+        made = read_ledger(folder / step / SHARD)
         if step == "resample":
             _refuse_broken(made)
         if step == "segment":
-            records.write_ledger(_given("align_faces", folder), thin(made))
+            write_ledger(_given("align_faces", folder), thin(made))
     yields = measured(sample, folder, configuration)
     population = [{"sources": len(group), "bytes": sum(size[ident] for ident in group)} for group in groups]
     cores = len(os.sched_getaffinity(0))
@@ -69,7 +70,7 @@ def run(cfg: config.Estimate, inputs: dict[str, list[Path]], outputs: dict[str, 
         yields, population, steps, shards=configuration.shards, cores=cores, gpus=gpu_lease.count()
     )
     seen = [{name: row[name] for name in ("path", "stratum", "size", "footage_h")} for row in yields]
-    records.write_json(outputs["estimate"], found | {"sample": seen})
+    write_json(outputs["estimate"], found | {"sample": seen})
     print(f"\n{forecast.table(found)}\n\nAll numbers: {outputs['estimate']}")
 
 
@@ -85,7 +86,7 @@ def _refuse_broken(rows: Sequence[Row]) -> None:
 def thin(rows: Sequence[Row]) -> list[Row]:
     """Of every source at most SEGMENTS segments that are still ok, by stable rank; rows with a verdict stay."""
     by_source = defaultdict(list)
-    for row in sorted(rows, key=lambda row: survey.rank(row["id"])):
+    for row in sorted(rows, key=lambda row: estimation.rank(row["id"])):
         by_source[row["source_id"]] += [row] if _ok(row) else []
     return [row for kept in by_source.values() for row in kept[:SEGMENTS]] + [row for row in rows if not _ok(row)]
 
@@ -106,7 +107,7 @@ def _measure(step: str, before: str, folder: Path, configuration: config.Config,
     command += ["--output", "ledger", folder / step / SHARD, "--sources", sources]
     log, noted = folder / "logs" / f"{step}.log", folder / "costs" / step / SHARD
     log.parent.mkdir(parents=True, exist_ok=True)
-    known = len(records.read_ledger(noted)) if noted.exists() else 0
+    known = len(read_ledger(noted)) if noted.exists() else 0
     start = time.perf_counter()
     with open(log, "wb") as said:
         job = subprocess.Popen([str(part) for part in command], stdout=said, stderr=subprocess.STDOUT)
@@ -116,9 +117,9 @@ def _measure(step: str, before: str, folder: Path, configuration: config.Config,
     if job.returncode:
         last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
         raise ValueError(f"{step} ended with status {job.returncode} on the sample: {last}")
-    worked = records.read_ledger(noted)[known:]
+    worked = read_ledger(noted)[known:]
     now = {
-        "key": records.fingerprint(section, config.VERSIONS[step]),
+        "key": fingerprint(section, config.VERSIONS[step]),
         "peak_mb": usage.ru_maxrss / 1024,
         "startup_cpu_s": max(0.0, usage.ru_utime + usage.ru_stime - sum(row["cpu_s"] for row in worked)),
         "startup_wall_s": max(0.0, wall_s - sum(row["wall_s"] for row in worked)),
@@ -128,16 +129,16 @@ def _measure(step: str, before: str, folder: Path, configuration: config.Config,
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["key"] == now["key"]:
             now = (now if worked else stored) | {"peak_mb": max(now["peak_mb"], stored["peak_mb"])}
-    records.write_json(path, now)
+    write_json(path, now)
     return now | {"step": step, "gpu": gpu_lease.wanted(step, getattr(configuration, step))}
 
 
 def measured(sample: Sequence[Sequence[str]], folder: Path, configuration: config.Config) -> list[dict[str, Any]]:
     """For every drawn source what it yielded and cost, as forecast.predict takes it."""
-    rows = {step: records.read_ledger(folder / step / SHARD) for step in ("sources", *CHAIN)}
-    whole, part = _ticks(rows["segment"]), _ticks(records.read_ledger(_given("align_faces", folder)))
+    rows = {step: read_ledger(folder / step / SHARD) for step in ("sources", *CHAIN)}
+    whole, part = _ticks(rows["segment"]), _ticks(read_ledger(_given("align_faces", folder)))
     factor = {source: whole[source] / ticks for source, ticks in part.items()}
-    spent = {step: _spent(step, records.read_ledger(_given(step, folder)), rows[step], folder) for step in CHAIN}
+    spent = {step: _spent(step, read_ledger(_given(step, folder)), rows[step], folder) for step in CHAIN}
     length_h = {row["source_id"]: row["n_ticks"] / TICKS_PER_S / 3600 for row in rows["resample"] if _ok(row)}
     source_rows = {row["id"]: row for row in rows["sources"]}
     clips_of = _scored(rows)
@@ -171,7 +172,7 @@ def measured(sample: Sequence[Sequence[str]], folder: Path, configuration: confi
 
 def _spent(step: str, given: Sequence[Row], made: Sequence[Row], folder: Path) -> Mapping[str, dict[str, float]]:
     """Source id -> seconds of its rows in the step, the last note of each row, and bytes of its rows and media."""
-    notes = {row["id"]: row for row in records.iterate_ledger(folder / "costs" / step / SHARD)}
+    notes = {row["id"]: row for row in iterate_ledger(folder / "costs" / step / SHARD)}
     found: dict[str, dict[str, float]] = defaultdict(lambda: {"cpu_s": 0.0, "wall_s": 0.0, "bytes": 0.0})
     for row in given:
         note = notes.get(row["id"]) if _ok(row) else None
@@ -181,7 +182,7 @@ def _spent(step: str, given: Sequence[Row], made: Sequence[Row], folder: Path) -
     for source, file in files:
         found[source]["bytes"] += (folder / file).stat().st_size
     for row in made:
-        found[row["source_id"]]["bytes"] += 2 * len(records.dumps(row))  # in the ledger and in its journal
+        found[row["source_id"]]["bytes"] += 2 * len(dumps(row))  # in the ledger and in its journal
     return found
 
 

@@ -4,9 +4,9 @@ Inputs: generate (the ledger of enhance or generate), train, val, test, rejected
 score_sync (all shards), syncnet (weights), truth (none for real footage: what needs it is null, with the reason).
 
 metrics.json
-  figures     name -> {value, low, high, n, reason, note}, see ops/scores.py: syncnet_accuracy_5f, _at_0.5, _shuffled,
-              syncnet_auc; offset_within_1, offset_within_1_good, faults_right_reason, good_rejected; mouth_r,
-              mouth_r_shuffled; psnr_outside_db, psnr_copy_db, mask_share (a share, not percent)
+  figures     name -> {value, low, high, n, reason, note}, see evaluation/scores.py: syncnet_accuracy_5f, _at_0.5,
+              _shuffled, syncnet_auc; offset_within_1, offset_within_1_good, faults_right_reason, good_rejected;
+              mouth_r, mouth_r_shuffled; psnr_outside_db, psnr_copy_db, mask_share (a share, not percent)
   table       one row per system {system, driven_by, title, n, failed, mouth_r, mouth_r_low, mouth_r_high,
               psnr_outside_db, sync_confidence (median), sync_within_1}
   passed_through {reason: frames}, cut [{id, cut_s}] (videos that generate.max_s made shorter), failed [{id, reason,
@@ -17,7 +17,7 @@ items.jsonl, sorted by id, kinds:
               mouth_r_picture (against the picture's own opening), mouth_lag_frames (native), psnr_outside_db,
               outside, outside_copy {squared_error, count}, mask_share, sync_confidence, sync_offset_frames (envelope
               scorer), trace {times_s, measured, true} (lists; true is null without truth)
-  outcome     what became of a planned stretch of a source, see ops/planted.py
+  outcome     what became of a planned stretch of a source, see evaluation/planted.py
 """
 
 import csv
@@ -33,12 +33,12 @@ from typing import Any
 
 import numpy as np
 
-from latentsync import records
 from latentsync.config import Evaluate
-from latentsync.ops import metrics, planted, scores
-from latentsync.ops.funnel import STAND_INS
-from latentsync.ops.timing import TICKS_PER_S
-from latentsync.records import Row
+from latentsync.curation.funnel import STAND_INS
+from latentsync.evaluation import metrics, planted, scores
+from latentsync.ledger.files import read_ledger, read_ledgers, run_dir, write_json, write_ledger
+from latentsync.ledger.rows import Row
+from latentsync.timing import TICKS_PER_S
 
 Item = dict[str, Any]
 NEGATIVES = 5, 15  # frames between picture and sound of a pair that is out of sync
@@ -50,10 +50,10 @@ FACES = "faces were found by MediaPipe's FaceMesh, not by S3FD and 2DFAN4 as in 
 
 def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
     """Score everything and write metrics.json and items.jsonl."""
-    root = records.run_dir(outputs["metrics"])
-    rows = records.read_ledgers(inputs["generate"])
-    test = records.read_ledgers(inputs["test"])
-    truth = {row["id"]: row for path in inputs.get("truth", []) for row in records.read_ledger(path)}
+    root = run_dir(outputs["metrics"])
+    rows = read_ledgers(inputs["generate"])
+    test = read_ledgers(inputs["test"])
+    truth = {row["id"]: row for path in inputs.get("truth", []) for row in read_ledger(path)}
     interval = scores.Bootstrap(cfg.bootstrap, cfg.seed)
     outcomes = _outcomes(inputs, list(truth.values()), root)
     with ThreadPoolExecutor(1) as aside:  # torch in one thread, video and landmarks in the other
@@ -79,9 +79,9 @@ def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
         "stand_ins": _stand_ins(rows, test),
         "evaluators": evaluators,
     }
-    records.write_json(outputs["metrics"], result)
+    write_json(outputs["metrics"], result)
     items = [item | {"kind": "video"} for item in videos] + [item | {"kind": "outcome"} for item in outcomes]
-    records.write_ledger(outputs["per_item"], items)
+    write_ledger(outputs["per_item"], items)
 
 
 # --- SyncNet --------------------------------------------------------------------------------------------------------
@@ -93,14 +93,15 @@ def _syncnet(
     """Accuracy of the trained SyncNet on pairs of the test clips, and the stamp of its weights."""
     import torch
 
-    from latentsync.data import pairs as drawn
-    from latentsync.data.clips import ClipStore
-    from latentsync.models import checkpoints, syncnet
-    from latentsync.ops.losses import cosine
+    from latentsync.models import syncnet
+    from latentsync.training import pairs as drawn
+    from latentsync.training.clips import ClipStore
+    from latentsync.training.losses import cosine
+    from latentsync.weights import files as weight_files
 
     torch.set_num_threads(cfg.torch_threads)
     net, shape = syncnet.load(path)
-    threshold = checkpoints.metadata(path).get("threshold", 0.5)
+    threshold = weight_files.metadata(path).get("threshold", 0.5)
     clips, groups = ClipStore(test, root), [row["group"] for row in test]
 
     def judged(pairs: list[drawn.Pair]) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -117,10 +118,10 @@ def _syncnet(
     if not pairs:
         reason = f"no test clip has the {shape.frames + NEGATIVES[0]} frames that a pair needs"
         names = ("syncnet_accuracy_5f", "syncnet_accuracy_at_0.5", "syncnet_auc", "syncnet_accuracy_shuffled")
-        return dict.fromkeys(names, scores.unknown(reason)), {"syncnet": checkpoints.stamp(path)}
+        return dict.fromkeys(names, scores.unknown(reason)), {"syncnet": weight_files.stamp(path)}
     shuffled = [pair for seed in range(SHUFFLES) for pair in draw(cfg.seed + seed)[1]]
     figures = scores.syncnet_figures(*judged(pairs), judged(shuffled), threshold, interval)
-    return figures, {"syncnet": checkpoints.stamp(path)}
+    return figures, {"syncnet": weight_files.stamp(path)}
 
 
 # --- curation against the truth -------------------------------------------------------------------------------------
@@ -129,8 +130,8 @@ def _syncnet(
 def _outcomes(inputs: dict[str, list[Path]], truth: list[Row], root: Path) -> list[Row]:
     if not truth:
         return []
-    rows = records.read_ledgers(inputs["score_sync"])
-    selected = {row["id"] for split in ("train", "val", "test") for row in records.read_ledgers(inputs[split])}
+    rows = read_ledgers(inputs["score_sync"])
+    selected = {row["id"] for split in ("train", "val", "test") for row in read_ledgers(inputs[split])}
     with open(inputs["rejected"][0], newline="", encoding="utf-8") as file:
         reasons = {row["id"]: row["reason"] for row in csv.DictReader(file)}
     least = json.loads(inputs["summary"][0].read_text(encoding="utf-8"))["thresholds"]["min_offset_confidence"]
@@ -148,11 +149,11 @@ def _outcomes(inputs: dict[str, list[Path]], truth: list[Row], root: Path) -> li
 
 def _videos(cfg: Evaluate, rows: list[Row], truth: dict[str, Row], root: Path, sources: Path) -> list[Item]:
     """Items of all videos that were written, and of the untouched sources beside them."""
-    from latentsync.lipsync import measure
-    from latentsync.lipsync.video import in_order
+    from latentsync.evaluation import measure
+    from latentsync.faces.detection import open_detector
+    from latentsync.generation.video import in_order
+    from latentsync.media.audio import read_audio, read_flac
     from latentsync.media.read import read_video_frames
-    from latentsync.media.sound import read_audio, read_flac
-    from latentsync.models.faces import open_detector
 
     made = [row for row in rows if row["status"] == "ok"]
     items, same = [], None
@@ -199,7 +200,7 @@ def _item(
     source: Path,
 ) -> Item:
     """What a measured mouth says about one video."""
-    from latentsync.lipsync import measure
+    from latentsync.evaluation import measure
     from latentsync.media.read import frame_times
 
     times_s = render["times_s"]

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from latentsync.config import VERSIONS, ExportClips
-from latentsync.media.sound import read_flac
+from latentsync.ledger.files import media_file, read_ledgers, run_dir
+from latentsync.ledger.rows import Row
+from latentsync.ledger.shard import run_shard
+from latentsync.media.audio import read_flac
 from latentsync.media.write import mux_clip
-from latentsync.ops.timing import SAMPLE_RATE_HZ, shifted_samples_of
-from latentsync.records import Row, media_file, read_ledgers, run_dir, run_shard
+from latentsync.timing import SAMPLE_RATE_HZ, shifted_samples_of
 
 
 def run(cfg: ExportClips, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:

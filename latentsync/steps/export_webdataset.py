@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 
 from latentsync.config import VERSIONS, ExportWebdataset
+from latentsync.faces import alignment
+from latentsync.ledger.files import dumps, media_file, read_ledger, replacing, run_dir
+from latentsync.ledger.rows import Row
+from latentsync.ledger.shard import run_shard
 from latentsync.media.probe import MediaInfo
-from latentsync.ops import geometry
-from latentsync.ops.timing import SAMPLE_RATE_HZ, TICKS_PER_S
-from latentsync.records import Row, dumps, media_file, read_ledger, replacing, run_dir, run_shard
+from latentsync.timing import SAMPLE_RATE_HZ, TICKS_PER_S
 
 SPLITS = ("train", "val", "test")
 OF_SOURCE = {"source_id", "path", "size", "sha256", "n_ticks", *(field.name for field in fields(MediaInfo))}
@@ -87,8 +89,8 @@ def export_tar(row: Row, key: str, root: Path) -> Row:
 def sample(clip: Row, split: str, root: Path) -> dict[str, bytes]:
     """The members of one clip, by suffix."""
     with np.load(root / clip["geometry_file"]) as arrays:
-        matrices = np.array([geometry.to_face(matrix, clip["resolution"]) for matrix in arrays["matrices"]])
-        landmarks = np.array([geometry.apply(*both) for both in zip(matrices, arrays["landmarks"], strict=True)])
+        matrices = np.array([alignment.to_face(matrix, clip["resolution"]) for matrix in arrays["matrices"]])
+        landmarks = np.array([alignment.apply(*both) for both in zip(matrices, arrays["landmarks"], strict=True)])
     return {
         "mp4": (root / clip["export_file"]).read_bytes(),
         "json": (dumps(public(clip, split)) + "\n").encode(),

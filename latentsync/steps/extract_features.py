@@ -15,19 +15,24 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from latentsync import records, registry
+from latentsync.audio import whisper
 from latentsync.config import VERSIONS, ExtractFeatures
-from latentsync.data.clips import ClipStore, to_pixels
-from latentsync.models import audio_encoder, checkpoints, vae
-from latentsync.ops.mask import keep_mask
-from latentsync.records import Row
+from latentsync.faces.crop import to_pixels
+from latentsync.faces.mask import keep_mask
+from latentsync.ledger.files import fingerprint, media_file, read_ledgers, replacing, run_dir
+from latentsync.ledger.rows import Row
+from latentsync.ledger.shard import run_shard
+from latentsync.models import vae
+from latentsync.training.clips import ClipStore
+from latentsync.weights import files as weight_files
+from latentsync.weights import registry
 
 
 def run(cfg: ExtractFeatures, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
     """Clips (train, val, test) of this shard's sources -> a ledger whose rows name a file of features each."""
     torch.set_num_threads(cfg.torch_threads)
     ledger = outputs["ledger"]
-    root = records.run_dir(ledger)
+    root = run_dir(ledger)
     vae_path = (
         inputs["vae"][0]
         if inputs.get("vae")
@@ -36,42 +41,42 @@ def run(cfg: ExtractFeatures, inputs: dict[str, list[Path]], outputs: dict[str, 
     encoder_path = None
     if cfg.audio_encoder == "whisper":
         encoder_path = registry.find("whisper", cfg.whisper_weights, "extract_features.audio_encoder: whisper")
-    shard = {row["id"] for row in records.read_ledgers(inputs["sources"])}
-    clips_of = {split: records.read_ledgers(inputs[split]) for split in ("train", "val", "test")}
+    shard = {row["id"] for row in read_ledgers(inputs["sources"])}
+    clips_of = {split: read_ledgers(inputs[split]) for split in ("train", "val", "test")}
     rows = [row | {"split": split} for split, found in clips_of.items() for row in found if row["source_id"] in shard]
     clips = ClipStore(rows, root)
     facts = {
-        "vae": checkpoints.stamp(vae_path),
+        "vae": weight_files.stamp(vae_path),
         "audio_encoder": {
             "backend": cfg.audio_encoder,
-            "weights": checkpoints.stamp(encoder_path) if encoder_path else None,
+            "weights": weight_files.stamp(encoder_path) if encoder_path else None,
             "width": cfg.width,
             "layers": cfg.layers,
         },
     }
-    keys = [records.fingerprint(fact, facts, VERSIONS["extract_features"]) for fact in clips.facts()]
+    keys = [fingerprint(fact, facts, VERSIONS["extract_features"]) for fact in clips.facts()]
     keyed = [row | facts | {"features_key": key} for row, key in zip(rows, keys, strict=True)]
     number = {(row["id"], row["split"]): index for index, row in enumerate(rows)}
 
     @cache  # loaded when the first clip needs them: a second run needs neither
     def extractor() -> _Extractor:
-        encoder = audio_encoder.build(cfg.audio_encoder, width=cfg.width, layers=cfg.layers, path=encoder_path)
+        encoder = whisper.build(cfg.audio_encoder, width=cfg.width, layers=cfg.layers, path=encoder_path)
         return _Extractor(encoder, vae_path, cfg.batch_size)
 
     def work(row: Row, _: str) -> list[Row]:
-        file = records.media_file("extract_features", row["id"], row["features_key"], ".safetensors")
+        file = media_file("extract_features", row["id"], row["features_key"], ".safetensors")
         if not (root / file).exists():  # the name says what is in it
-            with records.replacing(root / file) as temporary:
+            with replacing(root / file) as temporary:
                 save_file(extractor().features(clips, number[row["id"], row["split"]]), temporary)
         return [row | {"features_file": file}]
 
-    records.run_shard(ledger, keyed, cfg, VERSIONS["extract_features"], work)
+    run_shard(ledger, keyed, cfg, VERSIONS["extract_features"], work)
 
 
 class _Extractor:
     """The two encoders, on the GPU where there is one."""
 
-    def __init__(self, encoder: audio_encoder.WhisperFeatures, vae_path: Path, batch_size: int):
+    def __init__(self, encoder: whisper.WhisperFeatures, vae_path: Path, batch_size: int):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.encoder, self.batch_size = encoder, batch_size
         self.encoder.encoder.to(self.device)

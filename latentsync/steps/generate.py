@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from latentsync import records
 from latentsync.config import VERSIONS, Generate
-from latentsync.records import Row
+from latentsync.ledger.files import media_file, read_ledgers, replacing, run_dir, write_ledger
+from latentsync.ledger.rows import Row
+from latentsync.ledger.shard import Journal, run_shard
 
 RENDER = ("order", "times_s", "end_s", "matrices")
 NAMED = {"ours": "", "untrained": "-untrained"}
@@ -63,7 +64,7 @@ def run(cfg: Generate, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
         )
     if any(worker.exitcode for worker in workers):
         raise SystemExit(1)  # the worker has said why
-    records.write_ledger(ledger, records.read_ledgers(parts))
+    write_ledger(ledger, read_ledgers(parts))
     _gather(ledger)
 
 
@@ -73,9 +74,9 @@ def _journal(ledger: Path) -> Path:
 
 def _gather(ledger: Path) -> None:
     """Move what workers remembered into the one journal that lasts: another number of them repeats nothing."""
-    with records.Journal(_journal(ledger)) as journal:
+    with Journal(_journal(ledger)) as journal:
         for path in sorted(_journal(ledger).parent.glob("part-*.jsonl")):
-            with records.Journal(path) as part:
+            with Journal(path) as part:
                 for key, rows in part.rows.items():
                     if journal.rows.get(key) != rows:
                         journal.append(key, rows)
@@ -95,20 +96,20 @@ def make(cfg: Generate, inputs: dict[str, list[Path]], ledger: Path, sources: Pa
     """The share of worker `number`: every cfg.workers-th picture."""
     import torch
 
-    from latentsync.lipsync.loading import load_models
+    from latentsync.generation.loading import load_models
 
     torch.set_num_threads(cfg.torch_threads)
     [unet] = inputs["unet"]
     vae, whisper = (next(iter(inputs.get(name, [])), None) for name in ("vae", "whisper"))
-    clips = {row["id"]: row for row in records.read_ledgers(inputs["test"])}
+    clips = {row["id"]: row for row in read_ledgers(inputs["test"])}
     facts = describe(unet, vae)
-    rows = [row | facts for row in plan(records.read_ledgers(inputs["pairs"]), cfg.controls)]
+    rows = [row | facts for row in plan(read_ledgers(inputs["pairs"]), cfg.controls)]
     mine = set(sorted({row["picture_id"] for row in rows})[number :: cfg.workers])
     load = partial(load_models, unet, vae, whisper=whisper)
-    with _Renderer(cfg, load, clips, records.run_dir(ledger), sources) as renderer:
+    with _Renderer(cfg, load, clips, run_dir(ledger), sources) as renderer:
         work = cfg.model_copy(update={"workers": 1})  # a video does not depend on their number
         rows = [row for row in rows if row["picture_id"] in mine]
-        records.run_shard(ledger, rows, work, VERSIONS["generate"], renderer.render)
+        run_shard(ledger, rows, work, VERSIONS["generate"], renderer.render)
 
 
 def plan(pairs: list[Row], controls: int) -> list[Row]:
@@ -125,8 +126,8 @@ def plan(pairs: list[Row], controls: int) -> list[Row]:
 
 def describe(unet: Path, vae: Path | None) -> dict[str, Any]:
     """What the videos depend on beside the pair, and which parts are not the published ones, in words."""
-    from latentsync.lipsync.loading import read_unet
-    from latentsync.models.checkpoints import stamp
+    from latentsync.generation.loading import read_unet
+    from latentsync.weights.files import stamp
 
     tensors, facts = read_unet(unet)
     said = []
@@ -148,8 +149,8 @@ class _Renderer:
     def __init__(self, cfg: Generate, load: Callable[..., Any], clips: dict[str, Row], root: Path, sources: Path):
         from contextlib import ExitStack
 
-        from latentsync.lipsync import speakers
-        from latentsync.models.faces import open_detector
+        from latentsync.faces.detection import open_detector
+        from latentsync.generation import speakers
 
         self.cfg, self.clips, self.root, self.sources = cfg, clips, root, sources
         self.stack = ExitStack()
@@ -169,10 +170,10 @@ class _Renderer:
         Raises:
             Rejection: the picture or the sound cannot be read.
         """
-        from latentsync.lipsync.generate import lip_sync
-        from latentsync.lipsync.sounds import sound_of
+        from latentsync.generation.audio import sound_of
+        from latentsync.generation.pipeline import lip_sync
+        from latentsync.media.audio import read_flac
         from latentsync.media.read import frame_times
-        from latentsync.media.sound import read_flac
 
         picture, models = self.sources / row["picture_path"], self.models(row["system"])
         backend, faces, chosen = self.speaker(picture, row["picture_clips"])
@@ -180,10 +181,10 @@ class _Renderer:
         whole = self.cfg.max_s is None or frame_times(picture)[1] <= self.cfg.max_s
         copied = row["kind"] == "own" and self.cfg.length == "video" and whole
         sound = sound_of(self.sources / row["sound_path"], copied, heard, self.cfg.max_s)
-        out = self.root / records.media_file("generate", row["id"], key, ".mp4")
+        out = self.root / media_file("generate", row["id"], key, ".mp4")
         out.parent.mkdir(parents=True, exist_ok=True)
         report = lip_sync(picture, sound, out, models, self.cfg, self.tracks(picture, backend, faces), chosen)
-        with records.replacing(out.with_suffix(".npz")) as temporary:
+        with replacing(out.with_suffix(".npz")) as temporary:
             np.savez(temporary, **{name: report.pop(name) for name in RENDER})
         files = {
             "video_file": out.relative_to(self.root).as_posix(),
@@ -194,7 +195,7 @@ class _Renderer:
 
     def speaker(self, picture: Path, clip_ids: list[str]) -> tuple[str, int, list[int]]:
         """The detector that made these clips' crops, how many faces it saw, and the tracks that are the clips'."""
-        from latentsync.lipsync import speakers
+        from latentsync.generation import speakers
         from latentsync.media.read import frame_times
 
         rows = [self.clips[clip] for clip in clip_ids]

@@ -34,11 +34,13 @@ from pathlib import Path
 import cv2
 
 from latentsync.config import VERSIONS, MakeTalkers
-from latentsync.records import Journal, Row, fingerprint, write_ledger, write_text
-from latentsync.talkers.again import make_again
-from latentsync.talkers.film import film
-from latentsync.talkers.photo import photo
-from latentsync.talkers.plan import Take, plan
+from latentsync.ledger.files import fingerprint, write_ledger, write_text
+from latentsync.ledger.rows import Row
+from latentsync.ledger.shard import Journal
+from latentsync.synthetic.again import make_again
+from latentsync.synthetic.film import film
+from latentsync.synthetic.photo import photo
+from latentsync.synthetic.plan import Take, plan
 
 WORKERS = 2  # OpenCV, numpy and x264 let go of the interpreter's lock, so threads do
 

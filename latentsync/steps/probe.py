@@ -9,8 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from latentsync.config import VERSIONS, Probe
+from latentsync.ledger.files import read_ledger
+from latentsync.ledger.rows import Rejection, Row, rejected
+from latentsync.ledger.shard import run_shard
 from latentsync.media.probe import probe_media, verdict
-from latentsync.records import Rejection, Row, read_ledger, rejected, run_shard
 
 
 def run(cfg: Probe, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:

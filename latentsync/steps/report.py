@@ -15,9 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from latentsync import records
 from latentsync.config import VERSIONS, Report
-from latentsync.records import Row
+from latentsync.ledger.files import read_ledgers, run_dir, write_json, write_text
+from latentsync.ledger.rows import Row
 from latentsync.report import costs, curation, evaluation, figures, page, pictures, training
 
 PARTS = (
@@ -27,10 +27,10 @@ PARTS = (
 
 def run(cfg: Report, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:
     """Write page and summary, and the page of costs beside them."""
-    root = records.run_dir(outputs["page"])
-    generated = records.read_ledgers(inputs["generate"])
-    items = records.read_ledgers(inputs["items"])
-    selected = {row["id"]: row for split in ("train", "val", "test") for row in records.read_ledgers(inputs[split])}
+    root = run_dir(outputs["page"])
+    generated = read_ledgers(inputs["generate"])
+    items = read_ledgers(inputs["items"])
+    selected = {row["id"]: row for split in ("train", "val", "test") for row in read_ledgers(inputs[split])}
     rejected = curation.read_rejected(inputs["rejected"][0])
     synthetic = sources is not None and sources.resolve().is_relative_to(root.resolve())
     summary = summarise(
@@ -52,10 +52,10 @@ def run(cfg: Report, inputs: dict[str, list[Path]], outputs: dict[str, Path], so
         path = root / column["file"] if column["file"] else (sources or Path()) / column["path"]
         media["players"][column["file"] or column["path"]] = pictures.preview(path)
     summary["players_cut_s"] = max((clip["cut"] for clip in media["players"].values()), default=0)
-    records.write_json(outputs["summary"], summary)
-    records.write_text(outputs["page"], page.render(summary, media))
+    write_json(outputs["summary"], summary)
+    write_text(outputs["page"], page.render(summary, media))
     spent = costs.collect(root, summary["headline"]["source_s"])
-    records.write_text(outputs["page"].with_name("costs.html"), page.render_costs(root.name, spent))
+    write_text(outputs["page"].with_name("costs.html"), page.render_costs(root.name, spent))
 
 
 def summarise(

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.config import VERSIONS, Resample
+from latentsync.ledger.files import media_file, read_ledger, replacing, run_dir
+from latentsync.ledger.rows import Row
+from latentsync.ledger.shard import run_shard
+from latentsync.media.audio import audio_pieces
 from latentsync.media.read import frame_times
-from latentsync.media.sound import audio_pieces
 from latentsync.media.write import write_flac
-from latentsync.ops.timing import SAMPLE_RATE_HZ, samples_of, ticks_to_frames
-from latentsync.records import Row, media_file, read_ledger, replacing, run_dir, run_shard
+from latentsync.timing import SAMPLE_RATE_HZ, samples_of, ticks_to_frames
 
 
 def run(cfg: Resample, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:

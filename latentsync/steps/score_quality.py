@@ -4,16 +4,16 @@ Means over a few frames spread from the clip's first to its last, unless said ot
   quality, quality_backend  a metric without a reference, higher is better; scales in models/quality.py. It judges
                  hyperiqa  the crop, as published;
                  piqe      the crop; below 256 px the face in the pixels of the source, since so small a crop hides what
-                           piqe looks for: the landmarks' box with a margin, as align_faces kept it (lipsync/stills.py)
+                           piqe looks for: the landmarks' box with a margin, as align_faces kept it (faces/stills.py)
 Always, from the crop, its geometry and the sound, without another decode of the source:
-  sharpness      variance of the Laplacian of the face at 256 px (ops/face_measures.py)
+  sharpness      variance of the Laplacian of the face at 256 px (faces/measures.py)
   exposure       mean luma of the face, 0..1; clipped_share: share of its pixels that are black or white
-  yaw_deg, pitch_deg, roll_deg  head pose, median over all frames with the face (ops/head_pose.py)
-  speech_share   share of the clip with speech, 0..1 (ops/speech.py); null without sound
+  yaw_deg, pitch_deg, roll_deg  head pose, median over all frames with the face (faces/head_pose.py)
+  speech_share   share of the clip with speech, 0..1 (audio/vad.py); null without sound
   aligned_share  share of the frames in which a fresh detector finds exactly one face in the crop, its anchors on
                  average within ALIGNED_WITHIN of the template: step 7 of the published pipeline, "remove incorrect
                  affined". Always FaceMesh, so that it needs no weights and does not trust what made the crop.
-  picture_hash   of the middle frame; motion_hash: of the mouth's movement, null where it rests (ops/duplicates.py)
+  picture_hash   of the middle frame; motion_hash: of the mouth's movement, null where it rests (curation/duplicates.py)
 """
 
 from pathlib import Path
@@ -21,18 +21,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from latentsync import records
+from latentsync.audio.vad import speech_share
 from latentsync.config import VERSIONS, ScoreQuality
-from latentsync.lipsync.stills import read_stills
+from latentsync.curation import duplicates
+from latentsync.faces import alignment, measures
+from latentsync.faces.detection import Detector, open_detector
+from latentsync.faces.head_pose import head_pose, pose_points
+from latentsync.faces.stills import read_stills
+from latentsync.ledger.files import read_ledger, run_dir
+from latentsync.ledger.rows import Row
+from latentsync.ledger.shard import run_shard
+from latentsync.media.audio import read_flac
 from latentsync.media.read import read_clip
-from latentsync.media.sound import read_flac
-from latentsync.models.faces import Detector, open_detector
 from latentsync.models.quality import Scorer, open_scorer
-from latentsync.ops import duplicates, geometry
-from latentsync.ops import face_measures as measures
-from latentsync.ops.head_pose import head_pose, pose_points
-from latentsync.ops.speech import speech_share
-from latentsync.ops.timing import samples_of
+from latentsync.timing import samples_of
 
 # Of the crop's width. Measured on 216 crops of 73 clips at 64 px, talkers and public videos: median 0.036, 99 % below
 # 0.075, the furthest 0.09; a face off by a third of its width, too near or on its side lies farther away or is missed.
@@ -47,21 +49,21 @@ def run(
 ) -> None:
     """Score every clip of one shard."""
     [ledger] = inputs["align_faces"]
-    rows = records.read_ledger(ledger)
-    root = records.run_dir(outputs["ledger"])
+    rows = read_ledger(ledger)
+    root = run_dir(outputs["ledger"])
     scorer = open_scorer(cfg.backend)
     score = score_crop if cfg.backend == "hyperiqa" else score_stills
     with open_detector("mediapipe", 2) as detector:
 
-        def work(row: records.Row, _: str) -> list[records.Row]:
+        def work(row: Row, _: str) -> list[Row]:
             quality = score(row, scorer, cfg.frames, root)
             measured = measure_crop(row, cfg.frames, detector, root)
             return [row | {"quality": round(quality, 3), "quality_backend": cfg.backend} | measured]
 
-        records.run_shard(outputs["ledger"], rows, cfg, VERSIONS["score_quality"], work)
+        run_shard(outputs["ledger"], rows, cfg, VERSIONS["score_quality"], work)
 
 
-def measure_crop(row: records.Row, frames: int, detector: Detector, root: Path) -> records.Row:
+def measure_crop(row: Row, frames: int, detector: Detector, root: Path) -> Row:
     """The columns that need no metric."""
     with np.load(root / row["geometry_file"]) as arrays:
         geometry_of = {name: arrays[name] for name in ("found", "landmarks", "matrices", "mouth_opening")}
@@ -69,7 +71,7 @@ def measure_crop(row: records.Row, frames: int, detector: Detector, root: Path) 
     crop_file, looks = root / row["crop_file"], []
     for tick in chosen_ticks(found, frames):
         face = read_clip(crop_file, tick, tick + 1)[0]
-        points = measures.to_face(geometry.apply(matrices[tick], landmarks[tick]), row["resolution"])
+        points = measures.to_face(alignment.apply(matrices[tick], landmarks[tick]), row["resolution"])
         mask = measures.face_mask(points, row["resolution"])
         looks.append((measures.sharpness(face, mask), *measures.exposure(face, mask), is_aligned(face, detector)))
     pose = np.median(head_pose(pose_points(landmarks[found])), axis=0)
@@ -83,7 +85,7 @@ def measure_crop(row: records.Row, frames: int, detector: Detector, root: Path) 
     }
 
 
-def _speech_share(row: records.Row, root: Path) -> float | None:
+def _speech_share(row: Row, root: Path) -> float | None:
     if row["audio_file"] is None:
         return None
     return round(speech_share(read_flac(root / row["audio_file"], *samples_of(row["start_tick"], row["end_tick"]))), 4)
@@ -91,11 +93,11 @@ def _speech_share(row: records.Row, root: Path) -> float | None:
 
 def is_aligned(face: np.ndarray, detector: Detector) -> bool:
     """Whether a crop uint8 (R, R, 3) holds one face, and that where the template has it."""
-    width, height = geometry.crop_size(LOOKED_AT)
+    width, height = alignment.crop_size(LOOKED_AT)
     grows = face.shape[0] < height
     crop = cv2.resize(face, (width, height), interpolation=cv2.INTER_CUBIC if grows else cv2.INTER_AREA)
     margin = round(SURROUNDINGS * height)
-    grey = (geometry.FILL,) * 3
+    grey = (alignment.FILL,) * 3
     detector.reset()
     faces = detector.detect(cv2.copyMakeBorder(crop, *(margin,) * 4, cv2.BORDER_CONSTANT, value=grey))
     return len(faces) == 1 and measures.anchor_distance(faces[0].anchors - margin, LOOKED_AT) <= ALIGNED_WITHIN
@@ -108,14 +110,14 @@ def chosen_ticks(found: np.ndarray, frames: int) -> np.ndarray:
     return candidates[np.rint(places).astype(int)]
 
 
-def score_crop(row: records.Row, scorer: Scorer, frames: int, root: Path) -> float:
+def score_crop(row: Row, scorer: Scorer, frames: int, root: Path) -> float:
     """Mean score of frames of the crop video."""
     with np.load(root / row["geometry_file"]) as geometry:
         ticks = chosen_ticks(geometry["found"], frames)
     return float(np.mean([scorer(read_clip(root / row["crop_file"], tick, tick + 1)[0]) for tick in ticks]))
 
 
-def score_stills(row: records.Row, scorer: Scorer, frames: int, root: Path) -> float:
+def score_stills(row: Row, scorer: Scorer, frames: int, root: Path) -> float:
     """Mean score of faces in the source's pixels; of the crop where it is large enough to have none."""
     if row["stills_file"] is None:
         return score_crop(row, scorer, frames, root)

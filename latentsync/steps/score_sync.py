@@ -2,7 +2,7 @@
 
 Columns: sync_curve (higher is better, shifts -max_shift..max_shift), sync_confidence (its maximum), sync_offset_frames
 (the place of the maximum, > 0: picture late), sync_backend. Scales:
-  envelope        standard deviations of chance for one shift: unrelated sound stays below about 4, see ops/sync.py.
+  envelope        standard deviations of chance for one shift: unrelated sound stays below about 4, see sync/curves.py.
   syncnet_v2      median minus smallest distance, the published "Sync-C"; good clips have 3 and more. Scored on the
                   aligned crop resized to 224 px in memory: no second face detection, no JPEGs in between.
   stable_syncnet  largest mean cosine minus the median over shifts, 0 to 1, of a net that train_syncnet made (of the
@@ -18,32 +18,35 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync import records, registry
 from latentsync.config import VERSIONS, ScoreSync
+from latentsync.ledger.files import read_ledger, run_dir
+from latentsync.ledger.rows import Rejection, Row
+from latentsync.ledger.shard import run_shard
+from latentsync.media.audio import read_flac
 from latentsync.media.read import read_clip
-from latentsync.media.sound import read_flac
-from latentsync.ops import sync
-from latentsync.ops.timing import SAMPLES_PER_TICK, shifted_samples_of
+from latentsync.sync import curves
+from latentsync.timing import SAMPLES_PER_TICK, shifted_samples_of
+from latentsync.weights import registry
 
 Heard = Callable[[int], np.ndarray]  # offset applied to the sound, frames -> the curve
-Measure = Callable[[records.Row], Heard]
+Measure = Callable[[Row], Heard]
 
 
 def run(cfg: ScoreSync, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
     """Score every clip of one shard; sound without a track is the named verdict no_audio."""
     [ledger] = inputs["align_faces"]
-    rows = records.read_ledger(ledger)
-    root = records.run_dir(outputs["ledger"])
+    rows = read_ledger(ledger)
+    root = run_dir(outputs["ledger"])
     openers = {"envelope": _open_envelope, "syncnet_v2": _open_syncnet, "stable_syncnet": _open_stable_syncnet}
     measure = openers[cfg.backend](cfg, root)
 
-    def work(row: records.Row, _: str) -> list[records.Row]:
+    def work(row: Row, _: str) -> list[Row]:
         if row["audio_file"] is None:
-            raise records.Rejection("no_audio", "the file has no sound track")
+            raise Rejection("no_audio", "the file has no sound track")
         heard = measure(row)
         curve = _rounded(heard(0))
-        offset, confidence = sync.peak(curve)
-        remaining, again = sync.peak(_rounded(heard(offset)) if offset else curve)
+        offset, confidence = curves.peak(curve)
+        remaining, again = curves.peak(_rounded(heard(offset)) if offset else curve)
         return [
             row
             | {
@@ -56,7 +59,7 @@ def run(cfg: ScoreSync, inputs: dict[str, list[Path]], outputs: dict[str, Path],
             }
         ]
 
-    records.run_shard(outputs["ledger"], rows, cfg, VERSIONS["score_sync"], work)
+    run_shard(outputs["ledger"], rows, cfg, VERSIONS["score_sync"], work)
 
 
 def _rounded(curve: np.ndarray) -> np.ndarray:
@@ -64,7 +67,7 @@ def _rounded(curve: np.ndarray) -> np.ndarray:
 
 
 def _open_envelope(cfg: ScoreSync, root: Path) -> Measure:
-    def measure(row: records.Row) -> Heard:
+    def measure(row: Row) -> Heard:
         with np.load(root / row["geometry_file"]) as geometry:
             opening = geometry["mouth_opening"].astype(np.float64)
 
@@ -72,12 +75,12 @@ def _open_envelope(cfg: ScoreSync, root: Path) -> Measure:
             # The sound around the clip is known too, up to the ends of the file; beyond them nothing is assumed.
             first, stop = row["start_tick"] - cfg.max_shift_frames, row["end_tick"] + cfg.max_shift_frames
             start_sample, stop_sample = shifted_samples_of(first, stop, offset)
-            half = sync.ENVELOPE_WINDOW // 2
+            half = curves.ENVELOPE_WINDOW // 2
             samples = read_flac(root / row["audio_file"], start_sample - half, stop_sample + half)
-            envelope = sync.speech_envelope(samples, stop - first)
+            envelope = curves.speech_envelope(samples, stop - first)
             ticks = np.arange(first, stop) - offset
             envelope[(ticks < 0) | (ticks >= row["n_ticks"])] = np.nan
-            return sync.envelope_curve(opening, envelope, cfg.max_shift_frames)
+            return curves.envelope_curve(opening, envelope, cfg.max_shift_frames)
 
         return heard
 
@@ -90,13 +93,13 @@ def _open_syncnet(cfg: ScoreSync, root: Path) -> Measure:
     import cv2
     import torch
 
+    from latentsync.audio.mfcc import mfcc
     from latentsync.models import syncnet_v2
-    from latentsync.ops.mfcc import mfcc
 
     net = syncnet_v2.load(path).to("cuda" if torch.cuda.is_available() else "cpu")
     side = (syncnet_v2.SIDE_PX, syncnet_v2.SIDE_PX)
 
-    def measure(row: records.Row) -> Heard:
+    def measure(row: Row) -> Heard:
         crops = read_clip(root / row["crop_file"])
         n_samples = (row["end_tick"] - row["start_tick"]) * SAMPLES_PER_TICK
         # As published, one window fewer than would be possible.
@@ -111,7 +114,7 @@ def _open_syncnet(cfg: ScoreSync, root: Path) -> Measure:
                 root / row["audio_file"], *shifted_samples_of(row["start_tick"], row["end_tick"], offset)
             )
             sounds = syncnet_v2.embed_sound(net, mfcc(np.round(samples * 32768)), windows)
-            return sync.distance_curve(lips, sounds, cfg.max_shift_frames)
+            return curves.distance_curve(lips, sounds, cfg.max_shift_frames)
 
         return heard
 
@@ -123,14 +126,14 @@ def _open_stable_syncnet(cfg: ScoreSync, root: Path) -> Measure:
 
     import torch
 
-    from latentsync.data.pairs import lower_halves
+    from latentsync.audio.mel import syncnet_mel
+    from latentsync.faces.crop import lower_halves
     from latentsync.models import syncnet
-    from latentsync.ops.mel import syncnet_mel
 
     net, shape = syncnet.load(path)
     net = net.to("cuda" if torch.cuda.is_available() else "cpu")
 
-    def measure(row: records.Row) -> Heard:
+    def measure(row: Row) -> Heard:
         crops = read_clip(root / row["crop_file"])
         windows = len(crops) - shape.frames + 1
         if windows < 1:
@@ -144,7 +147,7 @@ def _open_stable_syncnet(cfg: ScoreSync, root: Path) -> Measure:
             samples = read_flac(root / row["audio_file"], *shifted_samples_of(first, stop, offset))
             mel = torch.from_numpy(syncnet_mel(samples))
             sounds = syncnet.embed_sound(net, mel, windows + 2 * cfg.max_shift_frames, shape.frames)
-            return sync.similarity_curve(lips, sounds.cpu().numpy(), cfg.max_shift_frames)
+            return curves.similarity_curve(lips, sounds.cpu().numpy(), cfg.max_shift_frames)
 
         return heard
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from latentsync.config import VERSIONS, Segment
-from latentsync.ops.timing import pieces, ticks_in
-from latentsync.records import Row, read_ledger, run_shard, segment_id
+from latentsync.ledger.files import read_ledger
+from latentsync.ledger.rows import Row, segment_id
+from latentsync.ledger.shard import run_shard
+from latentsync.timing import pieces, ticks_in
 
 
 def run(cfg: Segment, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:

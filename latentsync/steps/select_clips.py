@@ -1,7 +1,7 @@
 """select_clips: the only place with thresholds. Joins the scores by id, judges, splits by group, pairs for generation.
 
 Writes train, val and test (clip rows plus `split`, `group`, `offset_frames`: the offset to apply), pairs, rejected.csv
-(every row that is in none of them, with its reason, its sentence and its scores) and summary.json (ops/funnel.py).
+(every row that is in none of them, with its reason, its sentence and its scores) and summary.json (curation/funnel.py).
 
 Splits persist: the undeclared file assignments.json remembers the split of every group that was ever selected, so that
 a new source moves nobody and a group that a threshold removed returns to its place. It counts only while val_share and
@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from latentsync import records
 from latentsync.config import SelectClips
-from latentsync.ops import selection
-from latentsync.ops.funnel import summary
-from latentsync.records import Row
-from latentsync.sources import read_speakers
+from latentsync.curation import selection
+from latentsync.curation.funnel import summary
+from latentsync.ledger.files import read_ledgers, write_json, write_ledger, write_text
+from latentsync.ledger.rows import Row, rejected
+from latentsync.ledger.sources import read_speakers
 
 REJECTED_COLUMNS = (
     *"id kind source_id path reason detail start_tick end_tick duration_s face_share n_faces".split(),
@@ -32,7 +32,7 @@ REJECTED_COLUMNS = (
 def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
     """Judge, split and pair all clips of a run."""
     speakers = read_speakers(inputs.get("speakers", []))
-    rows = join(records.read_ledgers(inputs["score_sync"]), records.read_ledgers(inputs["score_quality"]))
+    rows = join(read_ledgers(inputs["score_sync"]), read_ledgers(inputs["score_quality"]))
     selected, rejected, alike = judge_all(rows, cfg)
     if not selected:
         raise ValueError(nothing_left(rejected, cfg))
@@ -48,16 +48,16 @@ def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Path
     else:
         splits = dict.fromkeys(selection.SPLITS, selected)
     for split, members in splits.items():
-        records.write_ledger(outputs[split], [row | {"split": split} for row in members])
+        write_ledger(outputs[split], [row | {"split": split} for row in members])
     pairs = selection.pair(splits["test"], cfg.max_pairs)
-    records.write_ledger(outputs["pairs"], pairs)
-    records.write_text(outputs["rejected"], rejected_csv(rejected))
+    write_ledger(outputs["pairs"], pairs)
+    write_text(outputs["rejected"], rejected_csv(rejected))
     facts = summary(rows, rejected, splits, cfg) | {
         "same_clips_in_all_splits": not separate,
         "pairs": dict(Counter(pair["kind"] for pair in pairs)),
         "speakers_without_source": len(set(speakers) - {row["path"] for row in rows}),
     }
-    records.write_json(outputs["summary"], facts)
+    write_json(outputs["summary"], facts)
 
 
 def join(sync_rows: list[Row], quality_rows: list[Row]) -> list[Row]:
@@ -97,15 +97,15 @@ def judge_all(rows: Iterable[Row], cfg: SelectClips) -> tuple[list[Row], list[Ro
     for ident, kept in gone.items():
         text = f"shows what {kept} of {by_id[kept]['path']} shows, which has the better quality"
         verdicts[ident].append(("near_duplicate", text))
-    rejected = [row for row in rows if row["status"] != "ok"]
+    dropped = [row for row in rows if row["status"] != "ok"]
     for row in sound:
         if verdicts[row["id"]]:
             (reason, detail), *others = verdicts[row["id"]]
             also = "".join(f"; also {other}: {text}" for other, text in others)
-            rejected.append(records.rejected(row, reason, detail + also))
+            dropped.append(rejected(row, reason, detail + also))
     selected = [dict(row) for row in sound if not verdicts[row["id"]]]
     alike = {(by_id[a]["source_id"], by_id[b]["source_id"]) for a, b in pairs}
-    return selected, rejected, sorted(alike)
+    return selected, dropped, sorted(alike)
 
 
 def _assign(groups: set[tuple[str, ...]], path: Path, cfg: SelectClips) -> dict[tuple[str, ...], str]:
@@ -114,7 +114,7 @@ def _assign(groups: set[tuple[str, ...]], path: Path, cfg: SelectClips) -> dict[
     stored = memory["splits"] if memory.get("shares") == shares else {}
     split_of = selection.assign(groups, stored, cfg.val_share, cfg.test_share)
     stored = stored | {name: split for group, split in split_of.items() for name in group}
-    records.write_json(path, {"shares": shares, "splits": dict(sorted(stored.items()))})
+    write_json(path, {"shares": shares, "splits": dict(sorted(stored.items()))})
     return split_of
 
 

@@ -16,27 +16,28 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from latentsync import records
 from latentsync.config import TrainSyncnet
-from latentsync.data import pairs
-from latentsync.data.augment import move, recolour
-from latentsync.data.clips import ClipStore, require_frames
-from latentsync.data.sampler import EpochSampler
-from latentsync.models import checkpoints, syncnet
-from latentsync.ops import losses as ops
-from latentsync.ops.timing import mel_start, mel_width
-from latentsync.training import loop, state
+from latentsync.faces.crop import lower_halves
+from latentsync.ledger.files import read_ledgers, run_dir
+from latentsync.models import syncnet
+from latentsync.timing import mel_start, mel_width
+from latentsync.training import loop, pairs, state
+from latentsync.training import losses as ops
+from latentsync.training.augment import move, recolour
+from latentsync.training.clips import ClipStore, require_frames
+from latentsync.training.sampler import EpochSampler
+from latentsync.weights import files as weight_files
 
 VALIDATION_PAIRS = 256
 PUBLISHED_THRESHOLD = 0.5
-MEL_PER_DB = 8 / 100  # ops/mel.py maps 100 dB to -4 .. 4
+MEL_PER_DB = 8 / 100  # audio/mel.py maps 100 dB to -4 .. 4
 NETWORK_KEYS = {"frames", "resolution", "visual", "audio"}
 
 
 def run(cfg: TrainSyncnet, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
     """Clips of train and val -> weights (with the best threshold of the cosine on val) and the loss curve."""
-    root = records.run_dir(outputs["weights"])
-    train, val = (records.read_ledgers(inputs[name]) for name in ("train", "val"))
+    root = run_dir(outputs["weights"])
+    train, val = (read_ledgers(inputs[name]) for name in ("train", "val"))
     needed = cfg.frames + cfg.min_negative_frames
     way_out = (
         "lower train_syncnet.frames or min_negative_frames, add videos, or select longer clips (select_clips.min_s, "
@@ -55,7 +56,7 @@ def run(cfg: TrainSyncnet, inputs: dict[str, list[Path]], outputs: dict[str, Pat
         if loop.is_main():
             cosines, y = cosines_of(net.to(loop.device()), cfg, held_out if len(held_out) else clips)
             threshold, accuracy = best_threshold(cosines, y)
-            checkpoints.save(
+            weight_files.save(
                 outputs["weights"], net.state_dict(), cfg.model_dump(mode="json", include=NETWORK_KEYS),
                 threshold=threshold, threshold_from="val" if len(held_out) else "train", threshold_accuracy=accuracy,
             )  # fmt: skip
@@ -70,7 +71,7 @@ def task(cfg: TrainSyncnet, net: nn.Module, clips: ClipStore, held_out: ClipStor
         index = pick(group)
         shared = np.random.default_rng([cfg.seed, group, cfg.windows_per_clip])
         start = draw_starts(cfg, clips.n_frames(index) - cfg.frames + 1, shared)[member]
-        visual = pairs.lower_halves(clips.frames(index, start, start + cfg.frames), cfg.resolution)
+        visual = lower_halves(clips.frames(index, start, start + cfg.frames), cfg.resolution)
         mel = clips.mel(index)[None, :, mel_start(start) : mel_start(start) + mel_width(cfg.frames)]
         gain = np.float32(rng.uniform(-cfg.gain_db, cfg.gain_db) * MEL_PER_DB)
         return {

@@ -16,19 +16,22 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
-from latentsync import records, registry
 from latentsync.config import TrainUnet, TrainUnetStage1, TrainUnetStage2
-from latentsync.data.clips import ClipStore, FeatureStore, require_frames, to_pixels
-from latentsync.data.sampler import EpochSampler
-from latentsync.data.windows import draw_windows, window
-from latentsync.models import checkpoints, syncnet, teachers
+from latentsync.faces.crop import to_pixels
+from latentsync.faces.mask import latent_mask
+from latentsync.ledger.files import read_ledgers, run_dir
+from latentsync.ledger.rows import Row
+from latentsync.models import syncnet, teachers
 from latentsync.models import vae as vaes
 from latentsync.models.unet import UNet3D, UNetConfig
-from latentsync.ops import diffusion
-from latentsync.ops import losses as ops
-from latentsync.ops.mask import latent_mask
-from latentsync.training import loop, state
-from latentsync.training.start import start_unet
+from latentsync.training import diffusion, loop, state
+from latentsync.training import losses as ops
+from latentsync.training.clips import ClipStore, FeatureStore, require_frames
+from latentsync.training.sampler import EpochSampler
+from latentsync.training.windows import draw_windows, window
+from latentsync.weights import files as weight_files
+from latentsync.weights import registry
+from latentsync.weights.initialise import start_unet
 
 VALIDATION_ITEMS = 8
 _GRADIENT_SCALE = 1024.0  # gradients of small losses would vanish in fp16
@@ -56,16 +59,16 @@ def run(
     """Features and VAE, for stage 2 SyncNet and the weights of stage 1 -> weights and the loss curve."""
     two = isinstance(cfg, TrainUnetStage2)
     step = "train_unet_stage2" if two else "train_unet_stage1"
-    root = records.run_dir(outputs["weights"])
+    root = run_dir(outputs["weights"])
     vae_path = inputs["vae"][0] if inputs.get("vae") else registry.find("vae")
-    data = read_data(cfg, step, records.read_ledgers(inputs["features"]), root, vae_path)
+    data = read_data(cfg, step, read_ledgers(inputs["features"]), root, vae_path)
     torch.manual_seed(cfg.seed)
     unet = continued_unet(cfg, inputs["stage1"][0]) if two else fresh_unet(cfg, data)
     unet.set_gradient_checkpointing(cfg.gradient_checkpointing)
     decoded = decoded_losses(cfg, inputs["syncnet"][0], data) if two else None
     losses = UnetLosses(data, decoded, cfg)
     with state.only_writer(outputs["weights"].parent / "state") as folder:
-        used = {name: [checkpoints.stamp(path) for path in inputs.get(name, [])] for name in ("syncnet", "stage1")}
+        used = {name: [weight_files.stamp(path) for path in inputs.get(name, [])] for name in ("syncnet", "stage1")}
         facts = {"train": data.train.facts(), "val": data.val.facts(), "inputs": used, "metadata": data.metadata}
         task = loop.Task(
             step, unet, _items(cfg, data.train, root if two else None), losses, losses.weights,
@@ -74,10 +77,10 @@ def run(
         loop.fit(task, cfg, folder=folder, facts=facts, curve=outputs["curve"])
         if loop.is_main():
             taught = {"stage": 2, "teachers": cfg.teachers} if two else {"stage": 1}
-            checkpoints.save(outputs["weights"], unet.state_dict(), asdict(unet.config), **taught, **data.metadata)
+            weight_files.save(outputs["weights"], unet.state_dict(), asdict(unet.config), **taught, **data.metadata)
 
 
-def read_data(cfg: TrainUnet, step: str, rows: list[records.Row], root: Path, vae_path: Path) -> Data:
+def read_data(cfg: TrainUnet, step: str, rows: list[Row], root: Path, vae_path: Path) -> Data:
     """Stores of train and val, the VAE, and the metadata of the weights to be."""
     usable = {
         split: require_frames(
@@ -90,7 +93,7 @@ def read_data(cfg: TrainUnet, step: str, rows: list[records.Row], root: Path, va
         for split, needed in (("train", 1), ("val", 0))
     }
     first = usable["train"][0]
-    vae_stamp = checkpoints.stamp(vae_path)
+    vae_stamp = weight_files.stamp(vae_path)
     if first["vae"] != vae_stamp:
         raise ValueError(f"The features were computed with another VAE than {vae_path}; run extract_features again.")
     vae = vaes.load(vae_path)
@@ -121,13 +124,13 @@ def fresh_unet(cfg: TrainUnetStage1, data: Data) -> UNet3D:
     )
     if cfg.init is not None:
         path = registry.find_start(cfg.init)
-        print(f"{path}: {start_unet(unet, checkpoints.read(path)[0], str(path))}", flush=True)
+        print(f"{path}: {start_unet(unet, weight_files.read(path)[0], str(path))}", flush=True)
     return unet
 
 
 def continued_unet(cfg: TrainUnetStage2, stage1: Path) -> UNet3D:
     """Stage 1's weights with motion modules that change nothing yet; only the configured names train."""
-    tensors, metadata = checkpoints.load(stage1)
+    tensors, metadata = weight_files.load(stage1)
     unet = UNet3D(replace(UNetConfig(**metadata["config"]), motion=cfg.motion))
     print(f"{stage1}: {start_unet(unet, tensors, str(stage1))}", flush=True)
     for name, parameter in unet.named_parameters():

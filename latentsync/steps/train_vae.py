@@ -11,14 +11,15 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
-from latentsync import records
 from latentsync.config import TrainVae
-from latentsync.data.augment import recolour
-from latentsync.data.clips import ClipStore, require_frames, to_pixels
-from latentsync.data.sampler import EpochSampler
+from latentsync.faces.crop import to_pixels
+from latentsync.faces.mask import keep_mask
+from latentsync.ledger.files import read_ledgers, run_dir
 from latentsync.models import vae as vaes
-from latentsync.ops.mask import keep_mask
 from latentsync.training import loop, state
+from latentsync.training.augment import recolour
+from latentsync.training.clips import ClipStore, require_frames
+from latentsync.training.sampler import EpochSampler
 
 MEASURED_FRAMES = 256  # fixed frames behind validation and scaling factor
 ENCODED_AT_ONCE = 32
@@ -41,9 +42,9 @@ class Autoencode(nn.Module):
 
 def run(cfg: TrainVae, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
     """Clips of train and val -> weights (their latents' standard deviation in the metadata) and the loss curve."""
-    root = records.run_dir(outputs["weights"])
+    root = run_dir(outputs["weights"])
     way_out = "add videos, or relax the thresholds of select_clips"
-    train, val = (records.read_ledgers(inputs[name]) for name in ("train", "val"))
+    train, val = (read_ledgers(inputs[name]) for name in ("train", "val"))
     clips = ClipStore(require_frames(train, 1, at_least=1, what="train_vae", way_out=way_out), root)
     shown = ClipStore(val, root)
     torch.manual_seed(cfg.seed)

@@ -1,0 +1,1 @@
+"""The training loop, its data, its losses and its resumable state."""

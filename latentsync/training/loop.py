@@ -22,8 +22,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from latentsync import records
 from latentsync.config import Training
+from latentsync.ledger.files import write_text
 from latentsync.training import state as states
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # the latter is SLURM's warning of the time limit
@@ -126,7 +126,7 @@ def fit(task: Task, cfg: Training, *, folder: Path, facts: Mapping[str, Any], cu
         trainer.ema.copy_to(trainer.trained)
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
     if is_main():
-        records.write_text(curve, curve_csv(progress.rows))
+        write_text(curve, curve_csv(progress.rows))
 
 
 def device() -> torch.device:

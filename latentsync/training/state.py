@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from latentsync import records
 from latentsync.config import VERSIONS, Training
+from latentsync.ledger.files import fingerprint, replacing, write_json
 
 KEPT_STATES = 2
 FITS = "fits.json"
@@ -44,7 +44,7 @@ def fits(step: str, cfg: Training, facts: Mapping[str, Any]) -> dict[str, Any]:
     on_cpu = f"{platform.machine()} {capability}, threads: {threads}"
     return {
         **cfg.model_dump(mode="json", exclude=harmless),
-        **{f"{name} (data)": records.fingerprint(value) for name, value in facts.items()},
+        **{f"{name} (data)": fingerprint(value) for name, value in facts.items()},
         "version": VERSIONS[step],
         "torch": torch.__version__,
         "processes": ranks().num_processes,
@@ -54,9 +54,9 @@ def fits(step: str, cfg: Training, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def folder_of(root: Path, fitting: Mapping[str, Any]) -> Path:
     """The folder of the states that fit, which notes what that means."""
-    folder = root / records.fingerprint(fitting)
+    folder = root / fingerprint(fitting)
     if ranks().is_main_process:
-        records.write_json(folder / FITS, fitting)
+        write_json(folder / FITS, fitting)
     return folder
 
 
@@ -95,7 +95,7 @@ def step_of(state: Path) -> int:
 
 def save(folder: Path, step: int, content: dict[str, Any]) -> None:
     """Write a state under a temporary name, rename it, and prune all but the newest two."""
-    with records.replacing(folder / name(step)) as temporary:
+    with replacing(folder / name(step)) as temporary:
         torch.save(content, temporary)
     for old in saved(folder)[:-KEPT_STATES]:
         old.unlink()

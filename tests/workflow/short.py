@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import yaml
-from videos import clicks, head, write_video
+
+from tests.videos import clicks, head, write_video
 
 ROOT = Path(__file__).parent.parent.parent
 SECTIONS = {

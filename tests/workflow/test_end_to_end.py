@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from latentsync import config, records
+from latentsync import config
+from latentsync.ledger.files import read_ledger, read_ledgers
+from latentsync.ledger.rows import REASONS
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = ROOT / "tests/workflow/tiny.yaml"
@@ -67,7 +69,7 @@ def test_the_whole_graph_ends_with_videos_figures_and_a_page(whole):
         assert name in summary, name
     assert summary["stand_ins"] and (run / "report/index.html").stat().st_size > 20_000
     assert json.loads((run / "describe_clips/card.json").read_text())["counts"]["clips"] > 8
-    generated = records.read_ledger(run / "generate/generated.jsonl")
+    generated = read_ledger(run / "generate/generated.jsonl")
     assert generated and all(
         (run / row["video_file"]).stat().st_size > 1000 for row in generated if row["status"] == "ok"
     )
@@ -84,10 +86,10 @@ def test_a_seed_that_nobody_tuned_for_has_its_faults_found_and_keeps_its_good_cl
 
 def test_every_source_keeps_a_row_with_a_reason_to_the_end(whole):
     run = whole / RUN
-    sources = {row["id"] for row in records.read_ledgers((run / "sources").glob("*.jsonl"))}
-    scored = records.read_ledgers((run / "score_sync").glob("[0-9]*.jsonl"))
+    sources = {row["id"] for row in read_ledgers((run / "sources").glob("*.jsonl"))}
+    scored = read_ledgers((run / "score_sync").glob("[0-9]*.jsonl"))
     assert {row["source_id"] for row in scored} == sources
-    assert all(row["reason"] in records.REASONS and row["detail"] for row in scored if row["status"] != "ok")
+    assert all(row["reason"] in REASONS and row["detail"] for row in scored if row["status"] != "ok")
 
 
 def test_declared_outputs_name_no_place_and_no_machine(whole):
@@ -105,7 +107,7 @@ def test_the_estimate_foretells_what_the_run_found(whole):
     assert {path: path.read_bytes() for path in (run / "make_talkers/videos").rglob("*.mp4")} == videos
     found = json.loads((run / "estimate/estimate.json").read_text())
     assert (found["sources"]["sampled"], found["sources"]["all"]) == (8, len(videos))
-    resampled = [row for row in records.read_ledgers((run / "resample").glob("0*.jsonl")) if row["status"] == "ok"]
+    resampled = [row for row in read_ledgers((run / "resample").glob("0*.jsonl")) if row["status"] == "ok"]
     footage_h = sum(row["n_ticks"] for row in resampled) / 25 / 3600
     assert found["predicted"]["footage_h"]["value"] == pytest.approx(footage_h, rel=0.25)
     card = json.loads((run / "describe_clips/card.json").read_text())

@@ -10,14 +10,15 @@ import time
 import pytest
 from short import curate, heads, worked_on
 
-from latentsync import records
+from latentsync.ledger.files import read_ledger, read_ledgers
+from latentsync.ledger.rows import shard_of, source_id
 
 SHARDS = 2
 BEFORE, ADDED = (int(os.environ.get(name, default)) for name, default in (("BEFORE", 3), ("ADDED", 4)))
 
 
 def shard(name):
-    return records.shard_of(records.source_id(name), SHARDS)
+    return shard_of(source_id(name), SHARDS)
 
 
 def stamps(run):
@@ -36,7 +37,7 @@ def test_added_sources_are_the_only_ones_worked_on(tmp_path):
     run = curate(tmp_path, SHARDS)
     first_s = time.perf_counter() - start_s
     before, work, journals = stamps(run), worked_on(run), {p: p.read_bytes() for p in run.glob("*/journal/*")}
-    ids = {records.source_id(name) for name in old}
+    ids = {source_id(name) for name in old}
     assert {ident[:16] for items in work.values() for ident in items} == ids
 
     heads(tmp_path / "in", *new)
@@ -44,7 +45,7 @@ def test_added_sources_are_the_only_ones_worked_on(tmp_path):
     curate(tmp_path, SHARDS)
     second_s = time.perf_counter() - start_s
     after, again = stamps(run), worked_on(run)
-    added = {records.source_id(name) for name in new}
+    added = {source_id(name) for name in new}
     for step, items in again.items():
         assert len(items) == len(set(items)), f"{step} did something twice"
         assert {ident[:16] for ident in set(items) - set(work[step])} == added, step
@@ -55,8 +56,8 @@ def test_added_sources_are_the_only_ones_worked_on(tmp_path):
         path: before[path] for path in untouched
     }
     curate(tmp_path, SHARDS, "export")
-    exported = records.read_ledger(run / "export_webdataset/tars.jsonl")
-    selected = records.read_ledgers((run / "select_clips").glob("t*.jsonl"))
+    exported = read_ledger(run / "export_webdataset/tars.jsonl")
+    selected = read_ledgers((run / "select_clips").glob("t*.jsonl"))
     assert sum(row["n_samples"] for row in exported if row["split"] != "val") == len(selected) > 0
     assert (run / "export_webdataset/train-000000.tar").stat().st_size > 10_000
 

@@ -8,11 +8,12 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(workflow.current_basedir.join("..").join("..")))
 
 from latentsync import config as settings
-from latentsync import gpu_lease, preparation
+from latentsync import gpu_lease
+from latentsync.workflow import prepare, record_run
 
 STARTED_S = time.time()
 try:
-    CFG = preparation.prepare(config, workflow.is_main_process)
+    CFG = prepare(config, workflow.is_main_process)
 except (ValueError, OSError) as error:
     raise WorkflowError(str(error)) from None
 

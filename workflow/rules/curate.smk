@@ -25,7 +25,7 @@ if DEMO:
         shell:
             "(python -m latentsync.steps make_talkers --config {params.config:q} --version {params.version}"
             " --output truth {output.truth:q} --output speakers {output.speakers:q}"
-            " && python -m latentsync.sources {params.folder:q}/videos {params.ledgers:q}/sources {params.shards}) > {log:q} 2>&1"
+            " && python -m latentsync.ledger.sources {params.folder:q}/videos {params.ledgers:q}/sources {params.shards}) > {log:q} 2>&1"
 
 
 rule probe:

@@ -1,0 +1,1 @@
+"""Audio features: mel spectrograms, MFCC, voice activity, Whisper and its windows."""

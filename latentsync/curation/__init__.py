@@ -1,0 +1,1 @@
+"""Which clips are kept, and why: selection, splits, duplicates, the funnel, estimates."""

@@ -1,0 +1,260 @@
+"""Which clips stay, who belongs together, who goes where: plain functions on rows, no files.
+
+LIMITS is the one table of thresholds: select_clips judges by it, the funnel, the report and its what-if tables read it.
+It stands in the order of reasons, most fundamental first; a row gets the first that applies, `detail` tells of the
+others. A bad picture is looked at first: noise makes false cuts, so its pieces are short, and a short or bad piece
+cannot score well in sync. Reasons of earlier steps (unreadable, no_face, no_audio) stand.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from latentsync.config import SelectClips
+from latentsync.curation import duplicates as near
+from latentsync.ledger.rows import Row
+from latentsync.timing import TICKS_PER_S
+
+SPLITS = ("train", "val", "test")
+MIN_GROUPS = 3  # fewer cannot give three splits
+TWO_TEST_GROUPS_FROM = 6  # with so many groups, test holds at least two, so that pairs cross groups
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One threshold of select_clips: what it judges, and how that is told."""
+
+    key: str  # of SelectClips; None there switches it off
+    column: str  # of a clip's row, or length_s
+    least: bool  # True: values below the limit are refused; False: absolute values above it
+    reason: str  # of records.REASONS
+    sentence: str  # of value and limit
+    title: str  # of the column, for the page
+    axis: str  # unit and direction, for the page
+    signed: bool = False  # the column may be negative; an upper limit then bounds both sides
+
+    def refuses(self, value: float | None, limit: float) -> bool:
+        """Whether a clip with this value is refused; an unknown value is not."""
+        return value is not None and (value < limit if self.least else abs(value) > limit)
+
+    @property
+    def words(self) -> str:
+        """The limit's name on the page."""
+        return f"{self.title}, at {'least' if self.least else 'most'}"
+
+
+# fmt: off
+LIMITS = (
+    Limit("min_face_px", "face_px", True, "small_face",
+          "the face is {:.1f} px wide, the least allowed is {:g} px",
+          "Face width", "pixels of the source"),
+    Limit("min_quality", "quality", True, "low_quality",
+          "the quality is {:.1f}, the least allowed is {:g}",
+          "Picture quality", "quality, higher is better"),
+    Limit("min_sharpness", "sharpness", True, "blurred",
+          "the sharpness is {:.2f}, the least allowed is {:g}",
+          "Sharpness of the face", "variance of the Laplacian at 256 px"),
+    Limit("min_exposure", "exposure", True, "badly_lit",
+          "the mean luma of the face is {:.3f}, the least allowed is {:g}",
+          "Exposure of the face", "mean luma, 0 black, 1 white"),
+    Limit("max_exposure", "exposure", False, "badly_lit",
+          "the mean luma of the face is {:.3f}, the most allowed is {:g}",
+          "Exposure of the face", "mean luma, 0 black, 1 white"),
+    Limit("min_aligned_share", "aligned_share", True, "misaligned",
+          "the face lies where it should in a share of {:.2f} of the frames, the least allowed is {:g}",
+          "Face confirmed in the crop", "share of the frames looked at"),
+    Limit("max_yaw_deg", "yaw_deg", False, "turned_away",
+          "the head is turned by {:+.1f} degrees, the most allowed is {:g}",
+          "Turn of the head", "degrees; above 0 to the viewer's right", signed=True),
+    Limit("max_pitch_deg", "pitch_deg", False, "turned_away",
+          "the head is tilted by {:+.1f} degrees, the most allowed is {:g}",
+          "Tilt of the head", "degrees; above 0 upwards", signed=True),
+    Limit("min_s", "length_s", True, "too_short",
+          "the clip lasts {:.2f} s, the shortest allowed is {:g} s",
+          "Clip length", "seconds"),
+    Limit("min_speech_share", "speech_share", True, "little_speech",
+          "a share of {:.2f} of the sound is speech, the least allowed is {:g}",
+          "Speech", "share of the clip's sound"),
+    Limit("min_sync_confidence", "sync_confidence", True, "low_sync",
+          "the sync confidence is {:.2f}, the least allowed is {:g}",
+          "Sync confidence", "confidence"),
+    Limit("max_offset_frames", "sync_offset_frames", False, "large_offset",
+          "the offset is {:+d} frames, the largest allowed is {:g}",
+          "Offset between picture and sound", "frames at 25 fps; above 0 the picture is late", signed=True),
+)
+# fmt: on
+COLUMNS = tuple(dict.fromkeys(limit.column for limit in LIMITS))
+_REASONS = tuple(dict.fromkeys(limit.reason for limit in LIMITS))
+_SYNC = _REASONS.index("low_sync")
+# All reasons that clips are given here, in the order in which they count: a silent face cannot score well in sync, and
+# near duplicates are looked for among the clips that nothing else is wrong with, or both might go.
+ORDER = ("duplicate", *_REASONS[:_SYNC], "not_speaking", *_REASONS[_SYNC:], "near_duplicate")
+
+
+def limits_of(reason: str) -> list[Limit]:
+    """The thresholds that cause a reason; none for a reason that no threshold causes."""
+    return [limit for limit in LIMITS if limit.reason == reason]
+
+
+def length_s(row: Row) -> float:
+    """Length of a clip or segment, seconds."""
+    return (row["end_tick"] - row["start_tick"]) / TICKS_PER_S
+
+
+def applied_offset(row: Row, cfg: SelectClips) -> int:
+    """The offset to apply to a clip: what was measured where that is trustworthy, else 0."""
+    return row["sync_offset_frames"] if row["sync_confidence"] >= cfg.min_offset_confidence else 0
+
+
+def judge(row: Row, cfg: SelectClips) -> list[tuple[str, str]]:
+    """Every (reason, sentence) for which the thresholds refuse a clip, in the order of LIMITS; empty: it stays.
+
+    An offset counts as large only where it would be applied: below min_offset_confidence it is noise.
+    """
+    known = {"length_s": length_s(row), "sync_offset_frames": applied_offset(row, cfg)}
+    found = []
+    for each in LIMITS:
+        limit = getattr(cfg, each.key)
+        if limit is None:
+            continue
+        value = known[each.column] if each.column in known else row[each.column]
+        if each.refuses(value, limit):
+            found.append((each.reason, each.sentence.format(value, limit)))
+    return found
+
+
+def silent_faces(rows: Iterable[Row], cfg: SelectClips) -> dict[str, str]:
+    """Id of every clip whose face does not speak -> id of the clip whose face does.
+
+    Of the clips of one segment that share more than half of the shorter one's time, the surest in sync has the voice,
+    ties by id. Where it is below min_offset_confidence nothing can be said.
+    """
+    segments: dict[str, list[Row]] = {}
+    for row in rows:
+        segments.setdefault(row["segment_id"], []).append(row)
+    result: dict[str, str] = {}
+    for clips in segments.values():
+        clips.sort(key=lambda row: (-row["sync_confidence"], row["id"]))
+        for number, speaker in enumerate(clips):
+            if speaker["id"] in result or speaker["sync_confidence"] < cfg.min_offset_confidence:
+                continue
+            for other in clips[number + 1 :]:
+                shared = min(speaker["end_tick"], other["end_tick"]) - max(speaker["start_tick"], other["start_tick"])
+                if 2 * shared > min(row["end_tick"] - row["start_tick"] for row in (speaker, other)):
+                    result.setdefault(other["id"], speaker["id"])
+    return result
+
+
+def near_duplicates(rows: Iterable[Row], max_bits: int | None) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Id of every clip that goes -> id of the clip that stays instead; and all pairs of near clips, by id.
+
+    Clips whose picture and motion hashes both differ in at most `max_bits`; None: there are none. The clip of better
+    quality stays, ties by id; every clip that goes is near one that stays. A clip without a motion hash is left alone.
+    """
+    hashed = [row for row in rows if row.get("motion_hash")]
+    if max_bits is None or not hashed:
+        return {}, []
+    hashed.sort(key=lambda row: (-row["quality"], row["id"]))
+    motion, picture = (near.as_numbers([row[name] for row in hashed]) for name in ("motion_hash", "picture_hash"))
+    pairs = [(hashed[i]["id"], hashed[j]["id"]) for i, j in near.near_pairs(motion, picture, max_bits).tolist()]
+    gone: dict[str, str] = {}
+    for better, worse in pairs:  # sorted by the better one, whose own fate is thus known
+        if better not in gone:
+            gone.setdefault(worse, better)
+    return gone, pairs
+
+
+def duplicates(rows: Iterable[Row]) -> dict[str, str]:
+    """Source id of every repeated file -> source id of the file that is kept: of equal contents the first by id."""
+    first: dict[str, str] = {}
+    contents = {row["source_id"]: row["sha256"] for row in rows if row.get("sha256")}
+    for source, content in sorted(contents.items()):
+        first.setdefault(content, source)
+    return {source: first[content] for source, content in contents.items() if first[content] != source}
+
+
+def group_of(
+    rows: Iterable[Row], speakers: Mapping[str, str], alike: Iterable[tuple[str, str]] = ()
+) -> dict[str, tuple[str, ...]]:
+    """Source id -> its group as the names that it unites, speakers first, sorted; the first is the group's name.
+
+    A source's name is its speaker where `speakers` (path -> speaker) knows the path, else its own id. Equal files, and
+    sources that are `alike` (pairs of ids), unite the names they stand under: one picture never lies in two splits.
+    """
+    name, content = {}, {}
+    for row in rows:
+        name[row["source_id"]] = speakers.get(row["path"], row["source_id"])
+        if row.get("sha256"):
+            content.setdefault(row["sha256"], set()).add(row["source_id"])
+    united = {each: {each} for each in name.values()}
+    for members in [*content.values(), *map(set, alike)]:
+        together = set().union(*(united[name[source]] for source in members))
+        for each in together:
+            united[each] = together
+    return {source: tuple(sorted(united[each], key=lambda one: (one in name, one))) for source, each in name.items()}
+
+
+def rank(group: Sequence[str]) -> str:
+    """Sorting by this shuffles groups, always in the same way."""
+    return hashlib.sha256(group[0].encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def assign(
+    groups: Iterable[tuple[str, ...]], stored: Mapping[str, str], val_share: float, test_share: float
+) -> dict[tuple[str, ...], str]:
+    """Group -> split. Whoever stands in `stored` (name -> split) stays; newcomers fill test, then val, then train.
+
+    Newcomers go by rank. test and val aim at their shares of all groups and hold at least one group each (test two,
+    from six groups on). Only where a split would be empty does a group move: the last by rank of the largest split.
+    """
+    ranked = sorted(set(groups), key=rank)
+    assert len(ranked) >= MIN_GROUPS, ranked
+    n_test = max(2 if len(ranked) >= TWO_TEST_GROUPS_FROM else 1, round(test_share * len(ranked)))
+    n_val = max(1, round(val_share * len(ranked)))
+    n_test = max(1, min(n_test, len(ranked) - 1 - n_val))
+    n_val = max(1, min(n_val, len(ranked) - 1 - n_test))
+    result = {group: next((stored[name] for name in group if name in stored), None) for group in ranked}
+    for split, wanted in (("test", n_test), ("val", n_val), ("train", len(ranked))):
+        missing = wanted - sum(value == split for value in result.values())
+        for group in [group for group in ranked if result[group] is None][: max(0, missing)]:
+            result[group] = split
+    for split in ("test", "val", "train"):
+        if split not in result.values():
+            members = {other: [g for g in ranked if result[g] == other] for other in SPLITS}
+            result[max(members.values(), key=len)[-1]] = split
+    return result
+
+
+def pair(test_rows: Sequence[Row], max_pairs: int) -> list[Row]:
+    """Picture and sound of every video to generate.
+
+    The test sources in the order of their ids, at most `max_pairs`: each with its own sound, and with the sound of the
+    next one, cyclic, of another group. Where all are of one group the next must do; a lone one has no cross pair.
+    """
+    first: dict[str, Row] = {}
+    clips: dict[str, list[str]] = {}
+    for row in sorted(test_rows, key=lambda row: row["id"]):
+        first.setdefault(row["source_id"], row)
+        clips.setdefault(row["source_id"], []).append(row["id"])
+    chosen = [first[source] for source in sorted(first)][:max_pairs]
+    pairs = []
+    for number, picture in enumerate(chosen):
+        following = chosen[number + 1 :] + chosen[:number]
+        foreign = [row for row in following if row["group"] != picture["group"]]
+        sounds = [("own", picture)] + [("cross", row) for row in (foreign or following)[:1]]
+        for kind, sound in sounds:
+            pairs.append(
+                {
+                    "id": f"{picture['source_id']}--{sound['source_id']}",
+                    "kind": kind,
+                    "picture_id": picture["source_id"],
+                    "picture_path": picture["path"],
+                    "picture_group": picture["group"],
+                    "picture_clips": clips[picture["source_id"]],
+                    "sound_id": sound["source_id"],
+                    "sound_path": sound["path"],
+                    "sound_group": sound["group"],
+                    "audio_file": sound["audio_file"],
+                }
+            )
+    return pairs

@@ -1,0 +1,1 @@
+"""Measurements on videos and the figures made of them."""

@@ -1,0 +1,1 @@
+"""Faces of a frame: detectors, tracks, alignment, masks and measures."""

@@ -1,0 +1,55 @@
+"""From a frame to the aligned face that networks see."""
+
+import cv2
+import numpy as np
+
+from latentsync.faces import alignment
+from latentsync.media.colour import yuv_to_rgb
+from latentsync.media.picture import Picture, colour_of, has_planes, planes, to_displayed
+
+
+def aligned(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray:
+    """The aligned face float32 (R, R, 3), RGB about 0..255: `geometry.crop` of the picture, stretched.
+
+    `matrix` leads from displayed pixels to the crop. Planar YUV is cropped as it is, chroma centred on its block,
+    and only the face becomes RGB. (Where a side is odd, swscale stretches the chroma over it instead.) From the
+    published resolution on, chroma keeps its share of the luma's: of 4:2:0 half the crop's, as crops are stored.
+    """
+    if not has_planes(picture.frame.format):
+        return alignment.stretch(alignment.crop(picture.exact(), matrix, resolution), resolution)
+    matrix = np.asarray(matrix, np.float64) @ to_displayed(
+        picture.frame.width, picture.frame.height, picture.turns, picture.mirrored
+    )
+    luma, blue, red = planes(picture.frame)
+    name, full_range, depth = colour_of(picture.frame)
+    grey = alignment.FILL if full_range else 16 + alignment.FILL * 219 / 255
+    wide, high = (round(big / small) for big, small in zip(luma.shape[::-1], blue.shape[::-1], strict=True))
+    halved = matrix @ np.array([[wide, 0, (wide - 1) / 2], [0, high, (high - 1) / 2], [0, 0, 1]])
+    unit = 2 ** (depth - 8)
+    brightness = alignment.stretch(alignment.crop((luma,), matrix, resolution, grey * unit), resolution)
+    if resolution < alignment.PUBLISHED_RESOLUTION:
+        colour = alignment.stretch(alignment.crop((blue, red), halved, resolution, 128 * unit), resolution)
+    else:
+        size = alignment.crop_size(resolution)
+        own = -(-size[0] // wide), -(-size[1] // high)
+        back = alignment.invert(alignment.resized(halved, size, own))
+        colour = cv2.resize(alignment.warp((blue, red), back, own, 128 * unit), (resolution, resolution))
+    return cv2.transform(cv2.merge((brightness, colour)), yuv_to_rgb(name, full_range, depth))
+
+
+def align_face(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray:
+    """The aligned face uint8 (R, R, 3) of a picture: warp, stretch, one rounding."""
+    return cv2.add(aligned(picture, matrix, resolution), 0, dtype=cv2.CV_8U)  # rounds and saturates in one go
+
+
+def to_pixels(frames: np.ndarray) -> np.ndarray:
+    """Frames uint8 (f, h, w, 3) -> pixels float32 (3, f, h, w) in [-1, 1]."""
+    return (frames.transpose(3, 0, 1, 2) / np.float32(127.5) - 1).astype(np.float32)
+
+
+def lower_halves(faces: np.ndarray, resolution: int) -> np.ndarray:
+    """Faces uint8 (f, h, w, 3) -> their lower halves, frames stacked on channels: (f c) resolution/2 resolution."""
+    if faces.shape[1] != resolution:
+        faces = np.stack([cv2.resize(face, (resolution, resolution), interpolation=cv2.INTER_AREA) for face in faces])
+    half = to_pixels(faces[:, resolution // 2 :])
+    return half.transpose(1, 0, 2, 3).reshape(-1, *half.shape[2:])

@@ -1,0 +1,1 @@
+"""Lip-sync a video: from frames and audio to a written file."""

@@ -1,0 +1,125 @@
+"""From frame to face and back: align a face, paste a generated one, on the region of interest only.
+
+A region is (x0, y0, x1, y1), half-open, in source pixels, even where it can be so that 4:2:0 chroma blocks stay whole.
+Everything is float32 and rounded once; the published code works on full frames in fp16 and truncates. The soft mask
+equals the published one (tested against golden/alignment); erosion and blur see the same zeros outside the region.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+from latentsync.faces import alignment
+from latentsync.faces.mask import feathered_hole
+from latentsync.media.colour import rgb_to_yuv
+
+Region = tuple[int, int, int, int]
+
+
+def face_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> Region:
+    """The part of a frame of `shape` (h, w, ...) that the crop box touches; empty (0, 0, 0, 0) if it lies outside."""
+    width, height = alignment.crop_size(resolution)
+    corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]], np.float64)
+    corners = alignment.apply(alignment.invert(matrix), corners)
+    # One more pixel on each side: the erosion below must find zeros around the box.
+    x0, y0 = (max(0, math.floor(value) - 1) // 2 * 2 for value in corners.min(0))
+    x1, y1 = (-(-(math.ceil(value) + 2) // 2) * 2 for value in corners.max(0))
+    region = x0, y0, min(x1, shape[1]), min(y1, shape[0])
+    return region if region[0] < region[2] and region[1] < region[3] else (0, 0, 0, 0)
+
+
+def _back(matrix: np.ndarray, region: Region) -> np.ndarray:
+    """Matrix from pixels of the region to crop pixels."""
+    shift = np.array(matrix, np.float64)
+    shift[:, 2] += shift[:, :2] @ np.array(region[:2], np.float64)
+    return shift
+
+
+def _size(region: Region) -> tuple[int, int]:
+    return region[2] - region[0], region[3] - region[1]
+
+
+def soft_box(matrix: np.ndarray, resolution: int, region: Region) -> np.ndarray:
+    """The published soft mask of the crop box on the region, float32 (h, w).
+
+    The box is eroded by 2 x 2, again by twice a twentieth of the root of its area, then blurred over the same width.
+    """
+    width, height = alignment.crop_size(resolution)
+    box = alignment.warp(np.ones((height, width, 1), np.float32), _back(matrix, region), _size(region), fill=0)[..., 0]
+    box = cv2.erode(box, np.ones((2, 2), np.uint8))
+    edge = int(math.sqrt(box.sum(dtype=np.float64))) // 20
+    if edge == 0:  # a face of a few pixels: nothing to feather
+        return box
+    box = cv2.erode(box, np.ones((2 * edge, 2 * edge), np.uint8))
+    sigma = 0.3 * (edge - 1) + 0.8
+    return cv2.GaussianBlur(box, (2 * edge + 1, 2 * edge + 1), sigma, borderType=cv2.BORDER_REFLECT_101)
+
+
+def paste_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> tuple[Region, np.ndarray]:
+    """The blend used for generation: the soft box times the feathered hole of the mouth mask, float32 (h, w) in 0..1.
+
+    Where it is 0 the frame stays as it is, to the bit; that is what "outside the mask" means in the evaluation.
+    """
+    region = face_region(shape, matrix, resolution)
+    if region == (0, 0, 0, 0):
+        return region, np.zeros((0, 0), np.float32)
+    hole = feathered_hole(alignment.crop_size(resolution))[..., None]
+    hole = alignment.warp(hole, _back(matrix, region), _size(region), 0)[..., 0]
+    return region, soft_box(matrix, resolution, region) * hole
+
+
+def face_patch(face: np.ndarray, matrix: np.ndarray, resolution: int, region: Region) -> np.ndarray:
+    """The face (R, R, 3), 0..255, as it lies on the region: float32 (h, w, 3), fill where the crop box ends.
+
+    Unstretched by antialiased bicubic and warped bilinearly, as published; where the frame shows the face at less than
+    a third of the crop's size it is made smaller first, since single bilinear samples would flicker.
+    """
+    width, height = alignment.crop_size(resolution)
+    shrink = max(1, int(alignment.scale_of(matrix) / 1.5))
+    size = max(1, round(width / shrink)), max(1, round(height / shrink))
+    back = _back(matrix, region)
+    for axis, (small, whole) in enumerate(zip(size, (width, height), strict=True)):
+        back[axis] *= small / whole  # pixel centres: small = (whole + 1/2) * ratio - 1/2
+        back[axis, 2] += (small / whole - 1) / 2
+    patch = alignment.warp(alignment.resize_cubic(face, size), back, _size(region))
+    return patch.clip(0, 255)
+
+
+def paste_yuv420(
+    y: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    region: Region,
+    alpha: np.ndarray,
+    rgb_patch: np.ndarray,
+    matrix: str = "bt601",
+    full_range: bool = False,
+    depth: int = 8,
+) -> None:
+    """Blend an RGB patch (h, w, 3), 0..255, into the planes of a frame, in place; uint8, or uint16 at a greater depth.
+
+    Planes may be 4:2:0, 4:2:2 or 4:4:4: the chroma's share is read off their shapes. Pixels where alpha is 0 keep their
+    code values, which a way through RGB would not (it costs about a level everywhere). Chroma takes the alpha-weighted
+    mean of its block, so a block half outside the mask changes half as much.
+    """
+    if not alpha.size:
+        return
+    x0, y0, x1, y1 = region
+    yuv = rgb_to_yuv(rgb_patch.astype(np.float32), matrix, full_range, depth)
+    top = 2**depth - 1
+    for plane, channel in ((y, 0), (u, 1), (v, 2)):
+        step_x, step_y = -(-y.shape[1] // plane.shape[1]), -(-y.shape[0] // plane.shape[0])
+        assert x0 % step_x == 0 and y0 % step_y == 0, region
+        weight = _blocks(alpha, step_x, step_y)
+        value = _blocks(alpha * yuv[..., channel], step_x, step_y)
+        rows = slice(y0 // step_y, y0 // step_y + weight.shape[0])
+        part = plane[rows, x0 // step_x : x0 // step_x + weight.shape[1]]
+        part[...] = np.rint(part * (1 - weight) + value).clip(0, top)
+
+
+def _blocks(values: np.ndarray, step_x: int, step_y: int) -> np.ndarray:
+    """Means over blocks; an incomplete block at the frame's odd edge is completed by its own last row or column."""
+    height, width = values.shape
+    values = np.pad(values, ((0, -height % step_y), (0, -width % step_x)), mode="edge")
+    return values.reshape(values.shape[0] // step_y, step_y, values.shape[1] // step_x, step_x).mean((1, 3))

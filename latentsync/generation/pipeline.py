@@ -1,0 +1,220 @@
+"""Lip-sync one video: every native frame is kept, its mouth redrawn to the sound at its own time, written in one pass.
+
+Two readings of the video: the first tracks faces, the second renders. Never more than a batch of windows of pictures is
+held. What grows with the length, for each second: 0.4 MB of Whisper's features, 0.1 MB of landmarks (25 frames of 478
+points), and up to 0.3 MB of sound.
+Frames whose face was not found, or is not the speaker's, pass through as they are and are counted with their reason.
+
+Axes: f frames, c channels, h w pixels or latent cells, s audio tokens, d their width.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentsync.audio.whisper import WhisperFeatures, tokens_at
+from latentsync.config import Generate
+from latentsync.faces import alignment
+from latentsync.faces.crop import align_face
+from latentsync.faces.mask import keep_mask, latent_mask
+from latentsync.faces.tracking import Track
+from latentsync.generation import planes, sampling, timeline
+from latentsync.generation.speakers import PASSED_THROUGH, speaking
+from latentsync.generation.video import Sound, in_order, open_writer, yuv
+from latentsync.media.picture import Picture
+from latentsync.media.read import frame_times
+from latentsync.models import vae as vaes
+from latentsync.timing import SAMPLE_RATE_HZ, WHISPER_ROWS_PER_S
+
+
+@dataclass(frozen=True)
+class Models:
+    """The networks behind one generation, on one device."""
+
+    unet: sampling.Unet
+    vae: Any
+    encoder: WhisperFeatures
+    resolution: int
+    """Side of the face, pixels."""
+    frames: int
+    """Frames per window, as in training."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    preview: Any = None
+    """A tiny decoder that takes the place of the VAE's: rough pictures, quickly."""
+
+    def autocast(self):
+        """fp16 on a GPU, as published; float32 on a CPU."""
+        return torch.autocast("cuda", torch.float16) if self.device.type == "cuda" else nullcontext()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each written frame shows."""
+
+    order: np.ndarray
+    """int64 [m], source frame."""
+    times_s: np.ndarray
+    """float64 [m]."""
+    end_s: float
+    labels: np.ndarray
+    """int64 [m], index of the track that speaks, or a key of PASSED_THROUGH."""
+    matrices: np.ndarray
+    """float64 [m, 2, 3], displayed source pixels -> crop pixels; NaN where nothing is generated."""
+
+
+def lip_sync(
+    video: Path,
+    sound: Sound,
+    out: Path,
+    models: Models,
+    cfg: Generate,
+    tracks: Sequence[Track],
+    chosen: Sequence[int] = (),
+) -> dict[str, Any]:
+    """Write `out`: the video with the mouths of the speaking track redrawn to the sound.
+
+    Args:
+        video: the source; never changed.
+        sound: drives the mouth and is muxed.
+        out: an mp4 in the source's resolution, pixel format and frame times.
+        models: the networks.
+        cfg: steps, guidance, seed, length, max_s, crf, overlap.
+        tracks: faces of the video, from `speakers.track_video`.
+        chosen: tracks that speak for certain; without them the largest face of each stretch of time does.
+
+    Returns:
+        n_frames, n_generated, passed_through {reason: frames}, cut_s (seconds left out because of cfg.max_s), and what
+        was rendered: arrays `order` int64 [m], `times_s` float64 [m], `end_s` and `matrices` float64 [m, 2, 3] from
+        pixels of the file to crop pixels, NaN where the frame passed through.
+    """
+    clock = frame_times(video)
+    whole_s = sound.length_s if cfg.length == "audio" else clock[1]
+    wanted_s = whole_s if cfg.max_s is None else min(whole_s, cfg.max_s)
+    plan = make_plan(*clock, tracks, chosen, wanted_s, models.resolution)
+    # Where the picture outlasts the sound, silence is heard: the last rows again would hold the last vowel's mouth.
+    n_samples = round(plan.end_s * SAMPLE_RATE_HZ)
+    heard = sound.heard_by_model[:n_samples]
+    heard = np.pad(heard, (0, n_samples - len(heard)))
+    features = models.encoder.features(heard)
+    features = torch.from_numpy(features).to(models.device)
+    frames = in_order(video, plan.order)
+    first = next(frames)
+    matrices = plan.matrices @ planes.to_displayed(first)
+    with open_writer(out, first, video, plan.times_s, plan.end_s, cfg.crf, sound) as writer:
+        frames = chain([first], frames)
+        for start, stop, label in timeline.runs(plan.labels):
+            if label < 0:
+                for _ in range(start, stop):
+                    writer.write_frame(next(frames))
+                continue
+            run = Run(matrices[start:stop], whisper_centres(plan.times_s[start:stop]))
+            for frame in _redrawn(frames, run, features, models, cfg, writer.pix_fmt):
+                writer.write_frame(frame)
+    passed = Counter(PASSED_THROUGH[label] for label in plan.labels.tolist() if label < 0)
+    return {
+        "n_frames": len(plan.order),
+        "n_generated": int((plan.labels >= 0).sum()),
+        "passed_through": dict(sorted(passed.items())),
+        "cut_s": round(whole_s - wanted_s, 3),
+        "order": plan.order,
+        "times_s": plan.times_s,
+        "end_s": np.float64(plan.end_s),
+        "matrices": matrices,
+    }
+
+
+def make_plan(
+    times_s: np.ndarray, end_s: float, tracks: Sequence[Track], chosen: Sequence[int], wanted_s: float, resolution: int
+) -> Plan:
+    """Order, times, speaking tracks and alignment of all written frames; `times_s` and `end_s` are the source's."""
+    n_frames = len(times_s)
+    order, starts_s, stop_s = timeline.lay_out(times_s, end_s, wanted_s)
+    labels = speaking(tracks, n_frames, chosen)
+    matrices = np.full((n_frames, 2, 3), np.nan)
+    for index, track in enumerate(tracks):
+        for frame in range(track.start, track.stop):
+            if labels[frame] == index:
+                matrices[frame] = alignment.similarity(track.anchors[frame - track.start], resolution)
+    return Plan(order, starts_s, stop_s, labels[order], matrices[order])
+
+
+def whisper_centres(times_s: np.ndarray) -> np.ndarray:
+    """The row of sound features nearest to each time, int64 [n]; at k / 25 s it is row 2 k, as published."""
+    return np.floor(np.round(np.asarray(times_s) * WHISPER_ROWS_PER_S, 6) + 0.5).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stretch of written frames that follow one face."""
+
+    matrices: np.ndarray
+    """float64 [n, 2, 3], pixels of the file -> crop pixels."""
+    centres: np.ndarray
+    """int64 [n], rows of sound features."""
+
+
+def _redrawn(
+    frames: Iterator[av.VideoFrame], run: Run, features: Tensor, models: Models, cfg: Generate, pix_fmt: str
+) -> Iterator[av.VideoFrame]:
+    """The frames of a run with new mouths, in order. `features` t s d of the whole sound."""
+    vae = models.vae.config
+    mask = latent_mask(models.resolution, 2 ** (len(vae.block_out_channels) - 1))
+    noise = sampling.shared_noise(cfg.seed, *mask.shape, vae.latent_channels).to(models.device)
+    mask = torch.from_numpy(mask).to(models.device)
+    held: list[av.VideoFrame] = []  # read but not yet written
+    seen = torch.zeros(0)  # f 2c h w, conditions of the last frames read
+    n_read = 0
+
+    def latents_of(batch: list[sampling.Window]) -> Tensor:
+        nonlocal seen, n_read
+        first, stop = batch[0][0], batch[-1][1]
+        new = [yuv(next(frames), pix_fmt) for _ in range(n_read, stop)]
+        faces = [
+            align_face(Picture(frame, 0, False), matrix, models.resolution)
+            for frame, matrix in zip(new, run.matrices[n_read:stop], strict=True)
+        ]
+        held.extend(new)
+        n_read = stop
+        conditions = encode(models, np.stack(faces))
+        seen = torch.cat([seen, conditions])[first - stop :] if len(seen) else conditions
+        windows = torch.stack([seen[start - first : end - first] for start, end in batch])
+        audio = torch.stack([tokens_at(features, run.centres[start:end]) for start, end in batch])
+        with models.autocast():
+            masked, reference = windows.chunk(2, dim=2)
+            return sampling.denoise(models.unet, noise, mask, masked, reference, audio, cfg.steps, cfg.guidance).float()
+
+    spans = timeline.windows(len(run.matrices), models.frames, min(cfg.overlap, models.frames - 1))
+    for start, latents in sampling.joined(spans, cfg.batch_size, latents_of):
+        for index, face in enumerate(decode(models, latents)):
+            yield planes.paste_face(held[index], face, run.matrices[start + index], models.resolution)
+        del held[: len(latents)]
+
+
+@torch.inference_mode()
+def encode(models: Models, faces: np.ndarray) -> Tensor:
+    """Latents f 2c h w of faces uint8 (f, R, R, 3): with the mouth region blanked (mid grey), then as they are.
+
+    The most likely latents, not a draw: a draw for every frame, as published, is noise that flickers.
+    """
+    pixels = torch.from_numpy(faces).to(models.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    keep = torch.from_numpy(keep_mask(models.resolution).copy()).to(models.device)
+    with models.autocast():
+        moments = vaes.encode_moments(models.vae, torch.cat([pixels * keep, pixels])).float()
+    return torch.cat(vaes.mode(models.vae, moments).chunk(2), dim=1)
+
+
+@torch.inference_mode()
+def decode(models: Models, latents: Tensor) -> np.ndarray:
+    """Faces float32 (f, R, R, 3), RGB 0..255, of latents f c h w."""
+    with models.autocast():
+        pixels = vaes.decode(models.preview or models.vae, latents).float()
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,69 @@
+"""The rows of a ledger: ids, statuses, and the closed list of reasons.
+
+Rows are plain dicts. Every row has `id`, `kind` (source, segment or clip), `source_id`, `path` (of the source, relative
+to the input folder), `status` (ok, rejected or error), `reason` (None or a key of REASONS) and `detail` (a sentence).
+A column that names a file ends in `_file` and holds a POSIX path relative to the run folder `results/<run>`.
+"""
+
+import hashlib
+import unicodedata
+from typing import Any
+
+Row = dict[str, Any]
+
+# The closed list: key -> what it means, in words for the report.
+REASONS = {
+    "unreadable": "the file cannot be decoded as a video, or is cut off",
+    "crashed": "reading it ended the program itself, twice (a fault of a library that the file brings out)",
+    "no_audio": "there is no sound, so nothing can be said about sync",
+    "no_face": "no face was found in the segment",
+    "too_short": "the clip is shorter than select_clips.min_s",
+    "small_face": "the face is smaller than select_clips.min_face_px",
+    "low_sync": "picture and sound do not move together (select_clips.min_sync_confidence)",
+    "large_offset": "the sound is further off than select_clips.max_offset_frames",
+    "low_quality": "the picture is worse than select_clips.min_quality",
+    "blurred": "the face is blurred (select_clips.min_sharpness)",
+    "badly_lit": "the face is too dark or too bright (select_clips.min_exposure, max_exposure)",
+    "turned_away": "the head is turned away (select_clips.max_yaw_deg, max_pitch_deg)",
+    "misaligned": "a second look does not find one face where the crop has it (select_clips.min_aligned_share)",
+    "little_speech": "too little of the sound is speech (select_clips.min_speech_share)",
+    "not_speaking": "another face in the same picture moves with the sound",
+    "near_duplicate": "another clip shows the same, encoded or scaled anew (select_clips.max_duplicate_bits)",
+    "duplicate": "the same file stands in the input folder a second time",
+}
+ERRORS = {"unreadable", "crashed"}  # reasons that are faults of the file rather than a judgement
+
+
+class Rejection(ValueError):
+    """Raised by a step's work on one row: the row stays in the ledger with this reason."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        assert reason in REASONS, reason
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+def rejected(row: Row, reason: str, detail: str = "") -> Row:
+    """The row with its verdict: status `error` for broken files, else `rejected`."""
+    assert reason in REASONS, reason
+    return row | {"status": "error" if reason in ERRORS else "rejected", "reason": reason, "detail": detail}
+
+
+def source_id(path: str) -> str:
+    """First 16 hex digits of sha256 of the NFC-normalised POSIX path relative to the input folder."""
+    return hashlib.sha256(unicodedata.normalize("NFC", path).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def segment_id(source: str, start_tick: int, end_tick: int) -> str:
+    """`<source_id>-<start tick>-<end tick>`, padded so that ids sort in time; half-open, 25 ticks a second."""
+    return f"{source}-{start_tick:06d}-{end_tick:06d}"
+
+
+def clip_id(source: str, start_tick: int, end_tick: int, track: int) -> str:
+    """`<source_id>-<start tick>-<end tick>-t<track>`."""
+    return f"{segment_id(source, start_tick, end_tick)}-t{track}"
+
+
+def shard_of(source: str, shards: int) -> str:
+    """The shard (five digits) of a source: a stable hash, so that adding a source moves no other."""
+    return f"{int(source[:8], 16) % shards:05d}"

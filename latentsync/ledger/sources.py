@@ -1,0 +1,190 @@
+"""What lies in the input folder: one row per video, one ledger per shard, rewritten only when its content changes; and
+who speaks in which video, where a table says so.
+
+The Snakefile calls `write_sources` while it is parsed (main process only), so that adding a video touches one shard.
+Files are listed by name and stat alone; nothing is opened, nothing is ever changed.
+"""
+
+import argparse
+import csv
+import errno
+import io
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from latentsync.ledger.files import dumps, write_text
+from latentsync.ledger.rows import Row, shard_of, source_id
+
+VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .flv .wmv .3gp .ogv".split())
+
+
+def scan(folder: Path) -> tuple[list[Row], list[str]]:
+    """Rows of all videos below `folder`, and the relative paths of the files that are not videos by their suffix.
+
+    A folder that may not be entered has a row, too, its path ending in a slash: nobody knows what is missing there.
+    Hidden files and folders (a leading dot) are passed over. Suffixes are compared in lower case.
+
+    Raises:
+        ValueError: the folder is missing, not a folder, holds no video, or two whose names differ in encoding alone.
+        OSError: it may not be read, or the drive fails.
+    """
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise ValueError(f"input_dir {str(folder)!r} {what}; give the folder that holds your videos.")
+    rows, others = [], []
+    path_of: dict[str, str] = {}
+    for path, size, mtime_ns in sorted(_walk(folder)):
+        if not (is_video(path) or path.endswith("/")):
+            others.append(path)
+            continue
+        identity = source_id(path)
+        if identity in path_of:
+            raise ValueError(
+                f"{path_of[identity]!a} and {path!a} in input_dir are one name to most systems (an accent is encoded "
+                "in two ways); rename one of them."
+            )
+        path_of[identity] = path
+        row = {
+            "id": identity,
+            "kind": "source",
+            "source_id": identity,
+            "path": path,
+            "size": size,
+            "mtime_ns": mtime_ns,
+        }
+        rows.append(row | {"status": "ok", "reason": None, "detail": ""})
+    if not rows:
+        known = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise ValueError(f"input_dir {str(folder)!r} holds no video; looked for {known} in it and all folders below.")
+    return rows, others
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, int, int]]:
+    """(relative POSIX path, size, mtime_ns) of every file; scandir spares a second stat of 100,000 files.
+
+    Links to folders are followed after all real folders, in the order of their paths, and no folder is entered twice:
+    rings end, and a file that can be reached on two ways always has the same path, the real one.
+
+    What calls itself a video and is none (a folder, a pipe, a link that leads nowhere), or may not be looked at, is
+    given with size and time 0, and so is a folder that may not be entered: probe finds out and says why.
+    """
+    links, seen = [(folder, "")], set()
+
+    def inside(folder: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
+        try:
+            stat = folder.stat()
+            if (stat.st_dev, stat.st_ino) in seen:
+                return
+            seen.add((stat.st_dev, stat.st_ino))
+            with os.scandir(folder) as found:
+                entries = [entry for entry in found if not entry.name.startswith(".")]
+        except PermissionError:
+            if not prefix:
+                raise
+            yield prefix, 0, 0
+            return
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            path = f"{prefix}{entry.name}"
+            try:
+                real_folder, a_folder = entry.is_dir(follow_symlinks=False), entry.is_dir()
+                stat = entry.stat() if not a_folder and entry.is_file() else None
+            except PermissionError:
+                real_folder, a_folder, stat = False, False, None
+            except OSError as error:
+                if error.errno != errno.ELOOP:  # a link to itself
+                    raise
+                real_folder, a_folder, stat = False, False, None
+            if stat is not None:
+                yield path, stat.st_size, stat.st_mtime_ns
+            elif is_video(path):
+                yield path, 0, 0
+            if real_folder:
+                yield from inside(Path(entry.path), f"{path}/")
+            elif a_folder:
+                links.append((Path(entry.path), f"{path}/"))
+
+    for link in links:  # grows meanwhile
+        yield from inside(*link)
+
+
+def is_video(path: str) -> bool:
+    """Whether a file or folder calls itself a video."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def refuse_results(folder: Path, results: Path) -> None:
+    """An input folder around or inside the results would make our own crops and outputs sources of the next call.
+
+    Raises:
+        ValueError: one lies in the other.
+    """
+    here, ours = folder.resolve(), results.resolve()
+    if ours.is_relative_to(here) or here.is_relative_to(ours):
+        raise ValueError(
+            f"input_dir {str(folder)!r} and the results in {str(ours)!r} lie in each other; give a folder that holds "
+            "your videos alone."
+        )
+
+
+def read_speakers(paths: Iterable[Path]) -> dict[str, str]:
+    """Path (NFC, relative to the input folder) -> speaker, from at most one CSV with the columns path and speaker.
+
+    Raises:
+        ValueError: the file is not UTF-8 (with or without the mark that Excel writes), or has other columns.
+    """
+    speakers = {}
+    for path in paths:
+        data = Path(path).read_bytes()
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data[: error.start].count(b"\n") + 1
+            raise ValueError(f"{path} line {line} is not UTF-8; save it as UTF-8 (Excel: CSV UTF-8).") from None
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        if not {"path", "speaker"} <= set(reader.fieldnames or []):
+            raise ValueError(f"{path} has the columns {reader.fieldnames}; it needs path and speaker.")
+        for row in reader:
+            if row["speaker"]:
+                speakers[unicodedata.normalize("NFC", row["path"])] = row["speaker"]
+    return speakers
+
+
+def write_sources(folder: Path, ledgers: Path, shards: int) -> tuple[int, list[str]]:
+    """Write `<ledgers>/<shard>.jsonl` for every shard; returns the number of videos and the files passed over.
+
+    Raises:
+        ValueError: the run was begun with another number of shards, or `scan` finds nothing.
+    """
+    rows, others = scan(folder)
+    # The last ledger is written first, so that a call that was killed on the way leaves the right number.
+    before = max((int(path.stem) + 1 for path in ledgers.glob("[0-9]*.jsonl")), default=shards)
+    if before != shards:
+        raise ValueError(
+            f"shards is {shards}, but this run was begun with {before}; keep shards: {before} or choose another run."
+        )
+    members: dict[str, list[Row]] = {f"{number:05d}": [] for number in range(shards)}
+    for row in rows:
+        members[shard_of(row["id"], shards)].append(row)
+    for shard, content in reversed(members.items()):
+        text = "".join(dumps(row) + "\n" for row in sorted(content, key=lambda row: row["id"]))
+        path = ledgers / f"{shard}.jsonl"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+    return len(rows), others
+
+
+def main(argv: list[str] | None = None) -> None:
+    """`python -m latentsync.ledger.sources FOLDER LEDGERS SHARDS`, for the rule that makes its own videos."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("ledgers", type=Path)
+    parser.add_argument("shards", type=int)
+    args = parser.parse_args(argv)
+    videos, others = write_sources(args.folder, args.ledgers, args.shards)
+    print(f"{videos} videos, {len(others)} other files")
+
+
+if __name__ == "__main__":
+    main()

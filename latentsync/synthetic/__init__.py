@@ -1,0 +1,1 @@
+"""Synthetic talkers: videos with known ground truth."""

@@ -1,0 +1,198 @@
+"""A talker's face drawn ahead: the whole picture once, the mouth at every opening, the eyes at every stage of a blink.
+
+Triangles of the face mesh carry the picture (piecewise affine), so lips, jaw and chin move with their texture. Between
+the inner lips lie teeth, tongue and dark. A video then only moves these pictures (scene.py).
+
+Lengths are photo pixels. A canvas is the whole photo at CANVAS_SCALE canvas pixels to one photo pixel.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from latentsync.synthetic import photo as photos
+from latentsync.synthetic.look import Look, from_photo, to_photo
+from latentsync.synthetic.mouth import hole_weight, lips, moved, neck_ring
+from latentsync.synthetic.paint import coloured
+
+CANVAS_SCALE = 2
+LEVELS = 45  # openings drawn ahead: half a photo pixel of gap from one to the next
+BLINKS = 4  # stages of a blink, open to shut
+FINE = 4  # supersampling of the mouth's outline
+TOOTH, TONGUE, DEEP = (214, 203, 188), (156, 78, 76), (30, 10, 10)  # RGB in the light of the photograph
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Pictures uint8 (n, h, w, 3) that replace a rectangle of the canvas; (x, y) is its upper left pixel."""
+
+    x: int
+    y: int
+    pictures: np.ndarray
+
+
+@dataclass(frozen=True)
+class Face:
+    """All that is needed to draw a talker.
+
+    canvas: uint8 (h, w, 4) RGB and alpha; points (478, 2): the photograph's landmarks in the talker's shape;
+    depth (478,): larger is further away; width_px: from cheek to cheek.
+    """
+
+    canvas: np.ndarray
+    mouth: Patch
+    eyes: tuple[Patch, Patch]
+    points: np.ndarray
+    depth: np.ndarray
+    width_px: float
+
+
+@lru_cache(maxsize=16)
+def face(look: Look) -> Face:
+    """Draw a talker; takes about a second."""
+    source = photos.photo(look.mirrored)
+    points = from_photo(look, source.points)
+    size = source.pixels.shape[0] * CANVAS_SCALE
+    way_back = to_photo(look, _grid(0, 0, size, size))
+    colours = _without_teeth(np.clip(coloured(look), 0, 255).astype(np.uint8), source)
+    alpha = _sample((source.person * 255).astype(np.uint8), way_back)
+    canvas = np.dstack([_sharper(_sample(colours, way_back)), alpha])
+    eyes = tuple(_eye(look, colours, points, side) for side in (0, 1))
+    return Face(canvas, _mouth(look, colours, points), eyes, points, source.depth, float(np.ptp(points[:468, 0])))
+
+
+def _grid(x: int, y: int, width: int, height: int) -> np.ndarray:
+    """Photo coordinates (height, width, 2) of the centres of canvas pixels."""
+    columns = (np.arange(x, x + width, dtype=np.float32) + 0.5) / CANVAS_SCALE - 0.5
+    rows = (np.arange(y, y + height, dtype=np.float32) + 0.5) / CANVAS_SCALE - 0.5
+    return np.stack(np.meshgrid(columns, rows), axis=-1)
+
+
+def _canvas(points: np.ndarray, x: int, y: int, scale: int = 1) -> np.ndarray:
+    """Photo coordinates as pixels of a rectangle of the canvas, `scale` times finer."""
+    return ((points + 0.5) * CANVAS_SCALE - (x, y)) * scale - 0.5
+
+
+def _sample(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
+    return cv2.remap(picture, where.astype(np.float32), None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _sharper(picture: np.ndarray) -> np.ndarray:
+    """Enlarging made the face soft: a mild unsharp mask."""
+    return cv2.addWeighted(picture, 1.5, cv2.GaussianBlur(picture, (0, 0), 1.6), -0.5, 0)
+
+
+def _without_teeth(colours: np.ndarray, source: photos.Photo) -> np.ndarray:
+    """Lips painted over the teeth, so that no white clings to the lips' edge as they move."""
+    ring = source.points[list(photos.INNER_UPPER + photos.INNER_LOWER[::-1])]
+    teeth = np.zeros(colours.shape[:2], np.uint8)
+    cv2.fillPoly(teeth, [np.round(ring * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
+    return cv2.inpaint(colours, cv2.dilate(teeth, np.ones((3, 3), np.uint8)), 2, cv2.INPAINT_TELEA)
+
+
+def _mouth(look: Look, colours: np.ndarray, points: np.ndarray) -> Patch:
+    """The lower face at LEVELS openings."""
+    around = np.vstack([points, neck_ring(points)])
+    oval = points[list(photos.FACE_OVAL)]
+    x, y = (int(v) for v in (oval.min(0) - 12) * CANVAS_SCALE)
+    y = int((points[photos.NOSE_TIP, 1] - 6) * CANVAS_SCALE)
+    right, bottom = (int(v) for v in (oval.max(0) + 22) * CANVAS_SCALE)
+    where = _grid(x, y, right - x, bottom - y)
+    free = hole_weight(points, where, 1.5)[..., None]
+    photographed = photos.photo(look.mirrored).pixels
+    # The lips' own colours reach past their edge; the teeth of the photograph stand where the skull is.
+    teeth = _sample(photographed, to_photo(look, where)).astype(np.float32)
+    triangles = _triangles()
+    pictures = []
+    for opening in np.linspace(0, 1, LEVELS):
+        now = np.vstack([moved(points, opening), around[len(points) :]])
+        back = _carried(where, around, now, triangles, x, y)
+        skin = _sharper(_sample(colours, to_photo(look, where + (back - where) * free))).astype(np.float32)
+        inside, covered = _inside(where, teeth, look, points, now, opening, x, y)
+        pictures.append(np.clip(skin + (inside - skin) * covered[..., None], 0, 255).astype(np.uint8))
+    return Patch(x, y, np.stack(pictures))
+
+
+def _triangles() -> np.ndarray:
+    """The mesh, and a belt of skin from the oval of the face to the ring of fixed points around it."""
+    oval = np.array(photos.FACE_OVAL)
+    ring = 478 + np.arange(len(oval))
+    after, ring_after = np.roll(oval, -1), np.roll(ring, -1)
+    belt = np.vstack([np.column_stack([oval, after, ring]), np.column_stack([after, ring_after, ring])])
+    return np.vstack([photos.photo(False).triangles, belt])
+
+
+def _carried(where, at_rest, now, triangles, x: int, y: int) -> np.ndarray:
+    """Where at rest was what lies at `where` (h, w, 2) now? Affine on each triangle; outside of all, unmoved."""
+    index = np.full(where.shape[:2], -1, np.int32)
+    corners = np.round(_canvas(now, x, y)[triangles] * 16).astype(np.int32)
+    for number, corner in enumerate(corners):
+        cv2.fillConvexPoly(index, corner, number, cv2.LINE_8, 4)
+    # Half-covered pixels along the lips belong to the triangle beside them.
+    index = np.where(index < 0, cv2.dilate(index.astype(np.float32), np.ones((5, 5))).astype(np.int32), index)
+    ones = np.ones((len(triangles), 3, 1))
+    affine = np.linalg.solve(np.concatenate([now[triangles], ones], axis=2), at_rest[triangles])  # (n, 3, 2)
+    rows = affine[np.maximum(index, 0)].astype(np.float32)
+    back = where[..., :1] * rows[..., 0, :] + where[..., 1:] * rows[..., 1, :] + rows[..., 2, :]
+    return np.where(index[..., None] >= 0, back, where)
+
+
+def _inside(where, teeth, look: Look, rest, now, opening: float, x: int, y: int) -> tuple[np.ndarray, np.ndarray]:
+    """What shows between the lips, float32 (h, w, 3), and how much of each pixel it covers, float32 (h, w)."""
+    mouth = lips(rest)
+    u, v = np.moveaxis(mouth.local(where), -1, 0)
+    upper, lower = (mouth.local(now[list(ring)]) for ring in (photos.INNER_UPPER, photos.INNER_LOWER))
+    across = np.linspace(0, 1, 60)[:, None]
+    edges = [PchipInterpolator(np.linspace(0, 1, len(edge)), edge)(across[:, 0]) for edge in (upper, lower)]
+    outline = _canvas(mouth.world(np.vstack([edges[0], edges[1][::-1]])), x, y, FINE)
+    fine = np.zeros((where.shape[0] * FINE, where.shape[1] * FINE), np.uint8)
+    cv2.fillPoly(fine, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
+    covered = cv2.resize(fine, where.shape[1::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    top, floor = (np.interp(u, edge[:, 0], edge[:, 1]) for edge in edges)
+    reach = np.clip(np.abs(u) / mouth.half_width, 0, 1)
+    light = float(np.clip(np.mean(look.skin), 0.55, 1)) ** 0.4
+    picture = np.empty((*where.shape[:2], 3), np.float32)
+    picture[:] = np.array(DEEP, np.float32)
+    # The tongue lies on the floor of the mouth and comes into sight as it opens.
+    height = 1.0 + 7.5 * opening
+    tongue = _soft((v - floor + height * np.sqrt(np.clip(1 - (reach / 0.72) ** 2, 0, 1))) / 2.5) * _soft(
+        opening * 4 - 0.8
+    )
+    shade = 0.45 + 0.55 * np.clip((v - floor + height) / (height + 1), 0, 1)
+    picture += (np.array(TONGUE, np.float32) * shade[..., None] - picture) * tongue[..., None]
+    # Lower teeth peep over the lower lip, upper teeth are those of the photograph.
+    peep = _soft((v - floor + 1.9 * (1 - reach**2)) / 0.9) * _soft((0.72 - reach) / 0.1) * _soft(opening * 3 - 0.8)
+    picture += (np.array(TOOTH, np.float32) * 0.66 - picture) * (0.8 * peep)[..., None]
+    bottom = np.interp(u, mouth.u, mouth.lower) - 0.6
+    shown = _soft((bottom - v) / 0.9) * _soft((0.97 - reach) / 0.12)
+    picture += (teeth - picture) * shown[..., None]
+    # Lips throw a shadow.
+    shadow = (0.5 + 0.5 * _soft((v - top) / 2.2)) * (0.75 + 0.25 * _soft((floor - v) / 1.5))
+    return picture * (shadow * light)[..., None], covered
+
+
+def _soft(x: np.ndarray | float) -> np.ndarray:
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def _eye(look: Look, colours: np.ndarray, points: np.ndarray, side: int) -> Patch:
+    """One eye at BLINKS stages: the upper lid comes down and draws the skin below the brow with it."""
+    upper, lower = (points[list(ring[side])] for ring in (photos.LIDS_UPPER, photos.LIDS_LOWER))
+    order = np.argsort(upper[:, 0])
+    x, y = (int(v) for v in (np.minimum(upper.min(0), lower.min(0)) - (4, 9)) * CANVAS_SCALE)
+    right, bottom = (int(v) for v in (np.maximum(upper.max(0), lower.max(0)) + (4, 3)) * CANVAS_SCALE)
+    where = _grid(x, y, right - x, bottom - y)
+    lid, floor = (np.interp(where[..., 0], edge[order, 0], edge[order, 1]) for edge in (upper, lower))
+    crease = float(where[0, 0, 1])
+    pictures = []
+    for shut in np.linspace(0, 1, BLINKS):
+        edge = lid + (floor - lid) * shut
+        above = crease + (where[..., 1] - crease) * (lid - crease) / np.maximum(edge - crease, 1e-3)
+        back = where.copy()
+        back[..., 1] = np.where(where[..., 1] < edge, above, where[..., 1])
+        pictures.append(_sharper(_sample(colours, to_photo(look, back))))
+    return Patch(x, y, np.stack(pictures))

@@ -1,0 +1,195 @@
+"""Which videos are made: who speaks, how long, at which rate, how far off the sound is, and what is wrong with it all.
+
+A plan follows from the configuration alone and every video's randomness from (seed, its path), so a video is the same
+whatever else is made, in whatever order.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from latentsync.config import MakeTalkers
+from latentsync.ledger.rows import source_id
+from latentsync.synthetic.look import Look, looks
+
+PAL, NTSC = Fraction(25), Fraction(30000, 1001)
+MAX_OFFSET_FRAMES = 10  # of good videos
+TWO_FACES = "two_faces"  # not a fault of the video: one of its two clips is good
+INSET = "inset"  # neither: beside a small picture in the picture, the face of the large one is good
+AGAIN, AGAIN_SCALE = "near_duplicate", 0.8  # a good video encoded anew, so much smaller
+# What each fault looks like; with more videos than kinds the kinds repeat.
+KINDS = {
+    "unreadable": ("index cut off", "second half cut off", "text"),
+    "no_audio": ("no track",),
+    "no_face": ("coffee", "rocket", "room"),
+    "too_short": ("about 1 s",),
+    "small_face": ("far away",),
+    "low_sync": ("other words",),
+    "large_offset": ("picture late", "sound late"),
+    "low_quality": ("compression", "blur"),
+    "duplicate": ("copy",),
+    TWO_FACES: ("other silent", "other speaks"),
+    AGAIN: ("encoded and scaled anew",),
+    INSET: ("lower corner", "upper corner"),
+}
+LATER = ("duplicate", AGAIN, INSET)  # planned after the others and not among them, so that these stay what they were
+PLACES = ("studio", "at home", "Straßenfest", "hall 2")
+
+
+@dataclass(frozen=True)
+class Take:
+    """One video to make. `path` is relative to the folder of videos; cuts are where a new shot begins, in seconds."""
+
+    path: str
+    look: Look
+    fault: str | None = None  # key of REASONS, TWO_FACES or INSET
+    kind: str = ""
+    other: Look | None = None  # the second person
+    other_left: bool = False
+    inset: Look | None = None  # a person in a small picture in a corner, on the side of `other_left`
+    fps: Fraction = PAL
+    vfr: bool = False
+    duration_s: float = 4.0
+    cuts_s: tuple[float, ...] = ()
+    offset_frames: int = 0  # above zero: the picture is late
+    width: int = 426
+    height: int = 320
+    face_px: tuple[float, ...] = (120.0,)  # of each shot
+    copy_of: str | None = None  # path of the video that this is byte for byte
+    again_of: str | None = None  # path of the video that this shows once more, encoded and scaled anew
+
+    @property
+    def made_from(self) -> str | None:
+        """Path of the finished video that this one is made from; None: it is filmed."""
+        return self.copy_of or self.again_of
+
+    @property
+    def id(self) -> str:
+        """The source_id that curation will give it."""
+        return source_id(self.path)
+
+    def rng(self, seed: int, purpose: str) -> np.random.Generator:
+        """Randomness of its own for everything that is drawn; one made from another shares its."""
+        digest = hashlib.sha256(f"{seed} {self.made_from or self.path} {purpose}".encode()).digest()
+        return np.random.default_rng(np.frombuffer(digest[:16], np.uint32))
+
+    def described(self) -> dict:
+        """Plain values, for a fingerprint."""
+        return asdict(self) | {"fps": str(self.fps)}
+
+
+def plan(cfg: MakeTalkers) -> list[Take]:
+    """All videos, in a fixed order."""
+    rng = np.random.default_rng([cfg.seed, 11])
+    people = looks(cfg.seed, cfg.identities)
+    counts = dict.fromkeys(range(cfg.identities), 0)
+    offsets = rng.permutation(np.resize(np.arange(-MAX_OFFSET_FRAMES, MAX_OFFSET_FRAMES + 1), cfg.good))
+
+    def start(person: int) -> Take:
+        counts[person] += 1
+        place = PLACES[int(rng.integers(len(PLACES)))]
+        path = f"{place}/{people[person].name} {counts[person]:02d}.mp4"
+        return _framed(Take(path, people[person], duration_s=cfg.duration_s * float(rng.uniform(0.92, 1.08))), cfg, rng)
+
+    good = []
+    for i in range(cfg.good):
+        take = replace(start(i % cfg.identities), offset_frames=int(offsets[i]))
+        if i % 7 == 2:
+            take = replace(take, fps=NTSC)
+        elif i % 7 == 4:
+            take = replace(take, vfr=True)
+        elif i % 7 == 6:
+            take = _two_shots(take, cfg, rng)
+        good.append(take)
+    takes = list(good)
+    for fault in (fault for fault in KINDS if fault not in LATER):
+        first = int(rng.integers(cfg.identities))
+        for i in range(cfg.faults_each):
+            person = (first + i * 3 + i // 3) % cfg.identities
+            kind = KINDS[fault][i % len(KINDS[fault])]
+            offset = int(rng.integers(-MAX_OFFSET_FRAMES, MAX_OFFSET_FRAMES + 1))
+            take = replace(start(person), fault=fault, kind=kind, offset_frames=offset)
+            takes.append(_with_fault(take, people, person, cfg, rng))
+    originals = [good[int(i)] for i in rng.choice(cfg.good, min(cfg.faults_each, cfg.good), replace=False)]
+    for i in range(cfg.faults_each):
+        original = originals[i % len(originals)]
+        path = f"copies/{original.path.split('/')[1].removesuffix('.mp4')} (copy{'' if i < cfg.good else f' {i}'}).mp4"
+        takes.append(replace(original, path=path, copy_of=original.path))
+    plain = [take for take in good if take.fps == PAL and not take.vfr and not take.cuts_s and take not in originals]
+    rng = np.random.default_rng([cfg.seed, 12])
+    chosen = rng.choice(len(plain), min(cfg.faults_each, len(plain)), replace=False)
+    takes += [_again(plain[int(i)]) for i in chosen]
+    for i in range(cfg.faults_each):
+        person = int(rng.integers(cfg.identities))
+        takes.append(_with_inset(start(person), people, person, KINDS[INSET][i % len(KINDS[INSET])], cfg, rng))
+    assert len({take.path for take in takes}) == len(takes)
+    return _mark_duplicates(takes)
+
+
+def _again(take: Take) -> Take:
+    name = take.path.split("/")[1].removesuffix(".mp4")
+    width, height = _even(take.width * AGAIN_SCALE), _even(take.height * AGAIN_SCALE)
+    faces = tuple(px * height / take.height for px in take.face_px)
+    again = replace(take, path=f"downloads/{name} (1).mp4", again_of=take.path, fault=AGAIN, kind=KINDS[AGAIN][0])
+    return replace(again, width=width, height=height, face_px=faces)
+
+
+def _with_inset(
+    take: Take, people: tuple[Look, ...], person: int, kind: str, cfg: MakeTalkers, rng: np.random.Generator
+) -> Take:
+    other = people[(person + len(people) // 2) % len(people)]
+    offset, left = int(rng.integers(-MAX_OFFSET_FRAMES, MAX_OFFSET_FRAMES + 1)), bool(rng.uniform() < 0.5)
+    take = replace(take, fault=INSET, kind=kind, inset=other, other_left=left, offset_frames=offset)
+    return replace(take, width=_even(cfg.height_px * 16 / 9))
+
+
+def _framed(take: Take, cfg: MakeTalkers, rng: np.random.Generator) -> Take:
+    """Landscape or square, and how near the face is."""
+    width = _even(cfg.height_px * (4 / 3 if rng.uniform() < 0.55 else 1))
+    near = float(rng.uniform(0.335, 0.42))
+    return replace(take, width=width, height=_even(cfg.height_px), face_px=(near * cfg.height_px,))
+
+
+def _even(value: float) -> int:
+    return round(value / 2) * 2
+
+
+def _two_shots(take: Take, cfg: MakeTalkers, rng: np.random.Generator) -> Take:
+    """Longer, with a hard cut near the middle to another distance."""
+    near, far = rng.uniform(0.41, 0.44) * cfg.height_px, rng.uniform(0.33, 0.345) * cfg.height_px
+    sizes = (float(near), float(far))
+    length = 1.5 * cfg.duration_s
+    cut = length * float(rng.uniform(0.46, 0.54))
+    return replace(take, duration_s=length, cuts_s=(cut,), face_px=sizes if rng.uniform() < 0.5 else sizes[::-1])
+
+
+def _with_fault(take: Take, people: tuple[Look, ...], person: int, cfg: MakeTalkers, rng: np.random.Generator) -> Take:
+    if take.fault == "too_short":
+        return replace(take, duration_s=float(rng.uniform(0.85, 1.15)))
+    if take.fault == "small_face":
+        return replace(take, width=_even(cfg.height_px), face_px=(0.145 * cfg.height_px,))
+    if take.fault == "large_offset":
+        size = int(rng.integers(12, 15))
+        return replace(take, offset_frames=size if take.kind == "picture late" else -size)
+    if take.fault == TWO_FACES:
+        other = people[(person + len(people) // 2) % len(people)]
+        size = (0.34 * cfg.height_px,)
+        left = bool(rng.uniform() < 0.5)
+        return replace(take, width=_even(cfg.height_px * 16 / 9), other=other, other_left=left, face_px=size)
+    if take.fault in ("low_sync", "no_audio", "no_face", "unreadable"):
+        return replace(take, offset_frames=0)
+    return take
+
+
+def _mark_duplicates(takes: list[Take]) -> list[Take]:
+    """Of equal files the one whose id sorts later is the duplicate, be it the copy or the original."""
+    originals = {take.copy_of for take in takes if take.copy_of}
+    by_path = {take.path: take for take in takes}
+    groups: dict[str, list[Take]] = {}
+    for take in takes:
+        if take.copy_of or take.path in originals:
+            groups.setdefault(take.copy_of or take.path, []).append(by_path[take.path])
+    later = {take.path for group in groups.values() for take in sorted(group, key=lambda t: t.id)[1:]}
+    return [replace(take, fault="duplicate", kind="copy") if take.path in later else take for take in takes]

@@ -1,0 +1,1 @@
+"""Pretrained files and ours: registry, download, safe reading and writing, key names of others."""

@@ -1,0 +1,236 @@
+"""The command line: a video from small weights, wrong input in one sentence, and a clean that only takes rubbish."""
+
+import fcntl
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+from latentsync.cli import main as cli
+from latentsync.config import TrainVae
+from latentsync.generation.loading import load_models
+from latentsync.ledger.files import write_ledger
+from latentsync.media.audio import read_audio
+from latentsync.media.probe import probe_media
+from latentsync.models import vae as vaes
+from latentsync.models.unet import UNet3D, UNetConfig
+from latentsync.weights import files as weight_files
+from tests.videos import write_video
+
+
+def latentsync(*args) -> int:
+    """Run the command in this process; its exit status."""
+    try:
+        cli.app([str(arg) for arg in args], standalone_mode=False)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder like results/<run> with a small U-Net and VAE, as training leaves them."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    run = tmp_path_factory.mktemp("results") / "small"
+    vae = vaes.build(TrainVae(block_out_channels=(8, 8, 8, 16)))
+    vaes.save(run / "train_vae/vae.safetensors", vae, 1.0, resolution=64)
+    shape = UNetConfig(block_out_channels=(16, 16), cross_attention_dim=16, attention_heads=2, norm_groups=8)
+    encoder = {"backend": "embedded", "weights": None, "width": 16, "layers": 1}
+    stamp = weight_files.stamp(run / "train_vae/vae.safetensors")
+    facts = {"frames": 8, "resolution": 64, "audio_encoder": encoder, "vae": stamp}
+    weight_files.save(run / "train_unet_stage2/unet.safetensors", UNet3D(shape).state_dict(), asdict(shape), **facts)
+    return run
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    def face(index, width, height):
+        return np.ascontiguousarray(data.astronaut()[20 : 20 + height, 120 : 120 + width])
+
+    folder = tmp_path_factory.mktemp("my videos")
+    return write_video(folder / "It's me.mp4", 12, pictures=face, size=(208, 176), sound=tone(0.48, 44_100))
+
+
+def tone(length_s: float, rate_hz: int) -> np.ndarray:
+    return (0.3 * np.sin(2 * np.pi * 300 * np.arange(round(length_s * rate_hz)) / rate_hz)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    import wave
+
+    path = tmp_path_factory.mktemp("sound") / "speech.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(22_050)
+        file.writeframes((tone(0.8, 22_050) * 32767).astype(np.int16).tobytes())
+    return path
+
+
+def test_a_wav_drives_a_video_and_keeps_its_rate(trained, video, speech, tmp_path, capsys):
+    out = tmp_path / "out.mp4"
+    status = latentsync(
+        "generate",
+        "--video",
+        video,
+        "--audio",
+        speech,
+        "--out",
+        out,
+        "--weights",
+        trained,
+        "--steps",
+        1,
+        "--guidance",
+        1,
+    )
+    assert status == 0 and "20 of 20 frames redrawn" in capsys.readouterr().out
+    info = probe_media(out)
+    assert (info.width, info.height, info.n_frames, info.audio_rate_hz) == (208, 176, 20, 22_050)
+    assert np.corrcoef(read_audio(out, 22_050)[2000:12_000], tone(0.8, 22_050)[2000:12_000])[0, 1] > 0.99
+
+
+def test_length_video_keeps_the_picture_and_copies_its_own_sound(trained, video, tmp_path):
+    out = tmp_path / "out.mp4"
+    common = ["--weights", trained / "train_unet_stage2/unet.safetensors", "--steps", 1, "--length", "video"]
+    assert latentsync("generate", "--video", video, "--audio", video, "--out", out, *common) == 0
+    before, after = probe_media(video), probe_media(out)
+    assert (before.n_frames, before.audio_rate_hz) == (after.n_frames, after.audio_rate_hz)
+    np.testing.assert_array_equal(read_audio(video, 44_100), read_audio(out, 44_100))  # packets, not a second encoding
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"--video": "none.mp4"}, "--video none.mp4 is not a file"),
+        ({"--audio": "none.wav"}, "--audio none.wav is not a file"),
+        ({"--weights": "none"}, "--weights none does not exist"),
+        ({"--enhance": "dlib"}, "enhance.method"),
+        ({"--enhance": "codeformer", "--enhance-weights": "none.pth"}, "none.pth is missing"),
+        ({"--enhance": "gfpgan", "--enhance-weights": "none.pth"}, "none.pth is missing"),
+        ({"--length": "both"}, "generate.length"),
+        ({"--out": "same"}, "one of the inputs"),
+        ({"--out": "o.avi"}, "--out o.avi does not end in .mp4"),
+        ({"--audio": __file__}, "test_cli.py cannot be used: unreadable"),
+        ({"--weights": __file__}, "test_cli.py is no file of weights, or holds more than tensors"),
+        ({"--vae": "none"}, "--vae none does not exist"),
+        ({"--resolution": -512}, "--resolution is -512, no multiple of 64; published U-Nets draw 256 or 512"),
+        ({"--resolution": 300}, "--resolution is 300"),
+    ],
+)
+def test_wrong_input_is_one_sentence(changed, words, trained, video, speech, tmp_path, monkeypatch, capsys):
+    values = {"--video": video, "--audio": speech, "--out": tmp_path / "o.mp4", "--weights": trained} | changed
+    if values["--out"] == "same":
+        values["--out"] = video
+    arguments = ["latentsync", "generate", *(str(part) for pair in values.items() for part in pair)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    said = capsys.readouterr().err
+    assert end.value.code == 1 and words in said and said.count("\n") == 1
+    assert not (tmp_path / "o.mp4").exists()
+
+
+def test_a_folder_without_weights_says_what_belongs_there(video, speech, tmp_path):
+    with pytest.raises(ValueError, match=r"holds neither train_unet_stage2/unet.safetensors .* nor latentsync_unet.pt"):
+        cli.find_weights(tmp_path, None)
+
+
+def test_a_unet_away_from_its_vae_asks_for_it_and_refuses_another(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path / "none"))
+    unet = tmp_path / "copied.safetensors"
+    shutil.copyfile(trained / "train_unet_stage2/unet.safetensors", unet)
+    assert cli.find_weights(unet, None) == (unet, None)
+    with pytest.raises(ValueError, match=r"sd-vae-ft-mse/.* is missing: .*generate without --vae"):
+        load_models(unet, None)
+    (tmp_path / "none/sd-vae-ft-mse").mkdir(parents=True)  # as it were the published one
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        (tmp_path / "none/sd-vae-ft-mse" / name).write_text("published")
+    with pytest.raises(ValueError, match=r"trained with another VAE \(stamp \w{16}\) than .*sd-vae-ft-mse .*--vae"):
+        load_models(unet, None)
+    assert load_models(unet, trained / "train_vae/vae.safetensors").resolution == 64
+
+
+def test_a_file_finds_the_vae_of_its_own_folder_and_no_other(tmp_path, monkeypatch):
+    """A published file in a folder of a run must not be drawn with the run's VAE."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("train_vae/vae.safetensors", "train_unet_stage1/unet.safetensors", "pub/latentsync_unet.pt"):
+        Path(place).parent.mkdir()
+        Path(place).touch()
+    stage1, published = Path("train_unet_stage1/unet.safetensors"), Path("pub/latentsync_unet.pt")
+    assert cli.find_weights(stage1, None) == (stage1, tmp_path / "train_vae/vae.safetensors")
+    assert cli.find_weights(published, None) == (published, None)
+    monkeypatch.chdir("train_unet_stage1")
+    assert cli.find_weights(Path(stage1.name), None)[1] == tmp_path / "train_vae/vae.safetensors"
+    monkeypatch.chdir(tmp_path)
+    Path("pub/sd-vae-ft-mse").mkdir()
+    assert cli.find_weights(published, None) == (published, tmp_path / "pub/sd-vae-ft-mse")
+
+
+def test_another_whisper_than_in_training_is_refused(trained, tmp_path):
+    unet, vae = trained / "train_unet_stage2/unet.safetensors", trained / "train_vae/vae.safetensors"
+    state, facts = weight_files.load(unet)
+    facts["audio_encoder"] = {"backend": "whisper", "weights": "0" * 16}
+    heard = tmp_path / "unet.safetensors"
+    weight_files.save(heard, state, facts.pop("config"), **facts)
+    (tmp_path / "tiny.pt").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"another Whisper \(stamp 0{16}\) than .*tiny.pt .*--whisper"):
+        load_models(heard, vae, whisper=tmp_path / "tiny.pt")
+    with pytest.raises(ValueError, match=r"none.pt is missing"):
+        load_models(heard, vae, whisper=tmp_path / "none.pt")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with a named file, a superseded one, a half-written one, and a step that was interrupted."""
+    run = tmp_path / "results" / "demo"
+    for step, names in (
+        ("align_faces", ("kept.mp4", "old.mp4", ".killed.part.mp4")),
+        ("generate", ("unfinished.mp4",)),
+    ):
+        for name in names:
+            (run / step / "media").mkdir(parents=True, exist_ok=True)
+            (run / step / "media" / name).write_bytes(b"x" * 1000)
+        (run / step / "journal").mkdir()
+        (run / step / "journal" / "00000.jsonl").write_text("")
+    (run / "sources").mkdir()
+    write_ledger(run / "align_faces/00000.jsonl", [{"id": "a", "crop_file": "align_faces/media/kept.mp4"}])
+    return run
+
+
+def test_clean_lists_first_and_deletes_only_when_told(run, capsys):
+    latentsync("clean", run)
+    said = capsys.readouterr().out
+    assert "old.mp4" in said and "kept.mp4" not in said and "unfinished.mp4" not in said and "would be deleted" in said
+    assert (run / "align_faces/media/old.mp4").exists()
+    latentsync("clean", run, "--yes")
+    left = sorted(path.name for path in run.glob("*/media/*"))
+    assert left == ["kept.mp4", "unfinished.mp4"]  # a step without its ledger is not finished: nothing of it is rubbish
+    capsys.readouterr()
+    latentsync("clean", run)
+    assert capsys.readouterr().out == "nothing is superseded\n"
+
+
+def test_clean_refuses_a_folder_that_is_no_run_and_a_run_at_work(run, tmp_path):
+    with pytest.raises(ValueError, match="is not the folder of a run"):
+        cli.superseded_media(tmp_path)
+    with open(run / "align_faces/journal/00000.jsonl", "a") as journal:
+        fcntl.flock(journal, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="A job of align_faces is at work"):
+            cli.superseded_media(run)
+
+
+def test_help_starts_without_torch():
+    """`python -m latentsync --help` is there at once."""
+    code = "import sys, latentsync.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    shown = subprocess.run([sys.executable, "-m", "latentsync", "--help"], capture_output=True, text=True, check=True)
+    assert "generate" in shown.stdout and "clean" in shown.stdout

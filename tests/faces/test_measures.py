@@ -1,0 +1,75 @@
+"""Sharpness, exposure and alignment of a crop, on pictures whose answers are known."""
+
+import cv2
+import numpy as np
+import pytest
+
+from latentsync.faces import alignment, measures
+
+ALL = np.ones((256, 256), bool)
+
+
+@pytest.fixture(scope="module")
+def face():
+    from skimage import data
+
+    return np.ascontiguousarray(data.astronaut()[:256, 100:356])
+
+
+def test_sharpness_falls_with_blur_and_compares_across_sizes(face):
+    values = [measures.sharpness(cv2.GaussianBlur(face, (0, 0), s) if s else face, ALL) for s in (0, 1, 2, 4)]
+    assert all(sharp > 2 * blurred for sharp, blurred in zip(values[:-1], values[1:], strict=True))
+    large = cv2.resize(face, (512, 512), interpolation=cv2.INTER_CUBIC)
+    assert measures.sharpness(large, np.ones((512, 512), bool)) == pytest.approx(values[0], rel=0.5)
+    small = cv2.resize(face, (64, 64), interpolation=cv2.INTER_AREA)  # enlarged again, it is as blurred as it looks
+    assert measures.sharpness(small, np.ones((64, 64), bool)) < values[1]
+    assert measures.sharpness(np.full((64, 64, 3), 90, np.uint8), np.ones((64, 64), bool)) == 0
+
+
+def test_only_the_face_counts(face):
+    mask = np.zeros((256, 256), bool)
+    mask[64:192, 64:192] = True
+    noisy = face.copy()
+    noisy[~mask] = np.random.default_rng(0).integers(0, 256, (int((~mask).sum()), 3))
+    inner = np.zeros_like(mask)
+    inner[66:190, 66:190] = True
+    assert measures.sharpness(noisy, inner) == measures.sharpness(face, inner)
+    assert measures.exposure(noisy, mask) == measures.exposure(face, mask)
+
+
+def test_exposure_and_clipping():
+    grey = np.full((64, 64, 3), 102, np.uint8)
+    mask = np.ones((64, 64), bool)
+    assert measures.exposure(grey, mask) == (pytest.approx(0.4), 0.0)
+    grey[:16] = 255
+    grey[16:24] = 0
+    mean, clipped = measures.exposure(grey, mask)
+    assert clipped == pytest.approx(24 / 64) and mean == pytest.approx((16 * 1 + 40 * 0.4) / 64)
+    assert measures.exposure(grey, ~mask) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("resolution", [64, 256, 512])
+def test_landmarks_are_carried_to_the_stretched_face(resolution):
+    """A dot drawn in the unstretched crop lies where to_face says after the stretch."""
+    width, height = alignment.crop_size(resolution)
+    crop = np.zeros((height, width, 3), np.float32)
+    x, y = width // 3, height // 4
+    crop[y, x] = 255
+    stretched = alignment.stretch(crop, resolution)[..., 0].clip(0)
+    rows, columns = np.mgrid[:resolution, :resolution]
+    found = [(axis * stretched).sum() / stretched.sum() for axis in (columns, rows)]
+    np.testing.assert_allclose(measures.to_face(np.array([x, y], float), resolution), found, atol=0.15)
+
+
+def test_the_mask_is_the_hull_of_the_landmarks():
+    mask = measures.face_mask(np.array([[10, 10], [50, 10], [30, 20], [50, 40], [10, 40]], float), 64)
+    assert mask.sum() == 41 * 31 and mask[10, 10] and not mask[9, 10]
+
+
+def test_anchors_on_the_template_are_no_distance_away():
+    for resolution in (64, 256):
+        width, _ = alignment.crop_size(resolution)
+        target = alignment.template(resolution)
+        assert measures.anchor_distance(target, resolution) == 0
+        moved = target + np.array([0.3 * width, 0.4 * width])
+        assert measures.anchor_distance(moved, resolution) == pytest.approx(0.5)

@@ -1,0 +1,130 @@
+"""The sampling loop equals the published one; windows join without seams; the seed alone decides the noise."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from latentsync.generation import sampling
+from latentsync.generation.timeline import windows
+from latentsync.models.unet import UNet3D, UNetConfig
+from latentsync.weights.files import load_strictly
+
+
+@pytest.fixture(scope="module")
+def tiny(golden):
+    folder = golden("unet_tiny")
+    tiny = json.loads((folder / "info.json").read_text())["tiny_config"]
+    config = UNetConfig(
+        block_out_channels=tiny["block_out_channels"],
+        layers_per_block=tiny["layers_per_block"],
+        cross_attention_dim=tiny["cross_attention_dim"],
+        attention_heads=tiny["attention_head_dim"],
+        norm_groups=tiny["norm_num_groups"],
+        motion_max_frames=tiny["motion_module_kwargs"]["temporal_position_encoding_max_len"],
+    )
+    state = {name: value.float() for name, value in load_file(folder / "weights.safetensors").items()}
+    return load_strictly(UNet3D(config), state, "the golden U-Net").eval()
+
+
+@pytest.mark.parametrize(("name", "guidance"), [("cfg1.5", 1.5), ("nocfg", 1.0)])
+def test_the_loop_is_the_published_one(golden, tiny, name, guidance):
+    folder = golden("diffusion")
+    given, expected = load_file(folder / "loop_inputs.safetensors"), load_file(folder / "outputs.safetensors")
+    before = []  # the latents that enter each step
+
+    def unet(sample, timesteps, audio):
+        before.append(sample[:1, :4])
+        return tiny(sample, timesteps, audio)
+
+    final = sampling.denoise(
+        unet,
+        given["init_latent_one_frame"],
+        given["mask"].reshape(-1, *given["mask"].shape[-2:])[0],
+        given["masked_latents"].transpose(1, 2),
+        given["ref_latents"].transpose(1, 2),
+        given["audio"][None],
+        steps=20,
+        guidance=guidance,
+    )
+    assert len(before) == 20
+    torch.testing.assert_close(before[1], expected[f"loop_{name}_step1"], atol=1e-5, rtol=0)
+    for ours, step in ((before[10], "step10"), (final.transpose(1, 2), "final")):
+        wanted = expected[f"loop_{name}_{step}"]
+        assert (ours - wanted).abs().max() < 1e-3 * wanted.abs().max()
+    other = expected[f"loop_{'nocfg' if guidance != 1 else 'cfg1.5'}_final"].transpose(1, 2)
+    assert (final - other).abs().max() > 1e-2 * other.abs().max()
+
+
+def test_guidance_changes_the_result_only_when_it_is_not_one():
+    def unet(sample, timesteps, audio):
+        return audio.mean((2, 3))[:, None, :, None, None].expand(-1, 4, -1, *sample.shape[-2:])
+
+    faces, audio = torch.zeros(2, 3, 4, 2, 2), torch.ones(2, 3, 5, 6)
+    noise, mask = sampling.shared_noise(0, 2, 2), torch.ones(2, 2)
+    plain, strong = (
+        sampling.denoise(unet, noise, mask, faces, faces, audio, steps=3, guidance=guidance) for guidance in (1.0, 2.0)
+    )
+    doubled = sampling.denoise(unet, noise, mask, faces, faces, 2 * audio, steps=3, guidance=1.0)
+    assert torch.allclose(strong, doubled, atol=1e-5) and not torch.allclose(strong, plain)
+
+
+def test_noise_is_the_published_draw(golden):
+    expected = load_file(golden("pipeline_bookkeeping") / "outputs.safetensors")
+    expected = expected["prepared_latents_seed1247_64px_4frames"]
+    assert torch.equal(sampling.shared_noise(1247, 8, 8).expand(1, 4, 4, 8, 8), expected)
+
+
+def test_noise_is_shared_by_the_frames_and_follows_the_seed():
+    noise = sampling.shared_noise(7, 8, 8)
+    assert noise.shape == (1, 4, 1, 8, 8)
+    assert torch.equal(noise, sampling.shared_noise(7, 8, 8)) and not torch.equal(noise, sampling.shared_noise(8, 8, 8))
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 29, 45])
+@pytest.mark.parametrize("overlap", [0, 4, 12])
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_joined_gives_every_frame_once_and_keeps_what_windows_agree_on(length, overlap, size):
+    truth = torch.arange(float(length)).reshape(-1, 1, 1, 1)
+    sizes = []
+
+    def latents_of(batch):
+        sizes.append(len(batch))
+        return torch.stack([truth[start:stop] for start, stop in batch])
+
+    spans = windows(length, 16, overlap)
+    pieces = list(sampling.joined(spans, size, latents_of))
+    assert torch.allclose(torch.cat([latents for _, latents in pieces]), truth)
+    assert [start for start, _ in pieces] == [start for start, _ in spans]
+    assert max(sizes) <= size and sum(sizes) == len(spans)
+
+
+def test_joined_fades_from_one_window_to_the_next():
+    def latents_of(batch):
+        return torch.stack([torch.full((16, 1, 1, 1), float(start > 0)) for start, _ in batch])
+
+    for size in (1, 2):
+        result = torch.cat([piece for _, piece in sampling.joined(windows(28, 16, 4), size, latents_of)])
+        assert torch.allclose(result[12:16].flatten(), torch.tensor([0.2, 0.4, 0.6, 0.8]))
+        assert (result[:12] == 0).all() and (result[16:] == 1).all()
+
+
+def test_windows_of_a_batch_do_not_see_each_other(tiny_net):
+    generator = torch.Generator().manual_seed(0)
+    masked, reference = (torch.randn(3, 4, 4, 8, 8, generator=generator) for _ in range(2))
+    audio, noise, mask = torch.randn(3, 4, 5, 16, generator=generator), sampling.shared_noise(1, 8, 8), torch.ones(8, 8)
+    together = sampling.denoise(tiny_net, noise, mask, masked, reference, audio, steps=3, guidance=1.5)
+    for index in range(3):
+        parts = (values[index : index + 1] for values in (masked, reference, audio))
+        alone = sampling.denoise(tiny_net, noise, mask, *parts, steps=3, guidance=1.5)
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def tiny_net():
+    torch.manual_seed(0)
+    shape = UNetConfig(block_out_channels=(16, 16), cross_attention_dim=16, attention_heads=2, norm_groups=8)
+    net = UNet3D(shape).eval()
+    torch.nn.init.normal_(net.conv_out.weight, std=0.1)
+    return net

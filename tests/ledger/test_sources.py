@@ -1,0 +1,268 @@
+"""Listing the input folder: what is a video, which shard changes, and refusals."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from latentsync import gpu_lease, required
+from latentsync.config import Config, validate
+from latentsync.ledger import sources
+from latentsync.ledger.files import read_ledgers, write_text
+from latentsync.ledger.rows import shard_of, source_id
+from latentsync.weights import registry
+from latentsync.workflow import record_run
+
+
+def videos(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def test_names_of_every_kind_are_listed_and_the_rest_is_told(tmp_path):
+    names = ["a b.mp4", "UPPER.MP4", "sub/quo'te.mov", "-dash.mkv", "new\nline.webm", "\N{GRINNING FACE}.mp4"]
+    videos(tmp_path, *names, "notes.txt", ".hidden.mp4")
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    rows, others = sources.scan(tmp_path)
+    assert {row["path"] for row in rows} == {*names, "folder.mp4"}, "probe says of the folder what it is"
+    assert others == ["notes.txt"]
+    assert all(row["id"] == source_id(row["path"]) and row["status"] == "ok" for row in rows)
+
+
+def test_only_the_shard_of_a_new_video_is_rewritten(tmp_path):
+    folder, ledgers = tmp_path / "in", tmp_path / "run" / "sources"
+    videos(folder, *(f"{number}.mp4" for number in range(20)))
+    sources.write_sources(folder, ledgers, 4)
+    old = {path.name: path.stat().st_mtime_ns for path in ledgers.iterdir()}
+    videos(folder, "new.mp4")
+    sources.write_sources(folder, ledgers, 4)
+    changed = {path.name for path in ledgers.iterdir() if path.stat().st_mtime_ns != old[path.name]}
+    assert changed == {f"{shard_of(source_id('new.mp4'), 4)}.jsonl"}
+    assert len(read_ledgers(ledgers.iterdir())) == 21
+
+
+def test_links_to_folders_are_followed_once_and_real_paths_win(tmp_path):
+    videos(tmp_path / "in", "b/x.mp4")
+    videos(tmp_path / "drive", "y.mp4", "deep/z.mp4")
+    for link, target in {"a": "in/b", "c": "drive", "e": "drive/deep", "up": "in", "d": "drive"}.items():
+        (tmp_path / "in" / link).symlink_to(tmp_path / target)
+    (tmp_path / "drive/ring").symlink_to(tmp_path / "drive")
+    (tmp_path / "in/broken").symlink_to(tmp_path / "nowhere")
+    rows, _ = sources.scan(tmp_path / "in")
+    assert [row["path"] for row in rows] == ["b/x.mp4", "c/deep/z.mp4", "c/y.mp4"]
+
+
+def test_two_encodings_of_a_name_are_refused_by_name(tmp_path):
+    videos(tmp_path, "caf\u00e9.mp4", "cafe\u0301.mp4")
+    with pytest.raises(ValueError, match=r"'cafe\\u0301.mp4' and 'caf\\xe9.mp4' in input_dir are one name"):
+        sources.scan(tmp_path)
+
+
+@pytest.mark.parametrize("folder", [".", "results", "results/demo/align_faces/media", "results/../results/x"])
+def test_our_own_results_are_no_input(tmp_path, monkeypatch, folder):
+    from latentsync.workflow import prepare
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(required, "check", lambda cfg: None)
+    videos(tmp_path / "results", "demo/align_faces/media/x.mp4", "x/y.mp4")
+    videos(tmp_path, "results-of-others/a.mp4")
+    with pytest.raises(ValueError, match="lie in each other; give a folder that holds your videos alone"):
+        prepare({"input_dir": folder}, main_process=True)
+    assert prepare({"input_dir": "results-of-others"}, main_process=True)
+
+
+def test_a_scan_that_was_killed_is_taken_up_again(tmp_path, monkeypatch):
+    videos(tmp_path / "in", *(f"{number}.mp4" for number in range(9)))
+    write, written = write_text, []
+
+    def killed(path, text):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, text)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sources, "write_text", killed)
+        sources.write_sources(tmp_path / "in", tmp_path / "ledgers", 5)
+    with pytest.raises(ValueError, match="shards is 4, but this run was begun with 5"):
+        sources.write_sources(tmp_path / "in", tmp_path / "ledgers", 4)
+    sources.write_sources(tmp_path / "in", tmp_path / "ledgers", 5)
+    assert len(read_ledgers((tmp_path / "ledgers").iterdir())) == 9
+
+
+def test_names_that_are_not_utf_8_can_be_told(tmp_path, monkeypatch, capsys):
+    from latentsync.workflow import prepare
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(required, "check", lambda cfg: None)
+    videos(tmp_path / "in", "a.mp4", os.fsdecode(b"b\xff.txt"))
+    prepare({"input_dir": "in"}, main_process=True)
+    assert "1 files passed over, not videos by name: b\\udcff.txt" in capsys.readouterr().out
+
+
+def test_a_speaker_table_is_read_as_excel_writes_it_and_refused_in_another_encoding(tmp_path):
+    from latentsync.workflow import prepare
+
+    table = tmp_path / "speakers.csv"
+    table.write_bytes("path,speaker\r\na.mp4,Zo\u00eb\r\n".encode("utf-8-sig"))
+    assert sources.read_speakers([table]) == {"a.mp4": "Zo\u00eb"}
+    table.write_bytes("path,speaker\na.mp4,Ann\nb.mp4,Zo\u00eb\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="speakers.csv line 3 is not UTF-8; save it as UTF-8"):
+        prepare({"select_clips": {"speakers": str(table)}}, main_process=False)
+
+
+def test_refusals_are_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        sources.scan(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="holds no video"):
+        sources.scan(tmp_path)
+    videos(tmp_path, "a.mp4")
+    with pytest.raises(ValueError, match="is not a folder"):
+        sources.scan(tmp_path / "a.mp4")
+    sources.write_sources(tmp_path, tmp_path / "ledgers", 2)
+    with pytest.raises(ValueError, match="shards is 3, but this run was begun with 2"):
+        sources.write_sources(tmp_path, tmp_path / "ledgers", 3)
+
+
+def test_missing_weights_are_named_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    with pytest.raises(ValueError, match="align_faces.backend"):
+        required.check(Config())  # the published recipe needs published files
+    with pytest.raises(ValueError, match="GFPGANv1.4.pth"):
+        registry.find("gfpgan")
+    (tmp_path / "enhance").mkdir()
+    (tmp_path / "enhance/GFPGANv1.4.pth").touch()
+    assert registry.find("gfpgan") == tmp_path / "enhance/GFPGANv1.4.pth"
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("align_faces", "backend", "face_alignment"),
+        ("score_sync", "backend", "syncnet_v2"),
+        ("score_quality", "backend", "hyperiqa"),
+        ("extract_features", "audio_encoder", "whisper"),
+        ("extract_features", "vae", "published"),
+        ("train_unet_stage2", "teachers", "published"),
+        ("enhance", "method", "gfpgan"),
+        ("evaluate", "faces", "face_alignment"),
+    ],
+)
+def test_every_part_that_needs_a_file_is_asked_for_it_at_the_start(tmp_path, monkeypatch, section, key, value):
+    """The last step of all must not find out after weeks."""
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    demo = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
+    with pytest.raises(ValueError, match=rf"missing.*\s.*{section}\.{key}: {value}( asks|, or choose )"):
+        required.check(validate(demo | {section: demo.get(section, {}) | {key: value}}))
+
+
+def test_what_stage_1_starts_from_is_looked_for_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    demo = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
+
+    def check(init):
+        required.check(validate(demo | {"train_unet_stage1": demo["train_unet_stage1"] | {"init": init}}))
+
+    check(None)
+    with pytest.raises(ValueError, match=r"diffusion_pytorch_model\.safetensors is missing: .*unet_stage1\.init: sd15"):
+        check("sd15")
+    with pytest.raises(
+        ValueError, match=r"unet_stage1\.init: .*nowhere\.pt is neither a file nor one of latentsync-1\.6"
+    ):
+        check(str(tmp_path / "nowhere.pt"))
+    start = tmp_path / "stable-diffusion-v1-5/unet/diffusion_pytorch_model.safetensors"
+    start.parent.mkdir(parents=True)
+    start.touch()
+    check("sd15")
+    assert registry.find_start("sd15") == registry.find_start(str(start)) == start
+    with pytest.raises(ValueError, match=r"train_unet_stage1\.init: .*unet is a folder; name the file"):
+        check(str(start.parent))
+    with pytest.raises(ValueError, match=r"train_unet_stage1\.init: vae is neither a file nor one of .*sd15"):
+        check("vae")  # in the registry, but no U-Net
+
+
+def test_all_that_is_missing_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    own = {"extract_features": {"whisper_weights": str(tmp_path / "mine.pt")}}
+    with pytest.raises(ValueError) as error:
+        required.check(validate(own | {"train_unet_stage1": {"init": "sd15"}}))
+    said = str(error.value).splitlines()
+    assert said[0] == f"{len(said) - 2} pretrained parts are missing from {tmp_path}:" and len(said) > 8
+    names = re.match("`latentsync weights fetch (.*)` gets them", said[-1])[1].split()
+    assert {"s3fd", "2dfan4", "syncnet_v2", "vae", "videomae_giant", "sd15"} <= set(names) and "whisper" not in names
+    assert len(names) == len(set(names)) == len(said) - 3
+    line = (
+        "  auxiliary/syncnet_v2.model: syncnet_v2, for score_sync.backend: syncnet_v2, or choose score_sync.backend: "
+    )
+    assert any(one.startswith(line) for one in said)
+    assert any("mine.pt is missing" in line and "correct the path" in line for line in said)
+
+
+def test_run_record_adds_up_sessions(tmp_path):
+    import json
+    import time
+
+    record_run(tmp_path, time.time() - 5, "failed")
+    record_run(tmp_path, time.time() - 7, "finished")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert 12 <= record["wall_s"] < 13 and [s["outcome"] for s in record["sessions"]] == ["failed", "finished"]
+
+
+def test_each_job_leases_another_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu_lease.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    first = gpu_lease.lease(devices=2)
+    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "0"
+    second = gpu_lease.lease(devices=2)
+    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "1"
+    first.close()
+    third = gpu_lease.lease(devices=2)
+    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "0"
+    second.close(), third.close()
+    assert gpu_lease.lease(devices=0) is None and "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_a_lock_is_anybodys_whatever_the_umask(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu_lease.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    old = os.umask(0o077)
+    try:
+        gpu_lease.lease(devices=1).close()
+    finally:
+        os.umask(old)
+    [lock] = tmp_path.iterdir()
+    assert lock.stat().st_mode & 0o777 == 0o444  # nobody can write it, and flock asks for no more than reading
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    gpu_lease.lease(devices=1).close()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+    def denied(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(gpu_lease, "_shared", denied)
+    with pytest.raises(ValueError, match="latentsync-gpu-0.lock was made by another user"):
+        gpu_lease.lease(devices=1)
+
+
+def test_the_backend_decides_whether_a_step_wants_a_gpu():
+    published, embedded = (
+        validate({key: {"backend": name} for key, name in zip(("align_faces", "score_sync"), names, strict=True)})
+        for names in (("face_alignment", "syncnet_v2"), ("mediapipe", "envelope"))
+    )
+    for step in ("align_faces", "score_sync"):
+        assert gpu_lease.wanted(step, getattr(published, step)) and not gpu_lease.wanted(step, getattr(embedded, step))
+    assert not gpu_lease.wanted("score_quality", published.score_quality)
+    assert gpu_lease.wanted("train_vae", published.train_vae)
+
+
+def test_speakers_file_must_exist():
+    from latentsync.workflow import prepare
+
+    with pytest.raises(ValueError, match="select_clips.speakers"):
+        prepare({"select_clips": {"speakers": "nowhere.csv"}}, main_process=False)
+    assert validate({"select_clips": {"speakers": None}})

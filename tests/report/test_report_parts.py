@@ -1,0 +1,81 @@
+"""Parts of the page by themselves: verdicts, curves, axes, numbers in words."""
+
+import numpy as np
+import pytest
+
+from latentsync.ledger.rows import REASONS
+from latentsync.report import curation, figures, page, plots, training
+
+
+def measured(**values) -> dict:
+    """Figures with these values and enough items, the others not measured."""
+    blank = {"value": None, "low": None, "high": None, "n": 0, "reason": "why", "note": ""}
+    known = {name: blank | {"value": value, "n": 600, "reason": None} for name, value in values.items()}
+    return {name: known.get(name, blank) for name in figures.NAMES}
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ({"mouth_r": 0.7, "mouth_r_shuffled": 0.2}, "pass"),
+        ({"mouth_r": 0.7, "mouth_r_shuffled": 0.31}, "fail"),
+        ({"mouth_r": 0.59, "mouth_r_shuffled": 0.0}, "fail"),
+        ({"mouth_r": 0.7}, "unknown"),
+        ({"mouth_r_shuffled": 0.2}, "unknown"),
+        ({"syncnet_accuracy_5f": 0.9, "syncnet_accuracy_shuffled": 0.55}, "pass"),
+        ({"syncnet_accuracy_5f": 0.9, "syncnet_accuracy_shuffled": 0.56}, "fail"),
+        ({"syncnet_accuracy_5f": 0.8499, "syncnet_accuracy_shuffled": 0.5}, "fail"),
+        ({"good_rejected": 0}, "pass"),
+        ({"good_rejected": 1}, "fail"),
+        ({"psnr_outside_db": 45.0}, "pass"),
+    ],
+)
+def test_verdicts(values, verdict):
+    cards = {card["key"]: card for card in figures.judge(measured(**values))}
+    key = next(name for name in (*values, "mouth_r") if name in cards)
+    assert cards[key]["verdict"] == verdict
+
+
+def test_too_few_items_do_not_pass():
+    few = measured(mouth_r=0.7, mouth_r_shuffled=0.0)
+    few["mouth_r"]["n"] = 7
+    card = next(card for card in figures.judge(few) if card["key"] == "mouth_r")
+    assert card["verdict"] == "fail" and "8" in card["words"]
+
+
+def test_curve_leaves_out_blanks_and_thins(tmp_path):
+    lines = ["step,loss,val_recon", *(f"{k},{2 * k},{'' if k % 2 else k}" for k in range(1, 1001)), "1001,nan,"]
+    (tmp_path / "curve.csv").write_text("\n".join(lines))
+    curve = training.read_curve(tmp_path / "curve.csv")
+    assert len(curve["loss"]) == 1000 and curve["val_recon"][0] == (2, 2.0)
+    steps, values = training.thin(curve["loss"])
+    assert len(steps) == 334 and steps[0] == 3 and values[0] == 4.0
+    (tmp_path / "none.csv").write_text("step,loss\n")
+    assert training.summarise("train_unet_stage1", tmp_path / "none.csv")["reason"] == "The curve is empty."
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.3, 0.95), (3, 1250), (0.0012, 0.0031), (5, 5)])
+def test_ticks_are_few_round_and_inside(low, high):
+    ticks = plots.nice_ticks(low, high)
+    assert 1 <= len(ticks) <= 11 and all(low <= tick <= high for tick in ticks)
+    assert all(len(plots.number(tick)) <= 7 for tick in ticks)
+
+
+def test_numbers_on_the_page():
+    assert page.num(0.98749, 2) == '<data value="0.98749">0.99</data>'
+    assert (
+        page.plain(-0.001, 2) == "0.00"
+        and page.plain(-3.14159, 2) == "−3.14"
+        and page.plain(12345.6, 0) == "12\u202f346"
+    )
+    assert page.share(7, (0, 10)) == "70.00" and page.share(12, (0, 10)) == "100.00"
+
+
+def test_scores_without_a_threshold_have_histograms_too():
+    """Real footage switches thresholds off: no marks to fit in."""
+    edges = curation._edges("sync_confidence", np.array([0.9, 1.4, 2.8]), [])
+    assert edges[0] <= 0.9 and edges[-1] >= 2.8 and (np.diff(edges) > 0).all()
+
+
+def test_every_reason_has_a_stage_of_the_funnel():
+    assert set(REASONS) <= set(curation.STAGES) | {"no_face"}  # which segments without clips have

@@ -1,0 +1,277 @@
+"""The page of curation and the data-set card: what stands on them, how much of it, and that it is true."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latentsync import config
+from latentsync.ledger.files import read_ledger, read_ledgers, write_json, write_ledger, write_text
+from latentsync.ledger.rows import Row, rejected
+from latentsync.report import borderline, card, page, speakers
+from latentsync.steps import describe_clips, select_clips
+from tests.made_run import clip_rows, curate
+from tests.pages import Reader, flat
+
+FAULTS = ("unreadable", "no_face", "no_audio", "too_short", "small_face", "low_quality", "low_sync", "large_offset")
+OUTPUTS = {"page": "index.html", "summary": "summary.json", "card_json": "card.json", "card_md": "card.md"}
+
+
+def describe(root: Path, name: str = "describe_clips", **section) -> Path:
+    """Run the step on what `curate` left in `root`; the folder of its outputs."""
+    selected = {split: [root / "select_clips" / f"{split}.jsonl"] for split in ("train", "val", "test")}
+    inputs = selected | {"summary": [root / "select_clips/summary.json"]}
+    inputs |= {"rejected": [root / "select_clips/rejected.csv"], "config": [root / "config.json"]}
+    inputs |= {"score_sync": sorted((root / "score_sync").glob("0*.jsonl"))}
+    write_json(root / "config.json", config.Config().model_dump(mode="json"))
+    outputs = {key: root / name / file for key, file in OUTPUTS.items()}
+    describe_clips.run(config.DescribeClips(**section), inputs, outputs, root / "videos")
+    return root / name
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """The run folder of a made curation, described."""
+    root = tmp_path_factory.mktemp("describe") / "mine"
+    curate(root, range(12), FAULTS)
+    describe(root)
+    return root
+
+
+def parts(root: Path) -> tuple[str, dict, dict, str]:
+    """Page, summary, card as JSON, card as Markdown."""
+    page_text, summary, card_json, card_md = ((root / "describe_clips" / file).read_text() for file in OUTPUTS.values())
+    return page_text, json.loads(summary), json.loads(card_json), card_md
+
+
+def selected_rows(root: Path) -> list[Row]:
+    return read_ledgers(root / "select_clips" / f"{split}.jsonl" for split in ("train", "val", "test"))
+
+
+def test_page_is_whole_loads_nothing_and_shows_only_the_summary(run):
+    text, summary, _, _ = parts(run)
+    seen = Reader(text)
+    assert not seen.open and len(seen.ids) == len(set(seen.ids))
+    local = {address for address in seen.addresses if not address.startswith(("data:", "#"))}
+    assert local == {"costs.html", "card.md", "card.json"}
+    assert {a[1:] for a in seen.addresses if a.startswith("#")} <= set(seen.ids)
+    assert not re.search(r"https?:|@import|url\(", re.sub(r"data:[^\"]*", "", text))
+    known = {float(leaf) for leaf in flat(summary) if isinstance(leaf, int | float)}
+    assert len(seen.numbers) > 150
+    assert [value for value in seen.numbers if value not in known] == []
+    assert "day 1/ä &amp; &lt;b&gt;" in text and "<b>10" not in text
+    assert text.count("data:image/jpeg") > 40
+
+
+def test_same_inputs_same_bytes_and_no_place(run):
+    again = describe(run, "again")
+    for file in OUTPUTS.values():
+        content = (again / file).read_bytes()
+        assert content == (run / "describe_clips" / file).read_bytes()
+        assert str(run.parent).encode() not in content
+
+
+def test_the_card_counts_what_the_ledgers_hold(run):
+    _, summary, made, text = parts(run)
+    rows = selected_rows(run)
+    assert made == summary["card"]
+    assert made["counts"]["clips"] == len(rows) == sum(split["clips"] for split in made["splits"].values()) == 12
+    ticks = sum(row["end_tick"] - row["start_tick"] for row in rows)
+    assert made["counts"]["hours"] == pytest.approx(ticks / 90_000, abs=1e-6)
+    assert {reason: found["rows"] for reason, found in made["rejected"].items()} == dict.fromkeys(FAULTS, 1)
+    assert made["rejected"]["too_short"]["hours"] == pytest.approx(20 / 90_000, abs=1e-6)
+    assert made["rejected"]["unreadable"]["hours"] is None  # nobody knows how long a broken file would have been
+    values = sorted(row["quality"] for row in rows)
+    assert (made["measures"]["quality"]["min"], made["measures"]["quality"]["max"]) == (values[0], values[-1])
+    assert made["thresholds"]["min_face_px"] == 70 and "max_pairs" not in made["thresholds"]
+    assert [scorer["name"] for scorer in made["scorers"]["score_sync"]] == ["envelope"]
+    assert any("not by SyncNet" in limit for limit in made["limits"])
+    assert all(f"`{reason}`" in text for reason in FAULTS)
+
+
+def test_the_card_names_no_video_and_no_speaker(run):
+    _, _, made, text = parts(run)
+    for row in selected_rows(run):
+        for name in (row["path"], row["source_id"], row["id"]):
+            assert name not in text and name not in json.dumps(made, ensure_ascii=False)
+
+
+def test_the_head_of_the_card_is_yaml_and_states_the_licence(run, tmp_path):
+    def head(folder: Path) -> dict:
+        return yaml.safe_load((folder / "card.md").read_text().split("---\n")[1])
+
+    assert head(run / "describe_clips") == {
+        "pretty_name": "mine",
+        "license": "unknown",
+        "size_categories": ["n<1K"],
+        "tags": ["lip-sync", "talking-head", "audio-visual"],
+    }
+    assert "Licence of the footage: **not stated**" in (run / "describe_clips/card.md").read_text()
+    terms = 'Contract 7: "in-house" only'
+    stated = describe(run, "stated", licence=terms)
+    assert head(stated)["license_name"] == terms and head(stated)["license"] == "other"
+    assert json.loads((stated / "card.json").read_text())["licence"] == terms
+
+
+def test_a_score_that_nobody_knew_shows_itself(run, tmp_path):
+    """A column of a later version: histogram and quantiles under its own name; rows without it are left out."""
+    root = tmp_path / "later"
+    shutil.copytree(run, root)
+    rows = read_ledger(root / "select_clips/train.jsonl")
+    write_ledger(
+        root / "select_clips/train.jsonl",
+        [row | {"novelty_deg": n - 2.5, "odd": "x", "picture_hash": n} for n, row in enumerate(rows)],
+    )
+    facts = json.loads((root / "select_clips/summary.json").read_text())
+    facts["scores"]["selected"]["novelty_deg"], facts["scores"]["rejected"]["novelty_deg"] = [1.0, 2.0], [None, 30.0]
+    write_json(root / "select_clips/summary.json", facts)
+    describe(root)
+    text, summary, made, _ = parts(root)
+    assert made["measures"]["novelty_deg"]["n"] == len(rows) < made["counts"]["clips"]
+    assert made["measures"]["novelty_deg"]["min"] == -2.5 and not {"odd", "picture_hash"} & set(made["measures"])
+    [chart] = [chart for chart in summary["curation"]["histograms"] if chart["score"] == "novelty_deg"]
+    assert (chart["kept_n"], chart["lost_n"]) == (2, 1) and "Novelty deg" in text
+
+
+def test_borders_show_the_nearest_of_either_side(run):
+    _, summary, _, _ = parts(run)
+    rows = selected_rows(run)
+    sheets = {sheet["key"]: sheet for sheet in summary["borderline"]}
+    assert set(sheets) == {"min_face_px", "min_quality", "min_s", "min_sync_confidence", "max_offset_frames"}
+    quality = sheets["min_quality"]
+    assert [item["value"] for item in quality["kept"]] == sorted(row["quality"] for row in rows)[:4]
+    assert [item["value"] for item in quality["lost"]] == [21.5]
+    assert [item["value"] for item in sheets["max_offset_frames"]["lost"]] == [14]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 20), st.floats(0, 100), st.integers(0, 3)), max_size=30))
+def test_the_best_are_of_different_videos_and_nobody_beats_them_in_both(scores):
+    rows = [
+        {
+            "id": f"{n:03d}",
+            "path": f"{source}.mp4",
+            "source_id": str(source),
+            "sync_confidence": sync,
+            "quality": picture,
+        }
+        for n, (sync, picture, source) in enumerate(scores)
+    ]
+    shown = borderline.best(rows, 3)
+    paths = [item["path"] for item in shown]
+    assert len(paths) == len(set(paths)) == min(3, len({source for *_, source in scores}))
+    for row in rows:
+        assert not shown or not (
+            row["sync_confidence"] > shown[0]["sync_confidence"] and row["quality"] > shown[0]["quality"]
+        )
+
+
+def test_one_speaker_with_most_of_the_time_is_warned_about():
+    def row(group: str, source: str, ticks: int) -> Row:
+        return {"group": group, "source_id": source, "path": f"{source}.mp4", "start_tick": 0, "end_tick": ticks}
+
+    uneven = speakers.summarise([row("Ada", "a", 300), row("Ada", "b", 300), row("c", "c", 400)])
+    assert [(item["name"], item["clips"], item["share"]) for item in uneven["groups"]] == [
+        ("Ada", 2, 0.6),
+        ("c.mp4", 1, 0.4),
+    ]
+    assert "Ada speaks in 60% of the selected time" in uneven["warning"] and uneven["named_n"] == 1
+    assert speakers.summarise([row("Ada", "a", 300), row("c", "c", 300)])["warning"] is None
+
+
+def large(n: int) -> tuple[list[Row], list[Row], dict]:
+    """n selected and n / 2 rejected clips, each of a video of its own, and what select_clips says of them."""
+    rows = []
+    for number in range(n + n // 2):
+        [row] = clip_rows(number % 50, None)
+        source = f"{number:016x}"
+        row |= {"id": f"{source}-000000-000050-t0", "source_id": source, "path": f"{number}.mp4", "group": source}
+        rows.append(row | {"length_s": 2.0, "quality": 40 + number % 60, "width": 8, "height": 8})
+    kept = rows[:n]
+    lost = [rejected(row, "low_quality", "low") | {"quality": row["quality"] - 40} for row in rows[n:]]
+    split = {"clips": n, "sources": n, "hours": 11.1, "groups": [row["group"] for row in kept]}
+    none = {"clips": 0, "sources": 0, "hours": 0.0, "groups": []}
+    names = ("sync_confidence", "sync_offset_frames", "quality", "face_px", "length_s")
+    stage = {"kind": "clip", "left": n, "hours": 11.1, "lost": {}}
+    facts = {
+        "funnel": [stage | {"stage": "found"}, stage | {"stage": "selected"}],
+        "reasons": {},
+        "splits": {"train": split, "val": none, "test": none},
+        "offsets_applied": 0,
+        "thresholds": config.SelectClips(min_face_px=70, min_s=1.5).model_dump(mode="json"),
+        "backends": {"score_sync": ["envelope"], "score_quality": ["piqe"]},
+        "stand_ins": [],
+        "same_clips_in_all_splits": False,
+        "speakers_without_source": 0,
+        "scores": {
+            group: {name: [row[name] for row in members] for name in names}
+            for group, members in (("selected", kept), ("rejected", lost))
+        },
+    }
+    return kept, lost, facts
+
+
+def test_a_large_run_makes_a_small_page():
+    """20,000 clips: lists end with a count, pictures stay a few dozen, whatever the number of clips and speakers."""
+    kept, lost, facts = large(20_000)
+    summary = describe_clips.summarise("large", facts, kept, lost)
+    summary["card"] = card.make(
+        name="large",
+        synthetic=False,
+        facts=facts,
+        selected=kept,
+        rejected=lost,
+        sources={row["source_id"]: {"fps": 25.0, "width": 8, "height": 8} for row in kept},
+        speakers=summary["speakers"],
+        sections={"align_faces": {"backend": "mediapipe"}},
+        versions={},
+        parts={},
+        licence=None,
+    )
+    shown = describe_clips.shown_ids(summary)
+    assert len(shown) < 120
+    text = page.render_description(summary, dict.fromkeys(shown, "no picture"))
+    assert len(text) < 300_000 and not Reader(text).open
+    assert summary["speakers"]["groups_more"] == 19_980 and summary["curation"]["rejected_more"] == 9_600
+    assert "Nobody said who speaks" in text
+
+
+@pytest.mark.slow
+def test_100_000_clips_take_seconds_and_bounded_memory(tmp_path):
+    """The whole step as its rule runs it, on ledgers of 100,000 clips with their sync curves; crops are not at hand."""
+    kept, lost, facts = large(66_667)
+    root = tmp_path / "large"
+    curve = {"sync_curve": [0.1234 * shift for shift in range(31)], "geometry_file": "g" * 60}
+    write_ledger(root / "select_clips/train.jsonl", [row | curve | {"split": "train"} for row in kept])
+    for split in ("val", "test"):
+        write_ledger(root / f"select_clips/{split}.jsonl", [])
+    write_text(root / "select_clips/rejected.csv", select_clips.rejected_csv(lost))
+    write_json(root / "select_clips/summary.json", facts)
+    write_json(root / "config.json", config.Config().model_dump(mode="json"))
+    for shard in range(4):
+        rows = [row | curve for row in [*kept, *lost][shard::4]]
+        write_ledger(root / f"score_sync/{shard:05d}.jsonl", rows)
+    code = "import sys; from latentsync.steps.__main__ import main; status = main(sys.argv[1:]); "
+    code += "print(open('/proc/self/status').read()); sys.exit(status)"  # its own peak: rusage would count this process
+    command = [sys.executable, "-c", code, "describe_clips", "--config", "{}", "--sources", root / "none"]
+    for split in ("train", "val", "test"):
+        command += ["--input", split, root / f"select_clips/{split}.jsonl"]
+    command += ["--input", "rejected", root / "select_clips/rejected.csv", "--input", "config", root / "config.json"]
+    command += ["--input", "summary", root / "select_clips/summary.json"]
+    command += ["--input", "score_sync", *sorted((root / "score_sync").glob("*.jsonl"))]
+    for name, file in OUTPUTS.items():
+        command += ["--output", name, root / "describe_clips" / file]
+    start = time.monotonic()
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
+    wall_s, peak_mb = time.monotonic() - start, int(re.search(r"VmHWM:\s+(\d+) kB", done.stdout)[1]) / 1024
+    print(f"describe_clips, 100,000 clips: {wall_s:.1f} s, {peak_mb:.0f} MB")
+    assert wall_s < 120 and peak_mb < 600
+    assert json.loads((root / "describe_clips/card.json").read_text())["counts"]["clips"] == 66_667

@@ -1,0 +1,276 @@
+"""The steps generate and evaluate: every pair with its controls, nothing twice, every figure beside its bar."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from collections import Counter
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from latentsync import config
+from latentsync.curation.selection import pair
+from latentsync.evaluation import scores
+from latentsync.ledger.files import read_ledger, write_json, write_ledger, write_text
+from latentsync.ledger.rows import rejected, segment_id, source_id
+from latentsync.media.audio import read_audio
+from latentsync.media.probe import probe_media
+from latentsync.media.read import read_frames
+from latentsync.media.write import write_flac
+from latentsync.models import syncnet
+from latentsync.models import vae as vaes
+from latentsync.models.unet import UNet3D, UNetConfig
+from latentsync.steps import align_faces, evaluate, generate
+from latentsync.weights import files as weight_files
+from tests import toys
+from tests.videos import head, write_video
+
+RESOLUTION = 64
+
+
+SYNCNET = config.TrainSyncnet.model_validate(
+    {
+        "frames": 8,
+        "resolution": 64,
+        "visual": {
+            "in_channels": 24,
+            "block_out_channels": [32] * 6,
+            "downsample_factors": [[1, 2], 2, 2, 2, 2, 2],
+            "attn_blocks": [False] * 6,
+        },
+        "audio": {
+            "in_channels": 1,
+            "block_out_channels": [32] * 6,
+            "downsample_factors": [[2, 1], 2, 2, 2, 2, [2, 1]],
+            "attn_blocks": [False] * 6,
+        },
+    }
+)
+
+
+def _two_people(root) -> tuple[list[dict], list[dict]]:
+    """Two videos of 32 frames with sound: rows as score_quality leaves them, and their truth."""
+    cuts = {"first": lambda picture: picture, "second": lambda picture: np.ascontiguousarray(picture[:, ::-1])}
+    segments, truth = [], []
+    for number, (name, turn) in enumerate(cuts.items()):
+        rng = np.random.default_rng(number)
+        tune = toys.opening_tune(32, rng)
+        sound = toys.speech(tune, rng)
+        path = root / "videos" / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(
+            path,
+            32,
+            pictures=lambda *at, turn=turn: turn(head(*at)),
+            size=(208, 176),
+            sound=sound,
+            sound_rate_hz=16_000,
+        )
+        source = source_id(path.name)
+        (root / "resample/media").mkdir(parents=True, exist_ok=True)
+        write_flac(root / f"resample/media/{source}.flac", sound)
+        np.save(root / f"resample/media/{source}.npy", np.arange(32, dtype=np.int32))
+        files = {"audio_file": f"resample/media/{source}.flac", "ticks_file": f"resample/media/{source}.npy"}
+        row = {"id": segment_id(source, 0, 32), "kind": "segment", "source_id": source, "path": path.name}
+        row |= {
+            "status": "ok",
+            "reason": None,
+            "detail": "",
+            "start_tick": 0,
+            "end_tick": 32,
+            "n_ticks": 32,
+            "width": 208,
+        }
+        segments.append(row | files)
+        opening = [round(float(value), 4) for value in tune]
+        good = {"start_s": 0, "end_s": 1.28, "reason": None, "track": "speaker"}
+        row = {"id": source, "path": f"{source}.mp4", "offset_frames": 0, "expected": [good]}
+        truth.append(row | {"sound_opening": opening, "identity": name})
+    return segments, truth
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run folder up to training: two people, small untrained networks; returns folder, inputs of the two steps."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("results") / "tiny"
+    segments, truth = _two_people(root)
+    write_ledger(root / "segment/00000.jsonl", segments)
+    cfg = config.AlignFaces(backend="mediapipe", resolution=RESOLUTION)
+    ledger = root / "align_faces/00000.jsonl"
+    align_faces.run(cfg, {"segment": [root / "segment/00000.jsonl"]}, {"ledger": ledger}, root / "videos")
+    scored = {"sync_confidence": 9.0, "sync_offset_frames": 0, "sync_backend": "envelope", "quality_backend": "piqe"}
+    rows = [row | scored | {"offset_frames": 0} for row in read_ledger(ledger)]
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    rows = [row | {"group": f"person {number}"} for number, row in enumerate(rows)]
+    write_ledger(root / "score_sync/00000.jsonl", rows)
+    select = root / "select_clips"
+    write_ledger(select / "test.jsonl", rows)
+    write_ledger(select / "pairs.jsonl", pair(rows, 5))
+    for name in ("train", "val"):
+        write_ledger(select / f"{name}.jsonl", [])
+    write_text(select / "rejected.csv", "id,reason\n")
+    write_json(select / "summary.json", {"thresholds": {"min_offset_confidence": 3.0}})
+    write_ledger(root / "make_talkers/truth.jsonl", truth)
+    torch.manual_seed(0)
+    vaes.save(root / "train_vae/vae.safetensors", vaes.build(config.TrainVae(block_out_channels=(8, 8, 8, 16))), 1.0)
+    shape = UNetConfig(block_out_channels=(16, 16), cross_attention_dim=16, attention_heads=2, norm_groups=8)
+    facts = {"frames": 8, "resolution": 64, "audio_encoder": {"backend": "embedded", "width": 16, "layers": 1}}
+    weight_files.save(root / "train_unet_stage2/unet.safetensors", UNet3D(shape).state_dict(), asdict(shape), **facts)
+    net = syncnet.build(SYNCNET)
+    weight_files.save(
+        root / "train_syncnet/syncnet.safetensors", net.state_dict(), SYNCNET.model_dump(mode="json"), threshold=0.4
+    )
+    return root
+
+
+def run_generate(root, workers: int = 1, **changed):
+    settings = {"steps": 1, "guidance": 1.0, "length": "video", "crf": 8, "controls": 1, "torch_threads": 1}
+    cfg = config.Generate(**settings | changed, workers=workers)
+    inputs = {
+        "pairs": [root / "select_clips/pairs.jsonl"],
+        "test": [root / "select_clips/test.jsonl"],
+        "unet": [root / "train_unet_stage2/unet.safetensors"],
+        "vae": [root / "train_vae/vae.safetensors"],
+    }
+    generate.run(cfg, inputs, {"ledger": root / "generate/generated.jsonl"}, root / "videos")
+    return read_ledger(root / "generate/generated.jsonl")
+
+
+def run_evaluate(root, out: str, truth: bool):
+    select = root / "select_clips"
+    inputs = {name: [select / f"{name}.jsonl"] for name in ("train", "val", "test")}
+    inputs |= {"rejected": [select / "rejected.csv"], "summary": [select / "summary.json"]}
+    inputs |= {"generate": [root / "generate/generated.jsonl"], "score_sync": [root / "score_sync/00000.jsonl"]}
+    inputs |= {"syncnet": [root / "train_syncnet/syncnet.safetensors"]}
+    inputs |= {"truth": [root / "make_talkers/truth.jsonl"] if truth else []}
+    outputs = {"metrics": root / out / "metrics.json", "per_item": root / out / "items.jsonl"}
+    evaluate.run(config.Evaluate(syncnet_pairs=20, bootstrap=50, torch_threads=1), inputs, outputs, root / "videos")
+    return json.loads(outputs["metrics"].read_text()), read_ledger(outputs["per_item"])
+
+
+def test_generate_makes_every_pair_and_a_control_and_repeats_nothing(finished):
+    rows = run_generate(finished)
+    assert Counter((row["system"], row["kind"]) for row in rows) == {
+        ("ours", "own"): 2,
+        ("ours", "cross"): 2,
+        ("untrained", "cross"): 1,
+    }
+    for row in rows:
+        assert row["status"] == "ok" and row["n_frames"] == row["n_generated"] == 32 and row["cut_s"] == 0
+        assert sum(1 for _ in read_frames(finished / row["video_file"])) == 32
+        with np.load(finished / row["render_file"]) as render:
+            assert render["matrices"].shape == (32, 2, 3) and np.isfinite(render["matrices"]).all()
+    written = {row["id"]: (finished / row["video_file"]).stat().st_mtime_ns for row in rows}
+    before = (finished / "generate/generated.jsonl").read_bytes()
+    again = run_generate(finished)
+    assert {row["id"]: (finished / row["video_file"]).stat().st_mtime_ns for row in again} == written
+    assert (finished / "generate/generated.jsonl").read_bytes() == before
+
+
+def test_two_workers_make_the_same_videos(finished, tmp_path):
+    run_generate(finished)
+    alone = (finished / "generate/generated.jsonl").read_bytes()
+    root = tmp_path / "tiny"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("generate"))
+    rows = run_generate(root, workers=2)
+    assert (root / "generate/generated.jsonl").read_bytes() == alone
+    for row in rows:
+        assert (root / row["video_file"]).read_bytes() == (finished / row["video_file"]).read_bytes()
+
+
+def test_another_number_of_workers_repeats_nothing(finished, tmp_path):
+    run_generate(finished)
+    root = tmp_path / "tiny"
+    shutil.copytree(finished, root)
+    media, journal = root / "generate/media", root / "generate/journal"
+    lines = (journal / "generated.jsonl").read_text().splitlines(keepends=True)
+    (root / "generate/generated.jsonl").unlink()
+    (journal / "generated.jsonl").unlink()
+    for number, half in enumerate((lines[:2], lines[2:])):  # what two workers leave behind when one is killed
+        (journal / f"part-{number}.jsonl").write_text("".join(half))
+    before = {path.name: path.stat().st_mtime_ns for path in media.iterdir()}
+    for workers in (1, 2):
+        run_generate(root, workers)
+        assert {path.name: path.stat().st_mtime_ns for path in media.iterdir()} == before
+        assert (root / "generate/generated.jsonl").read_bytes() == (finished / "generate/generated.jsonl").read_bytes()
+        assert [path.name for path in journal.iterdir()] == ["generated.jsonl"]
+        assert not list((root / "generate").glob("part-*"))
+
+
+@pytest.mark.parametrize("length", ["video", "audio"])
+def test_a_long_picture_is_generated_up_to_the_limit_and_says_so(finished, tmp_path, length):
+    root = tmp_path / "tiny"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("generate"))
+    rows = run_generate(root, max_s=0.8, length=length)
+    assert {(row["status"], row["n_frames"], row["n_generated"]) for row in rows} == {("ok", 20, 20)}
+    assert {row["cut_s"] for row in rows} == {0.48}
+    for row in rows:
+        assert probe_media(root / row["video_file"]).duration_s == 0.8
+        assert len(read_audio(root / row["video_file"])) == pytest.approx(12_800, abs=1100)
+    metrics, _ = run_evaluate(root, "evaluate", truth=True)
+    assert len(metrics["cut"]) == len(rows) and {cut["cut_s"] for cut in metrics["cut"]} == {0.48}
+
+
+def test_a_killed_worker_is_named_and_no_ledger_written(finished, tmp_path, monkeypatch):
+    root = tmp_path / "tiny"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("generate"))
+    monkeypatch.setattr(generate, "get_context", lambda method: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(generate, "make", lambda *args: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(ValueError, match=r"killed by signal 9.*generate\.workers \(2\)"):
+        run_generate(root, workers=2)
+    assert not (root / "generate/generated.jsonl").exists()
+
+
+def test_evaluate_gives_every_figure_beside_its_controls(finished):
+    run_generate(finished)
+    metrics, items = run_evaluate(finished, "evaluate", truth=True)
+    figures = metrics["figures"]
+    assert {name for name, found in figures.items() if found["value"] is None} == {
+        "faults_right_reason"
+    }  # none planted
+    assert figures["syncnet_accuracy_5f"]["n"] == 20 and figures["syncnet_accuracy_shuffled"]["n"] == 60
+    assert figures["offset_within_1"]["value"] == 1 and figures["good_rejected"] | {"note": ""} == scores.figure(0, 2)
+    assert figures["mouth_r"]["n"] == 2 and figures["psnr_outside_db"]["value"] > 45
+    systems = {(row["system"], row["driven_by"]): row for row in metrics["table"]}
+    assert list(systems) == list(scores.SYSTEMS) and systems["copy", "cross"]["psnr_outside_db"] is None
+    videos = [item for item in items if item["kind"] == "video"]
+    assert len(videos) == 4 + 1 + 4  # ours, one control, and the untouched source beside each of ours
+    for each in videos:
+        assert len(each["trace"]["times_s"]) == len(each["trace"]["measured"]) == len(each["trace"]["true"]) == 32
+    assert any("untrained encoder" in sentence for sentence in metrics["stand_ins"])
+    first = (finished / "evaluate/metrics.json").read_bytes(), (finished / "evaluate/items.jsonl").read_bytes()
+    run_evaluate(finished, "evaluate", truth=True)
+    assert first == (
+        (finished / "evaluate/metrics.json").read_bytes(),
+        (finished / "evaluate/items.jsonl").read_bytes(),
+    )
+
+
+def test_without_truth_its_figures_are_null_with_a_reason(finished):
+    run_generate(finished)
+    metrics, items = run_evaluate(finished, "evaluate_real", truth=False)
+    for name in ("offset_within_1", "faults_right_reason", "good_rejected", "mouth_r", "mouth_r_shuffled"):
+        assert metrics["figures"][name]["value"] is None and "nobody wrote down" in metrics["figures"][name]["reason"]
+    assert (
+        metrics["figures"]["psnr_outside_db"]["value"] > 45 and metrics["figures"]["syncnet_auc"]["value"] is not None
+    )
+    assert all(row["mouth_r"] is None and row["sync_confidence"] is not None for row in metrics["table"])
+    assert all(each["trace"]["true"] is None for each in items)
+
+
+def test_a_failed_video_is_counted_with_its_reason(finished):
+    rows = run_generate(finished)
+    folder = finished / "generate"
+    lost = rejected(rows[0], "unreadable", "decoding fails at 0.40 s")
+    lost = {name: value for name, value in lost.items() if name not in ("video_file", "render_file", "passed_through")}
+    kept = (folder / "generated.jsonl").read_bytes()
+    write_ledger(folder / "generated.jsonl", [lost, *rows[1:]])
+    metrics, _ = run_evaluate(finished, "evaluate_failed", truth=True)
+    (folder / "generated.jsonl").write_bytes(kept)
+    assert metrics["failed"] == [{"id": rows[0]["id"], "reason": "unreadable", "detail": "decoding fails at 0.40 s"}]
+    assert sum(row["failed"] for row in metrics["table"]) == 1

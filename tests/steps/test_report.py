@@ -1,0 +1,207 @@
+"""The page shows what stands in summary.json and nothing else, loads nothing, and says in words what is missing."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from latentsync import config
+from latentsync.curation import selection
+from latentsync.ledger.files import read_ledger, write_ledger, write_text
+from latentsync.media.read import frame_times
+from latentsync.media.write import VideoWriter
+from latentsync.report import costs, curation, evaluation, figures, page, pictures, training
+from latentsync.steps import report
+from tests.made_run import film, filmed, make_run
+from tests.pages import Reader, flat
+
+
+def write_report(root: Path, inputs: dict[str, list[Path]], name: str = "report") -> tuple[str, dict]:
+    """The page and the summary."""
+    outputs = {"page": root / name / "index.html", "summary": root / name / "summary.json"}
+    report.run(config.Report(players=2), inputs, outputs, root / "videos")
+    return outputs["page"].read_text(), json.loads(outputs["summary"].read_text())
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Root, inputs, page and summary of a finished run."""
+    root = tmp_path_factory.mktemp("report") / "demo"
+    inputs = make_run(root)
+    return root, inputs, *write_report(root, inputs)
+
+
+def test_page_is_whole_and_loads_nothing(demo):
+    _, _, text, _ = demo
+    seen = Reader(text)
+    assert not seen.open
+    assert len(seen.ids) == len(set(seen.ids))
+    local = [address for address in seen.addresses if not address.startswith("data:")]
+    assert {address for address in local if address != "costs.html"} == {f"#{ident}" for ident in SECTIONS}
+    assert set(SECTIONS) <= set(seen.ids)
+    assert not re.search(r"https?:|@import|url\(", re.sub(r"data:[^\"]*", "", text))
+
+
+SECTIONS = ("figures", "players", "curation", "training", "evaluation", "costs", "reading")
+
+
+def test_every_number_stands_in_the_summary(demo):
+    _, _, text, summary = demo
+    seen, leaves = Reader(text), flat(summary)
+    known = {float(leaf) for leaf in leaves if isinstance(leaf, int | float)}
+    assert len(seen.numbers) > 150
+    assert [value for value in seen.numbers if value not in known] == []
+    # numbers outside <data> belong to sentences: of the summary, or of the page's own fixed words
+    sentences = " ".join(str(leaf) for leaf in leaves if isinstance(leaf, str)) + str(page.READING)
+    fixed = {"95", "0", "16"}  # 95 % interval, report.players is 0, 16 frames
+    loose = {token for words in seen.words for token in re.findall(r"\d+(?:\.\d+)?", words)}
+    assert {token for token in loose if token not in sentences} <= fixed
+
+
+def test_names_of_the_figures_stand_at_the_top(demo):
+    _, inputs, _, summary = demo
+    measured = json.loads(inputs["metrics"][0].read_text())["figures"]
+    for name in figures.NAMES:
+        assert summary[name] == measured[name]["value"] is not None
+        assert summary["n"][name] == measured[name]["n"] > 0
+    assert summary["stand_ins"] == [
+        "pictures were encoded by a small VAE trained in this run",
+        "sync was scored by the correlation of mouth opening and loudness, not by SyncNet",
+        "picture quality was scored by PIQE, which needs no weights, not by HyperIQA",
+    ]
+
+
+def test_same_inputs_same_bytes_and_no_place_or_clock(demo):
+    root, inputs, text, _ = demo
+    write_report(root, inputs, "again")
+    for name in ("index.html", "summary.json"):
+        assert (root / "report" / name).read_bytes() == (root / "again" / name).read_bytes()
+        assert str(root.parent) not in (root / "report" / name).read_text()
+    assert len(text) < 12e6
+
+
+def test_small_nets_are_said_to_be_small_beside_the_videos(demo, tmp_path):
+    root, inputs, text, _ = demo
+    assert "look for the timing of the mouths" in text
+    rows = [row | {"resolution": 256} for row in read_ledger(root / "enhance" / "enhanced.jsonl")]
+    write_ledger(tmp_path / "enhanced.jsonl", rows)
+    large, _ = write_report(root, inputs | {"generate": [tmp_path / "enhanced.jsonl"]}, "large")
+    assert "look for the timing of the mouths" not in large
+
+
+def test_foreign_names_are_escaped(demo):
+    _, _, text, _ = demo
+    assert "day 1/ä &amp; &lt;b&gt;" in text
+    assert "<b>10" not in text and "<b>20" not in text
+
+
+def test_what_is_missing_is_said_in_words(tmp_path):
+    """Real footage: no truth, one video failed."""
+    root = tmp_path / "real"
+    text, summary = write_report(root, make_run(root, known=False, fail_first=True))
+    assert not Reader(text).open
+    assert summary["mouth_r"] is None and "nobody wrote down what is true" in summary["reasons"]["mouth_r"]
+    assert text.count("not measured</span>") == 4
+    assert text.count("Real footage: nobody wrote down what is true of it.") >= 4
+    assert "there is no sound, so nothing can be said about sync. the sound cannot be read" in text
+    assert summary["headline"]["judged"] == 2 and summary["headline"]["failed"] == 1
+    assert summary["evaluation"]["failed"][0]["detail"] == "the sound cannot be read"
+
+
+def test_nothing_generated_nothing_rejected(tmp_path):
+    root = tmp_path / "bare"
+    text, summary = write_report(root, make_run(root, known=False, empty=True))
+    assert not Reader(text).open
+    for sentence in (
+        "there is nothing to watch",
+        "Nothing was rejected",
+        "No video was generated",
+        "so there is nothing to compare",
+    ):
+        assert sentence in text
+    assert [step["step"] for step in summary["training"]] == list(training.STEPS)[1:]
+    assert summary["reasons"]["psnr_outside_db"] == "no video was generated"
+
+
+def test_what_if_agrees_with_select_clips(demo):
+    """Each tried threshold leaves the clips that select_clips' own judgement leaves."""
+    root, inputs, _, summary = demo
+    rows = [row for row in read_ledger(inputs["score_sync"][0]) if row["status"] == "ok"]
+    ran = config.SelectClips.model_validate(summary["curation"]["thresholds"])
+    tried = 0
+    for table in summary["curation"]["what_if"]:
+        assert sum(row["now"] for row in table["rows"]) == 1
+        for row in table["rows"]:
+            cfg = ran.model_copy(update={table["key"]: row["at"]})
+            left = [clip for clip in rows if not selection.judge(clip, cfg)]
+            assert (row["clips"], row["seconds"]) == (len(left), sum(curation.length_s(clip) for clip in left))
+            tried += row["clips"] != summary["headline"]["clips"]
+    assert tried >= 8
+
+
+def test_histograms_hold_every_clip(demo):
+    _, _, _, summary = demo
+    charts = [chart for chart in summary["curation"]["histograms"] if not chart["reason"]]
+    assert len(charts) == 6  # the other scores are not in these rows
+    for chart in charts:
+        assert sum(chart["kept"]) == chart["kept_n"] == 12
+        assert sum(chart["lost"]) == chart["lost_n"] in (5, 6)
+        assert len(chart["edges"]) == len(chart["kept"]) + 1
+        assert chart["marks"] or chart["score"] not in {limit.column for limit in selection.LIMITS}
+        assert all(chart["edges"][0] <= mark["at"] <= chart["edges"][-1] for mark in chart["marks"])
+
+
+def test_long_and_foreign_videos_are_shown_small(tmp_path):
+    """A film of 14 s and 271 pixels becomes 12 s of 256 that every browser plays; a small mp4 stays as it is."""
+    film(tmp_path / "small.mp4", 96, 128, 50, 1)
+    assert pictures.preview(tmp_path / "small.mp4")["uri"] == pictures.data_uri(
+        filmed(96, 128, 50, 1, True), "video/mp4"
+    )
+    with VideoWriter(tmp_path / "long.mp4", 5, 301, 271, audio=np.zeros(14 * 16_000, np.float32)) as writer:
+        for level in range(70):
+            writer.write(np.full((271, 301, 3), 3 * level, np.uint8))
+    shown = pictures.preview(tmp_path / "long.mp4")
+    import base64
+
+    (tmp_path / "shown.mp4").write_bytes(base64.b64decode(shown["uri"].split(",")[1]))
+    times, end = frame_times(tmp_path / "shown.mp4")
+    assert shown["cut"] == 12 and len(times) == 60 and end == pytest.approx(12)
+    info = pictures.probe_media(tmp_path / "shown.mp4")
+    assert (info.width, info.height, info.pix_fmt, info.has_audio) == (284, 256, "yuv420p", True)
+
+
+def test_a_long_trace_is_thinned_and_a_cut_video_is_named(demo):
+    _, _, text, summary = demo
+    assert summary["evaluation"]["cut"] == {"videos": 2, "seconds": 60.0}
+    assert "of which only the beginning was generated: 2;" in text
+    times = [k / 25 for k in range(90_000)]
+    item = {"trace": {"times_s": times, "measured": times, "true": None}, "mouth_r": 0.5}
+    column = evaluation._column("a", "b", "", None, None, item)
+    assert len(column["times_s"]) == len(column["measured"]) == 2000 and column["times_s"][1] == 45 / 25
+
+
+def test_costs_are_summed_where_they_were_noted(tmp_path):
+    write_text(
+        tmp_path / "benchmarks" / "probe" / "00000.tsv", "s\th:m:s\tmax_rss\tcpu_time\n2.5\t0:00:02\t100.5\t2.0\n"
+    )
+    write_text(tmp_path / "benchmarks" / "probe" / "00001.tsv", "s\th:m:s\tmax_rss\tcpu_time\n1.5\t0:00:01\t-\tNA\n")
+    write_text(
+        tmp_path / "costs" / "probe" / "00000.jsonl",
+        '{"cpu_s":1,"id":"a","wall_s":0.5}\n{"cpu_s":1,"id":"b","wall_s":1.5}\n',
+    )
+    [step] = costs.collect(tmp_path, source_s=4.0)
+    assert step == {
+        "step": "probe",
+        "jobs": 2,
+        "wall_s": 4.0,
+        "cpu_s": 2.0,
+        "cpu_per_video_s": 0.5,
+        "peak_mb": 100.5,
+        "rows": 2,
+        "row_wall_s": 1.0,
+    }
+    text = page.render_costs("demo", [step])
+    assert not Reader(text).open and "4.0" in text
+    assert "No step left a note" in page.render_costs("demo", costs.collect(tmp_path / "nowhere"))

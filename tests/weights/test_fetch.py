@@ -1,0 +1,269 @@
+"""Downloads from a server that breaks off, changes, forbids and lies; nothing half or wrong ever has a file's name."""
+
+import fcntl
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import pytest
+
+from latentsync.weights import fetch, registry
+from latentsync.weights.registry import File
+from tests.web import Page, serve
+
+CONTENT = bytes(range(256)) * 4096  # a megabyte
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def web():
+    with serve() as server:
+        server.pages["/tiny.pt"] = Page(CONTENT)
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path / "weights"))
+    return tmp_path / "weights"
+
+
+def file(web, **changes):
+    return File(**({"place": "sounds/tiny.pt", "url": f"{web.url}/tiny.pt", "sha256": SHA256} | changes))
+
+
+def get(*args, **options):
+    return fetch.fetch(*args, pause_s=0, **options)
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_file_is_fetched_once(web, folder):
+    assert get(file(web, size=len(CONTENT))) is True
+    assert (folder / "sounds/tiny.pt").read_bytes() == CONTENT
+    assert contents(folder) == {"sounds/tiny.pt"}
+    assert get(file(web)) is False and len(web.asked) == 1
+
+
+def test_broken_lines_are_taken_up_where_they_broke(web, folder):
+    web.pages["/tiny.pt"].broken_off = [300_000, 1, 0, 0, 200_000]
+    assert get(file(web))
+    assert (folder / "sounds/tiny.pt").read_bytes() == CONTENT
+    assert [headers.get("Range") for _, headers in web.asked] == [None, "bytes=300000-"] + ["bytes=300001-"] * 3 + [
+        "bytes=500001-"
+    ]
+
+
+def test_a_dead_line_keeps_what_came_and_the_next_call_goes_on(web, folder):
+    web.pages["/tiny.pt"].broken_off = [700_000] + [0] * fetch.ATTEMPTS
+    with pytest.raises(fetch.Unavailable, match=r"700000 bytes are kept.*save it as .*sounds/tiny\.pt"):
+        get(file(web))
+    assert contents(folder) == {"sounds/tiny.pt.part", "sounds/tiny.pt.part.etag"}
+    web.asked.clear()
+    assert get(file(web)) and web.asked[0][1]["Range"] == "bytes=700000-"
+    assert contents(folder) == {"sounds/tiny.pt"}
+
+
+def test_a_killed_fetch_goes_on(web, folder):
+    """A child is killed in mid-stream; its part is used."""
+    code = (
+        "import sys, time; from latentsync import fetch; from latentsync.registry import File\n"
+        "write = fetch._write\n"
+        "def slowly(answer, sink, *rest):\n"
+        "    sink.write(answer.raw.read(400_000)); sink.flush(); print('half', flush=True); time.sleep(60)\n"
+        "fetch._write = slowly\n"
+        f"fetch.fetch(File('sounds/tiny.pt', '{web.url}/tiny.pt'))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"half\n"
+    with pytest.raises(ValueError, match="Another fetch is at work"):
+        get(file(web))
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    web.asked.clear()
+    assert get(file(web)) and web.asked[0][1]["Range"] == "bytes=400000-"
+    assert (folder / "sounds/tiny.pt").read_bytes() == CONTENT
+
+
+def test_a_part_that_is_complete_is_only_named(web, folder):
+    (folder / "sounds").mkdir(parents=True)
+    (folder / "sounds/tiny.pt.part").write_bytes(CONTENT)
+    assert get(file(web)) and contents(folder) == {"sounds/tiny.pt"} and len(web.asked) == 1
+
+
+def test_a_file_that_changed_meanwhile_is_begun_again(web, folder):
+    web.pages["/tiny.pt"].broken_off = [500_000] + [0] * fetch.ATTEMPTS
+    with pytest.raises(fetch.Unavailable):
+        get(file(web, sha256=None))
+    other = CONTENT[::-1]
+    web.pages["/tiny.pt"] = Page(other)
+    assert get(file(web, sha256=None)) and (folder / "sounds/tiny.pt").read_bytes() == other
+
+
+@pytest.mark.parametrize("junk", [b"", b"x" * 10, b"x" * 2_000_000])
+def test_servers_without_ranges_and_foreign_parts(web, folder, junk):
+    web.pages["/tiny.pt"].ranges = len(junk) > 10
+    (folder / "sounds").mkdir(parents=True)
+    (folder / "sounds/tiny.pt.part").write_bytes(junk)
+    assert get(file(web)) and (folder / "sounds/tiny.pt").read_bytes() == CONTENT
+
+
+def test_a_busy_server_is_asked_again(web, folder):
+    web.pages["/tiny.pt"].busy = 3
+    assert get(file(web)) and len(web.asked) == 4
+
+
+def test_a_wrong_checksum_leaves_nothing(web, folder):
+    with pytest.raises(ValueError, match=rf"sha256 {SHA256} instead of {'0' * 64}; it was not kept.*By hand"):
+        get(file(web, sha256="0" * 64))
+    assert contents(folder) == set()
+    with pytest.raises(ValueError, match=r"offers 1048576 bytes instead of 5: another file"):
+        get(file(web, size=5))
+    assert not (folder / "sounds/tiny.pt").exists()
+
+
+def test_what_has_no_published_checksum_is_recorded_as_it_came(web, folder):
+    assert get(file(web, sha256=None))
+    path = folder / "sounds/tiny.pt"
+    assert (folder / "sounds/tiny.pt.sha256").read_text() == f"{SHA256}  tiny.pt\n"
+    assert registry.expected_sha256(path) == SHA256 and registry.require_intact(path)
+    path.write_bytes(CONTENT[:-1] + b"?")
+    with pytest.raises(ValueError, match="is damaged, or another file under this name"):
+        get(file(web, sha256=None))
+    assert path.read_bytes()[-1:] == b"?"  # the user's now: nothing deletes it
+
+
+def test_the_first_digits_are_enough_where_no_more_were_published(web):
+    assert get(file(web, sha256=SHA256[:8]))
+    with pytest.raises(ValueError, match="instead of 1234abcd"):
+        get(file(web, place="other.pt", sha256="1234abcd"))
+
+
+def test_the_hub_tells_the_checksum_on_the_way(web, folder, monkeypatch):
+    """As the hub does: a redirect whose header names the sha256; a mirror stands for it, the token goes along."""
+    monkeypatch.setenv("HF_ENDPOINT", web.url)
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    target = f"{registry.HUB}/who/what/resolve/abc/model.bin"
+    linked = {"X-Linked-Etag": f'"{SHA256}"'}
+    web.pages["/who/what/resolve/abc/model.bin"] = Page(redirect=f"{web.url}/tiny.pt", headers=linked)
+    assert get(File("model.bin", target))
+    assert web.asked[0][1]["Authorization"] == "Bearer secret"
+    web.pages["/who/what/resolve/abc/model.bin"].headers = {"X-Linked-Etag": '"' + "1" * 64 + '"'}
+    with pytest.raises(ValueError, match="instead of 1111"):
+        get(File("again.bin", target))
+
+
+def test_refusals_name_the_place_for_a_file_by_hand(web, folder):
+    by_hand = rf"By hand: download {web.url}/.* and save it as {folder}/sounds/tiny\.pt"
+    with pytest.raises(fetch.Unavailable, match=rf"is not there \(status 404\)\. {by_hand}"):
+        get(file(web, url=f"{web.url}/nowhere.pt"))
+    web.pages["/tiny.pt"].status = 403
+    with pytest.raises(fetch.Unavailable, match=rf"asks who you are \(status 403\).*HF_TOKEN\. {by_hand}"):
+        get(file(web))
+    web.pages["/tiny.pt"] = Page(b"<html>Please log in</html>", headers={"Content-Type": "text/html"})
+    with pytest.raises(fetch.Unavailable, match=rf"answers with a web page.*{by_hand}"):
+        get(file(web))
+    with pytest.raises(fetch.Unavailable, match=r"has no address to be fetched from"):
+        get(file(web, url=None))
+    assert "sounds/tiny.pt" not in contents(folder)
+
+
+def test_nothing_is_asked_for_offline(web, monkeypatch):
+    with pytest.raises(fetch.Unavailable, match="the net is switched off. By hand: download"):
+        get(file(web), offline=True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(fetch.Unavailable, match="the net is switched off"):
+        get(file(web))
+    assert web.asked == []
+
+
+def test_a_server_that_is_not_there_is_one_sentence(folder):
+    with pytest.raises(fetch.Unavailable, match=r"does not answer \(.*check the network, HTTPS_PROXY and HF_ENDPOINT"):
+        get(File("x.pt", "http://127.0.0.1:9/x.pt"))
+
+
+def test_an_address_that_leads_in_circles_or_nowhere_is_one_sentence(web, monkeypatch):
+    web.pages["/tiny.pt"] = Page(redirect="/tiny.pt")
+    with pytest.raises(fetch.Unavailable, match=r"redirects.*check HF_ENDPOINT.*save it as .*sounds/tiny\.pt"):
+        get(file(web))
+    monkeypatch.setenv("HF_ENDPOINT", "no-scheme")
+    with pytest.raises(fetch.Unavailable, match=r"No scheme.*check HF_ENDPOINT"):
+        get(File("tiny.pt", registry.HUB + "/of/file"))
+
+
+def test_a_weights_folder_that_holds_no_files_is_named_with_the_way_out(web, folder):
+    folder.write_text("a file where a folder should be")
+    with pytest.raises(ValueError, match=r"sounds/tiny\.pt\.part cannot be written .*set LATENTSYNC_WEIGHTS"):
+        get(file(web))
+    assert not web.asked
+
+
+def test_proxies_of_the_environment_are_used(web, monkeypatch):
+    """The server plays the proxy: it is asked for the whole address."""
+    monkeypatch.setenv("http_proxy", web.url)
+    monkeypatch.setenv("no_proxy", "")
+    web.pages["http://example.invalid/tiny.pt"] = Page(CONTENT)
+    assert get(File("tiny.pt", "http://example.invalid/tiny.pt", sha256=SHA256))
+    assert web.asked[0][0] == "http://example.invalid/tiny.pt"
+
+
+def test_too_little_space_is_seen_before_a_byte_comes(web, folder, monkeypatch):
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(ValueError, match=r"needs 0\.00 GB more, but .* has 0\.00 GB free"):
+        get(file(web))
+    assert (folder / "sounds/tiny.pt.part").stat().st_size == 0
+
+
+def test_a_disk_that_fills_up_on_the_way(web, folder):
+    """/dev/full says what a full disk says."""
+    (folder / "sounds").mkdir(parents=True)
+    (folder / "sounds/tiny.pt.part").symlink_to("/dev/full")
+    with pytest.raises(ValueError, match=r"No space left for .*tiny\.pt\.part; what came is kept"):
+        get(file(web))
+    assert not (folder / "sounds/tiny.pt").exists()
+
+
+def test_members_of_an_archive(web, folder):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("pack/a.onnx", b"first")
+        archive.writestr("pack/b.onnx", b"second")
+    web.pages["/pack.zip"] = Page(packed.getvalue())
+    files = [File(f"models/{name}.onnx", f"{web.url}/pack.zip", member=f"{name}.onnx") for name in "ab"]
+    assert [get(one) for one in files] == [True, True] and len(web.asked) == 1
+    assert (folder / "models/b.onnx").read_bytes() == b"second"
+    (folder / "models/pack.zip").write_bytes(b"somebody's own")
+    assert registry.require_intact(folder / "models/a.onnx")
+    wrong = File("models/c.onnx", f"{web.url}/pack.zip", member="a.onnx", sha256="0" * 64)
+    with pytest.raises(ValueError, match=r"a\.onnx of .*pack\.zip\.fetched has sha256"):
+        get(wrong)
+    with pytest.raises(ValueError, match=r"has no d\.onnx; delete it and fetch again"):
+        get(File("models/d.onnx", f"{web.url}/pack.zip", member="d.onnx"))
+    assert {"models/c.onnx", "models/d.onnx"} & contents(folder) == set()
+    fetch.drop_archives((*files, wrong))
+    assert contents(folder) == {"models/pack.zip"} | {
+        f"models/{name}.onnx{end}" for name in "ab" for end in ("", ".sha256")
+    }
+    web.pages["/pack.zip"] = Page(b"PK no more")
+    with pytest.raises(ValueError, match="is no zip archive"):
+        get(File("models/e.onnx", f"{web.url}/pack.zip", member="e.onnx"))
+
+
+def test_two_fetches_of_one_file_wait_for_nothing(web, folder):
+    (folder / "sounds").mkdir(parents=True)
+    with open(folder / "sounds/tiny.pt.part", "ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        before = time.monotonic()
+        with pytest.raises(ValueError, match="Another fetch is at work on .*wait for it"):
+            get(file(web))
+        assert time.monotonic() - before < 5
+    assert get(file(web)) and os.listdir(folder / "sounds") == ["tiny.pt"]

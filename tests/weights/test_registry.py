@@ -1,0 +1,300 @@
+"""The list of pretrained files: complete, consistent, honest about licences; and the commands that act on it."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentsync import reference, required
+from latentsync.cli import main as cli
+from latentsync.config import Config, validate
+from latentsync.weights import files as weight_files
+from latentsync.weights import registry
+from latentsync.weights.registry import Entry, File
+from tests.web import Page, serve
+
+PLACES_OF_UPSTREAM = {  # below its folder checkpoints/, so that this folder may be used as it is (spec A.8)
+    "whisper/tiny.pt", "auxiliary/syncnet_v2.model", "auxiliary/sfd_face.pth", "auxiliary/koniq_pretrained.pkl",
+    "auxiliary/vit_g_hybrid_pt_1200e_ssv2_ft.pth", "auxiliary/i3d_torchscript.pt", "auxiliary/vgg16-397923af.pth",
+    "auxiliary/models/buffalo_l/det_10g.onnx", "auxiliary/models/buffalo_l/2d106det.onnx", "stable_syncnet.pt",
+    "auxiliary/s3fd-619a316812.pth", "latentsync_unet.pt", "latentsync_syncnet.pt",
+}  # fmt: skip
+
+
+def test_every_file_of_upstreams_list_is_there():
+    files = [file for entry in registry.entries().values() for file in entry.files]
+    places = {file.upstream or file.place for file in files}
+    assert places >= PLACES_OF_UPSTREAM
+    names = registry.entries().keys()
+    assert names >= {"latentsync-1.0", "latentsync-1.5", "latentsync-1.6", "sd15", "vae", "2dfan4", "buffalo_l"}
+    assert names >= {"gfpgan", "codeformer", "gpen"}
+
+
+@pytest.mark.parametrize("entry", registry.entries().values(), ids=lambda entry: entry.name)
+def test_every_entry_is_whole(entry):
+    assert entry.what and entry.licence and entry.source.startswith("https://")
+    assert entry.commercial in registry.ALLOWED and set(entry.needed_for) <= set(registry.USES)
+    for file in entry.files:
+        assert re.fullmatch(r"https://\S+", file.url) and not Path(file.place).is_absolute()
+        assert file.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", file.sha256)
+        hash_in_name = re.search(r"-([0-9a-f]{8,10})\.pth", file.place)  # torch hub's names begin the sha256
+        assert not hash_in_name or file.sha256.startswith(hash_in_name[1])
+        assert "/resolve/main/" not in file.url, "a hub file is pinned to a revision"
+    assert len({file.place for file in entry.files}) == len(entry.files)
+
+
+def test_no_place_is_taken_twice():
+    places = [file.place for entry in registry.entries().values() for file in entry.files]
+    assert len(places) == len(set(places))
+
+
+def test_every_use_has_what_the_published_recipe_asks_for():
+    """What a default configuration asks for is fetched by --for curation, training and enhancement."""
+    published = validate({"enhance": {"method": "gfpgan"}, "score_quality": {"backend": "hyperiqa"}})
+    wanted = {name for name, _, _ in required.needed(published)}
+    fetched = {
+        e.name for e in registry.entries().values() if {"curation", "training", "enhancement"} & set(e.needed_for)
+    }
+    assert wanted | {"sd15"} == fetched
+    inference = {e.name for e in registry.entries().values() if "inference" in e.needed_for}
+    assert inference == {"latentsync-1.6", "whisper", "vae"}
+
+
+def test_the_licence_page_is_the_list():
+    page = (Path(__file__).parents[2] / "docs/licences.md").read_text()
+    assert page == reference.licences(), "run python -m latentsync.reference"
+    assert page.count("\n| `") == len(registry.entries())
+
+
+def test_find_says_how_to_get_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    with pytest.raises(ValueError) as error:
+        registry.find("hyperiqa", key="score_quality.backend: hyperiqa")
+    for words in (
+        f"{tmp_path}/auxiliary/koniq_pretrained.pkl is missing",
+        "score_quality.backend: hyperiqa asks for it",
+        "`latentsync weights fetch hyperiqa` gets it",
+        "or choose score_quality.backend: piqe",
+    ):
+        assert words in str(error.value)
+    (tmp_path / "sd-vae-ft-mse").mkdir()
+    (tmp_path / "sd-vae-ft-mse/diffusion_pytorch_model.safetensors").touch()
+    with pytest.raises(ValueError, match=r"sd-vae-ft-mse/config\.json is missing"):  # half a folder is none
+        registry.find("vae")
+    (tmp_path / "sd-vae-ft-mse/config.json").touch()
+    assert registry.find("vae") == tmp_path / "sd-vae-ft-mse"
+    assert registry.entry("buffalo_l").path == tmp_path / "auxiliary/models/buffalo_l"
+    with pytest.raises(ValueError, match="No weights are called gfpgan2; known are latentsync-1.6, "):
+        registry.find("gfpgan2")
+
+
+def test_upstreams_folder_may_be_named_as_it_is(tmp_path, monkeypatch):
+    """There the releases share one name; their sizes differ."""
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    places = {"1.5": "latentsync-1.5", "1.6": "latentsync-1.6"}
+    for release, other in (("1.5", "1.6"), ("1.6", "1.5")):
+        with open(tmp_path / "latentsync_unet.pt", "wb") as file:  # a hole: no bytes on the disk
+            file.truncate(registry.entry(f"latentsync-{release}").files[0].size)
+        assert registry.find(places[release]) == tmp_path / "latentsync_unet.pt"
+        with pytest.raises(ValueError, match=rf"latentsync-{other}/latentsync_unet\.pt is missing"):
+            registry.find(places[other])
+        known = registry.entry(places[release]).files[0].sha256
+        assert registry.expected_sha256(tmp_path / "latentsync_unet.pt") == known
+    (tmp_path / "latentsync-1.6").mkdir()
+    (tmp_path / "latentsync-1.6/latentsync_unet.pt").touch()  # its own place comes first
+    assert registry.find("latentsync-1.6") == tmp_path / "latentsync-1.6/latentsync_unet.pt"
+
+
+def test_the_weights_folder_has_a_default(monkeypatch):
+    for unset in ("", None):
+        monkeypatch.delenv("LATENTSYNC_WEIGHTS", raising=False)
+        if unset is not None:
+            monkeypatch.setenv("LATENTSYNC_WEIGHTS", unset)
+        assert registry.weights_folder() == Path.home() / ".cache/latentsync"
+
+
+def test_the_way_out_fits_who_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    with pytest.raises(ValueError, match="or leave --preview away"):
+        registry.find("taesd", key="--preview")
+    with pytest.raises(ValueError, match=r"or choose extract_features\.vae: embedded"):
+        registry.find("vae", key="extract_features.vae: published")
+    with pytest.raises(ValueError, match=r"sd-vae-ft-mse/diffusion_pytorch_model\.safetensors\.$"):
+        registry.find("vae", key="generate without --vae")
+    with pytest.raises(ValueError, match=r"mine\.pt is missing: .*correct the path, or leave it away"):
+        registry.find("whisper", str(tmp_path / "mine.pt"), "extract_features.audio_encoder: whisper")
+
+
+def test_a_changed_byte_in_a_registered_file_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    (tmp_path / "whisper").mkdir()
+    (tmp_path / "whisper/tiny.pt").write_bytes(b"not Whisper")
+    with pytest.raises(ValueError, match=r"tiny\.pt has sha256 [0-9a-f]{16}\.\.\. instead of 65147644a518d12f"):
+        registry.require_intact(tmp_path / "whisper/tiny.pt")
+    elsewhere = tmp_path / "mine.pt"
+    elsewhere.write_bytes(b"my own")
+    assert registry.require_intact(elsewhere) is False  # nobody knows what it should be
+    (tmp_path / "mine.pt.sha256").write_text("md5 of something")
+    with pytest.raises(ValueError, match=r"mine\.pt\.sha256 does not begin with a sha256"):
+        registry.require_intact(elsewhere)
+
+
+# --- commercial use -------------------------------------------------------------------------------------------------
+
+
+def test_commercial_runs_refuse_what_is_not_allowed_and_name_what_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    faces = {"align_faces": {"backend": "insightface"}}
+    with pytest.raises(ValueError) as error:
+        required.check(validate(faces | {"commercial": True}))
+    said = str(error.value)
+    assert "buffalo_l (align_faces.backend: insightface): its licence (non-commercial research only" in said
+    assert "forbids it; choose mediapipe or face_alignment" in said
+    assert "syncnet_v2 (score_sync.backend: syncnet_v2)" in said and "does not say that it is allowed" in said
+    assert "whisper" not in said and "vae" not in said
+    allowed = {
+        "commercial": True,
+        "score_sync": {"backend": "envelope"},
+        "score_quality": {"backend": "piqe"},
+        "train_unet_stage2": {"losses": {"lpips": 0, "trepa": 0}},
+    }
+    # allowed, only not there
+    with pytest.raises(
+        ValueError, match=r"parts are missing from (.*\n)*`latentsync weights fetch s3fd 2dfan4 whisper vae"
+    ):
+        required.check(validate(allowed))
+
+
+def test_the_demo_may_be_run_commercially():
+    import yaml
+
+    demo = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
+    required.check(validate(demo | {"commercial": True}))
+    assert not Config().commercial
+
+
+# --- the commands ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["latentsync", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return end.value.code, said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def small_registry(tmp_path, monkeypatch):
+    """Three entries on a local server: one free, one forbidden, one that is not there."""
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with serve() as web:
+        web.pages = {"/a": Page(b"first"), "/b": Page(b"second")}
+
+        def entry(name, commercial, url, uses=("training",)):
+            files = (File(f"places/{name}.pt", f"{web.url}{url}", size=None),)
+            return Entry(name, f"what {name} is", uses, "its licence", commercial, web.url, files, instead="another")
+
+        entries = [entry("free", "yes", "/a"), entry("forbidden", "no", "/b"), entry("lost", "yes", "/c", ())]
+        monkeypatch.setattr(registry, "entries", lambda: {entry.name: entry for entry in entries})
+        yield tmp_path / "weights/places"
+
+
+def test_list(run, small_registry):
+    code, out, _ = run("weights", "list")
+    assert code == 0 and out.count("\n") == 7 and re.search(r"free +\? +yes +missing +training +its licence", out)
+    assert "forbidden" not in run("weights", "list", "--commercial")[1]
+    assert "lost" not in run("weights", "list", "--for", "training")[1]
+    code, _, err = run("weights", "list", "--for", "enhancement", "--commercial")
+    assert code == 1 and "Nothing that is needed for enhancement may be used commercially" in err
+    assert "none of these files is in" in run("weights", "verify")[1]
+    code, _, err = run("weights", "list", "--for", "fun")
+    assert code == 1 and "--for is 'fun'; choose one of inference, training" in err
+
+
+def test_fetch_verify_path(run, small_registry):
+    code, out, err = run("weights", "fetch")
+    assert code == 1 and "Say what to fetch" in err
+    code, out, err = run("weights", "fetch", "--for", "training")
+    assert code == 0 and "forbidden: what forbidden is; licence its licence, commercial use: no" in out
+    assert (small_registry / "free.pt").read_bytes() == b"first"
+    assert "is here" in run("weights", "fetch", "free")[1]
+    code, out, err = run("weights", "fetch", "free", "lost")
+    assert code == 1 and "status 404" in err and f"save it as {small_registry}/lost.pt" in err
+    assert "1 of 2 could not be fetched: lost." in err
+    code, out, _ = run("weights", "verify")
+    assert code == 0 and out.count("as it was fetched") == 2
+    (small_registry / "free.pt").write_bytes(b"worst")
+    code, out, err = run("weights", "verify")
+    assert code == 1 and "free.pt: sha256 " in out and "DAMAGED OR ANOTHER FILE" in out
+    assert "not what it should be: 1 of 2 files" in err
+    code, out, err = run("weights", "fetch", "free", "forbidden", "lost")  # a wrong file does not keep others away
+    assert code == 1 and "another file under this name" in err and "forbidden.pt" in out
+    assert "2 of 3 could not be fetched: free, lost." in err
+    assert run("weights", "verify", "lost")[0] == 1
+    (small_registry / "lost.pt").mkdir()
+    assert "lost.pt is a folder where a file belongs" in run("weights", "fetch", "lost")[2]
+    (small_registry / "lost.pt").rmdir()
+    assert run("weights", "path", "free")[1] == f"{small_registry}/free.pt\n"
+    assert run("weights", "path")[1] == f"{small_registry.parent}\n"
+    (small_registry / "lost.pt.part").touch()
+    assert re.search(r"lost +\? +yes +half", run("weights", "list")[1])
+
+
+def test_commercial_fetch(run, small_registry):
+    code, out, _ = run("weights", "fetch", "--for", "training", "--commercial")
+    assert code == 0 and "forbidden: left out, commercial use: no (its licence); instead: another" in out
+    assert [path.name for path in sorted(small_registry.glob("*.pt"))] == ["free.pt"]
+    code, _, err = run("weights", "fetch", "forbidden", "--commercial")
+    assert code == 1 and "forbidden (asked for by name): its licence (its licence) forbids it; choose another" in err
+
+
+def test_offline_fetch_says_what_is_missing(run, small_registry):
+    code, _, err = run("weights", "fetch", "free", "forbidden", "--offline")
+    assert code == 1 and err.count("the net is switched off") == 2 and "2 of 2 could not be fetched" in err
+
+
+def test_inspect(run, tmp_path):
+    torch.save({"state_dict": {"netcnnlip.0.weight": torch.zeros(3, 4)}}, tmp_path / "x.model")
+    code, out, _ = run("weights", "inspect", tmp_path / "x.model")
+    assert code == 0 and "netcnnlip.0.weight  (3, 4)  float32" in out and "1 tensors, 0.00 M numbers; sha256" in out
+    assert "It looks like syncnet_v2; score_sync.weights takes it" in out
+    (tmp_path / "x.model").write_bytes(b"<html>")
+    code, _, err = run("weights", "inspect", tmp_path / "x.model")
+    assert code == 1 and "is a web page" in err
+
+
+def test_inspect_knows_published_files_and_programs(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    torch.save({"state_dict": {"x": torch.zeros(3)}}, tmp_path / "u.pt")
+    size, sha256 = (tmp_path / "u.pt").stat().st_size, registry.sha256_of(tmp_path / "u.pt")
+    file = File("places/u.pt", "https://x", size, sha256)
+    known = Entry("latentsync-1.7", "LatentSync 1.7: the U-Net", (), "x", "yes", "https://x", (file,))
+    monkeypatch.setattr(registry, "entries", lambda: {known.name: known})
+    assert "It is LatentSync 1.7: the U-Net (latentsync-1.7 in" in run("weights", "inspect", tmp_path / "u.pt")[1]
+    torch.jit.script(torch.nn.ReLU()).save(str(tmp_path / "relu.pt"))
+    (tmp_path / "net.onnx").write_bytes(b"network")
+    for name in ("relu.pt", "net.onnx"):
+        code, out, _ = run("weights", "inspect", tmp_path / name)
+        assert code == 0 and "kind: a program (ONNX or TorchScript)" in out and "looks like nothing" in out
+        with pytest.raises(ValueError, match="is a program"):
+            weight_files.read(tmp_path / name)
+
+
+def test_generate_refuses_forbidden_parts(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    for name in ("v.mp4", "a.wav"):
+        (tmp_path / name).touch()
+    call = ("generate", "--video", tmp_path / "v.mp4", "--audio", tmp_path / "a.wav", "--out", tmp_path / "o.mp4")
+    call += ("--weights", "latentsync-1.5")
+    code, _, err = run(*call, "--commercial", "--enhance", "codeformer", "--faces", "insightface")
+    assert code == 1 and "codeformer (--enhance codeformer)" in err and "buffalo_l (--faces insightface)" in err
+    code, _, err = run(*call, "--commercial")
+    assert code == 1 and "latentsync-1.5/latentsync_unet.pt is missing" in err and "weights fetch latentsync-1.5" in err
