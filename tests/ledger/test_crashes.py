@@ -16,8 +16,10 @@ from latentsync.ledger.files import read_ledger
 STEP = """
 import ctypes, os, signal, sys, time
 from pathlib import Path
-from latentsync import crashes, records
 from latentsync.config import Probe
+from latentsync.ledger import crashes
+from latentsync.ledger.files import replacing
+from latentsync.ledger.shard import run_shard
 
 ledger, attempts, names = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
 
@@ -27,7 +29,7 @@ def work(row, key):
     tries = attempts.read_text().split().count(row["path"])
     media = ledger.parent / "media"
     media.mkdir(exist_ok=True)
-    with records.replacing(media / f"{row['id']}.{key}.txt") as temporary:
+    with replacing(media / f"{row['id']}.{key}.txt") as temporary:
         temporary.write_text("half")
         if row["path"].startswith("abort") or row["path"] == "once" and tries == 1:
             os.abort()
@@ -43,7 +45,7 @@ if os.environ.get("OUTLIVE"):
     crashes.outlive(crashes.path_of(ledger))
 rows = [dict(id=f"{n}", kind="source", source_id=f"{n}", path=name, status="ok", reason=None, detail="")
         for n, name in enumerate(names)]
-records.run_shard(ledger, rows, Probe(), 1, work)
+run_shard(ledger, rows, Probe(), 1, work)
 """
 
 

@@ -230,7 +230,7 @@ HEADERS = {
 PROBE = """
 import resource, sys
 from latentsync.media.probe import probe_media
-from latentsync.records import Rejection
+from latentsync.ledger.rows import Rejection
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     probe_media(sys.argv[1])

@@ -76,7 +76,7 @@ def test_a_dead_line_keeps_what_came_and_the_next_call_goes_on(web, folder):
 def test_a_killed_fetch_goes_on(web, folder):
     """A child is killed in mid-stream; its part is used."""
     code = (
-        "import sys, time; from latentsync import fetch; from latentsync.registry import File\n"
+        "import sys, time; from latentsync.weights import fetch; from latentsync.weights.registry import File\n"
         "write = fetch._write\n"
         "def slowly(answer, sink, *rest):\n"
         "    sink.write(answer.raw.read(400_000)); sink.flush(); print('half', flush=True); time.sleep(60)\n"

@@ -54,8 +54,8 @@ def test_bytes_depend_on_content_alone(tmp_path):
     tensors, config, rest = {"b": torch.ones(3), "a": torch.zeros(2, 2)}, {"x": 1, "y": [2]}, {"k": 1, "j": 2}
     weight_files.save(tmp_path / "here.safetensors", tensors, config, **rest)
     code = (
-        "import sys, torch; from latentsync.models import checkpoints;"
-        "checkpoints.save(sys.argv[1], {'a': torch.zeros(2, 2), 'b': torch.ones(3)}, {'y': [2], 'x': 1}, j=2, k=1)"
+        "import sys, torch; from latentsync.weights import files;"
+        "files.save(sys.argv[1], {'a': torch.zeros(2, 2), 'b': torch.ones(3)}, {'y': [2], 'x': 1}, j=2, k=1)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "there.safetensors"], check=True)
     assert (tmp_path / "here.safetensors").read_bytes() == (tmp_path / "there.safetensors").read_bytes()
