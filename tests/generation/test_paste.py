@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from latentsync.faces import alignment
+from latentsync.faces.crop import align_face
 from latentsync.faces.mask import feathered_hole
 from latentsync.generation import paste
 from latentsync.media.colour import rgb_to_yuv, yuv_to_rgb
@@ -121,7 +122,7 @@ def test_the_soft_mask_goes_through_the_published_stages(golden, parity, monkeyp
 
 def test_a_face_taken_out_and_put_back_changes_next_to_nothing(parity):
     frame, matrix = parity("frame_1080x1920"), alignment.similarity(ANCHORS, 256)
-    face = paste.align_face(Picture(av.VideoFrame.from_ndarray(frame, format="rgb24"), 0, False), matrix, 256)
+    face = align_face(Picture(av.VideoFrame.from_ndarray(frame, format="rgb24"), 0, False), matrix, 256)
     for blend_of in (whole_box, paste.paste_region):
         back = pasted(frame, face, matrix, 256, blend_of)
         away = np.abs(back.astype(int) - frame)[Y0:Y1, X0:X1]
