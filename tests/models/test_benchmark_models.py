@@ -79,6 +79,22 @@ def test_a_crash_is_the_programs_own_failure(monkeypatch, capsys):
     assert capsys.readouterr().out.count("| U-Net, small") == 2
 
 
+def test_compiled_rows_come_last():
+    """They take minutes each: whoever stops early has all the others."""
+    compiled = [case.compiled for case, _ in bench.cases("cuda", [])]
+    assert compiled == sorted(compiled) and compiled.count(True) == compiled.count(False)
+
+
+@pytest.mark.needs_cuda
+def test_the_peak_on_a_gpu_is_that_of_the_calls(monkeypatch):
+    """A network of bfloat16 is made in float32, which would be the peak of a call that needs little."""
+    monkeypatch.setattr(bench, "call", lambda *_: None)
+    monkeypatch.setattr(bench, "matrix_rate", lambda *_: 1.0)
+    case = bench.Case("U-Net", False, "forward")
+    weights_mb = 2 * sum(weight.numel() for weight in bench.build(case).parameters()) / 2**20
+    assert bench.measured(case, "cuda")["peak_mb"] == pytest.approx(weights_mb, rel=0.1)
+
+
 def test_every_line_has_every_column():
     for device in ("cpu", "cuda"):
         for case, _ in bench.cases(device, ["float32", "bfloat16"]):
