@@ -1,6 +1,6 @@
 # make demo: from a fresh machine to lip-synced videos and a report. make test: from a fresh machine to a tested one.
 # Both need Python 3.11 and a package registry, nothing else. `make` alone lists what there is.
-.PHONY: help setup setup-codeformer demo test bench-curation bench-graph bench-models bench-growth bench-kills fmt lint lock clean
+.PHONY: help setup setup-codeformer demo test bench-curation bench-graph bench-models bench-gpu bench-growth bench-kills fmt lint lock clean
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -39,6 +39,10 @@ bench-graph: setup ## what planning 100,000 sources in 500 shards costs; JSON=<f
 
 bench-models: setup ## time, memory and FLOPs of the U-Net and StableSyncNet; JSON=<file> keeps the figures
 	python benchmarks/models.py $(if $(JSON),--json $(JSON))
+
+bench-gpu: setup ## on a machine with a GPU: its tests, none skipped, then bench-models; JSON=<file> keeps the figures
+	FAIL_WITHOUT_CUDA=1 pytest -m needs_cuda
+	python benchmarks/models.py --device cuda $(if $(JSON),--json $(JSON))
 
 bench-growth: setup ## a hundred sources added to a hundred: what is worked on, and how long it takes
 	BEFORE=100 ADDED=100 pytest -q -s tests/workflow/test_growth.py
