@@ -25,11 +25,11 @@ demo: setup ## the whole graph on synthetic talkers, then Snakemake's own report
 	snakemake --report results/demo/report/snakemake.zip
 	@echo "Done. Open results/demo/report/index.html"
 
-test: setup ## formatting, lint, and every test
+test: setup ## formatting, lint, and every test that needs no GPU
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile workflow
-	pytest
+	CUDA_VISIBLE_DEVICES= pytest
 
 bench-curation: setup ## what curation costs by step, as one line of JSON; CLIPS=<folder> for videos of your own
 	@python benchmarks/curation.py --workers $(if $(CLIPS),--clips "$(CLIPS)")
