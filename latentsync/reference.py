@@ -1,6 +1,6 @@
-"""Write config/README.md and schema.json from config.py, and docs/licences.md from registry.toml; a test compares.
+"""Generate config/README.md and config/schema.json from config.py, and docs/licences.md from registry.toml.
 
-`python -m latentsync.reference`
+Run `python -m latentsync.reference` after a change; a test compares the files with what this module generates.
 """
 
 import json
@@ -13,42 +13,43 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "config"
 HEAD = """# Configuration
 
-`config.yaml` is the demo and is read when no `--configfile` is given. Any other file is read alone, on top of the
-defaults below, which are the published LatentSync 1.5 recipe: a key you leave out is published, not toy-sized.
-`real.yaml` takes your own footage through the whole graph on a CPU with embedded models. An unknown key is an error.
-Editors complete and check these files with `schema.json`.
+`config.yaml` configures the demo and is read if no `--configfile` is given. With `--configfile`, only the given files
+are read, on top of the defaults below. The defaults are the published LatentSync 1.5 recipe. `real.yaml` runs your own
+footage through the whole graph on a CPU with embedded models. An unknown key is an error. Editors can complete and
+check these files with `schema.json`.
 
     snakemake --cores all --configfile config/real.yaml --config input_dir=/data/videos run=mine
 
-Threads of jobs, memory and GPUs are not configuration: see `profiles/`. Two exceptions, since they change sums:
-`torch_threads`, and x264, which always runs with one thread.
+Threads, memory and GPUs of jobs are not part of the configuration: see `profiles/`. Two settings are exceptions because
+they change results: `torch_threads` is a key, and x264 always runs with one thread.
 """
-
 
 LICENCES = """# Licences
 
-The code is Apache-2.0. Nothing pretrained is shipped or fetched by the demo. What the published recipe uses, and what
-may take its place (`latentsync weights list`):
+The code is Apache-2.0. No pretrained file is part of this repository, and the demo downloads none. These are the files
+of the published recipe and their alternatives (`latentsync weights list`):
 
 TABLE
 
-Commercial use: *restricted* is allowed under the use restrictions of the licence; *unclear* is not stated for the
-weights, or disputed, so nothing is allowed until somebody asks. `commercial: true` in a configuration, and
-`--commercial` of `latentsync generate` and `latentsync weights fetch`, refuse what is unclear or forbidden and name
-what to choose instead.
-This is a reading of the publishers' words, not legal advice; what the training data allow is another question.
+Commercial use: *restricted* means allowed under the use restrictions of the licence. *unclear* means that the terms of
+the weights are not stated or are disputed; treat it as not allowed until you have asked the publisher.
+`commercial: true` in a configuration, and `--commercial` of `latentsync generate` and `latentsync weights fetch`,
+refuse what is unclear or forbidden and name an alternative.
+This is a reading of the publishers' texts, not legal advice; what the training data allow is a separate question.
 
-Of the optional packages, the code of CodeFormer (extra `codeformer`) is under the same non-commercial licence as its
-weights; so it is not part of the lock file. InsightFace's package (extra `insightface`) is MIT, its weights are not.
+Of the optional packages, the code of CodeFormer (extra `codeformer`) has the same non-commercial licence as its
+weights, so it is not part of the lock file. The package of InsightFace (extra `insightface`) is MIT, its weights are
+not.
 
-The synthetic talkers are drawn from scikit-image's photograph of an astronaut (NASA, public domain). mediapipe's face
-models come in its wheel (Apache-2.0); the six points of the head model are vertices of its canonical face. Of the
-measures of curation, ImageHash is BSD-2, the voice detector WebRTC's (BSD-3, MIT wrapper).
+The synthetic talkers are drawn from the photograph of an astronaut in scikit-image (NASA, public domain). The face
+models of mediapipe come in its wheel (Apache-2.0); the six points of the head model are vertices of its canonical face
+model. Of the packages that measure clips, ImageHash is BSD-2, and the voice detector is WebRTC's (BSD-3, with an MIT
+wrapper).
 """
 
 
 def licences() -> str:
-    """The page of licences: a line for every entry of the registry."""
+    """Text of docs/licences.md: one row per entry of the registry."""
     lines = ["| name | what | commercial use | licence | source |", "|---|---|---|---|---|"]
     for entry in registry.entries().values():
         lines.append(f"| `{entry.name}` | {entry.what} | {entry.commercial} | {entry.licence} | {entry.source} |")
@@ -56,7 +57,7 @@ def licences() -> str:
 
 
 def readme() -> str:
-    """The user's page: every key with its type, default and meaning."""
+    """Text of config/README.md: every key with its default and its meaning."""
     parts = [HEAD]
     top = [(name, field) for name, field in Config.model_fields.items() if not _is_section(field.annotation)]
     parts.append("\n## Top level\n\n" + _table(top))
