@@ -1,6 +1,6 @@
-"""Which pretrained parts a configuration asks for: all there, and allowed, before any job starts.
+"""Pretrained files that a configuration needs: present and allowed, before any job starts.
 
-No torch here: the Snakefile asks.
+This module does not import torch, because the Snakefile imports it.
 """
 
 from collections.abc import Iterator
@@ -68,13 +68,13 @@ def _all_missing(missing: dict[str, tuple[str | None, str, ValueError]]) -> str:
     lines = [f"{len(missing)} pretrained parts are missing from {registry.weights_folder()}:"]
     for name, (chosen, key, error) in missing.items():
         part = registry.entry(name)
-        way_out = registry.way_out_of(part, key)
-        instead = f", or {way_out}" if way_out else ""
+        fix = registry.fix_for(part, key)
+        instead = f", or {fix}" if fix else ""
         lines.append(f"  {error}" if chosen else f"  {part.files[0].place}: {name}, for {key}{instead}")
     if by_name:
         lines.append(
-            f"`latentsync weights fetch {' '.join(by_name)}` gets them; or put them there by hand, or set "
-            "LATENTSYNC_WEIGHTS to the folder that holds them."
+            f"Run `latentsync weights fetch {' '.join(by_name)}`, copy them there, or set LATENTSYNC_WEIGHTS to the "
+            "folder that contains them."
         )
     return "\n".join(lines)
 
@@ -90,7 +90,7 @@ def require_commercial(asked: list[tuple[str, str]]) -> None:
         part = registry.entry(name)
         if not registry.ALLOWED[part.commercial]:
             why = "forbids it" if part.commercial == "no" else "does not say that it is allowed"
-            way_out = registry.way_out_of(part, key)
-            refused.append(f"{name} ({key}): its licence ({part.licence}) {why}{way_out and '; ' + way_out}.")
+            fix = registry.fix_for(part, key)
+            refused.append(f"{name} ({key}): its licence ({part.licence}) {why}{fix and '; ' + fix}.")
     if refused:
         raise ValueError("Not for commercial use: " + " ".join(refused))

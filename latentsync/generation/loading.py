@@ -97,10 +97,10 @@ def _resolution(unet: Path, facts: dict[str, Any], wanted: int | None) -> int:
 
 def _require_same(unet: Path, what: str, trained_with: str | None, given: Path, option: str, key: str) -> None:
     """Ours say which files they were trained with; published checkpoints do not."""
-    if trained_with is not None and weight_files.stamp(given) != trained_with:
+    if trained_with is not None and weight_files.content_hash(given) != trained_with:
         raise ValueError(
             f"{unet} was trained with another {what} (stamp {trained_with}) than {given} (stamp "
-            f"{weight_files.stamp(given)}); name that one with {option}, or in a run with {key}."
+            f"{weight_files.content_hash(given)}); name that one with {option}, or in a run with {key}."
         )
 
 

@@ -29,11 +29,11 @@ def run(cfg: Enhance, inputs: dict[str, list[Path]], outputs: dict[str, Path], s
     from latentsync.faces.detection import open_detector
     from latentsync.generation.restore import enhance_video
     from latentsync.models.restorers import open_restorer
-    from latentsync.weights.files import stamp
+    from latentsync.weights.files import content_hash
 
     root = run_dir(ledger)
     restorer = cache(lambda: open_restorer(cfg.method, path))
-    facts = {"restorer": stamp(path)}
+    facts = {"restorer": content_hash(path)}
     with ExitStack() as stack:
         detector = cache(lambda *kind: stack.enter_context(open_detector(*kind)))
 

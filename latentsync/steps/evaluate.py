@@ -118,10 +118,10 @@ def _syncnet(
     if not pairs:
         reason = f"no test clip has the {shape.frames + NEGATIVES[0]} frames that a pair needs"
         names = ("syncnet_accuracy_5f", "syncnet_accuracy_at_0.5", "syncnet_auc", "syncnet_accuracy_shuffled")
-        return dict.fromkeys(names, scores.unknown(reason)), {"syncnet": weight_files.stamp(path)}
+        return dict.fromkeys(names, scores.unknown(reason)), {"syncnet": weight_files.content_hash(path)}
     shuffled = [pair for seed in range(SHUFFLES) for pair in draw(cfg.seed + seed)[1]]
     figures = scores.syncnet_figures(*judged(pairs), judged(shuffled), threshold, interval)
-    return figures, {"syncnet": weight_files.stamp(path)}
+    return figures, {"syncnet": weight_files.content_hash(path)}
 
 
 # --- curation against the truth -------------------------------------------------------------------------------------

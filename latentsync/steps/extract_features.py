@@ -46,10 +46,10 @@ def run(cfg: ExtractFeatures, inputs: dict[str, list[Path]], outputs: dict[str, 
     rows = [row | {"split": split} for split, found in clips_of.items() for row in found if row["source_id"] in shard]
     clips = ClipStore(rows, root)
     facts = {
-        "vae": weight_files.stamp(vae_path),
+        "vae": weight_files.content_hash(vae_path),
         "audio_encoder": {
             "backend": cfg.audio_encoder,
-            "weights": weight_files.stamp(encoder_path) if encoder_path else None,
+            "weights": weight_files.content_hash(encoder_path) if encoder_path else None,
             "width": cfg.width,
             "layers": cfg.layers,
         },

@@ -127,7 +127,7 @@ def plan(pairs: list[Row], controls: int) -> list[Row]:
 def describe(unet: Path, vae: Path | None) -> dict[str, Any]:
     """What the videos depend on beside the pair, and which parts are not the published ones, in words."""
     from latentsync.generation.loading import read_unet
-    from latentsync.weights.files import stamp
+    from latentsync.weights.files import content_hash
 
     tensors, facts = read_unet(unet)
     said = []
@@ -140,7 +140,7 @@ def describe(unet: Path, vae: Path | None) -> dict[str, Any]:
         said.append("pictures were encoded by a small VAE trained in this run, not by sd-vae-ft-mse")
     if facts.get("teachers") == "embedded":
         said.append("the LPIPS and TREPA losses compared features of small untrained nets, not of VGG16 and VideoMAEv2")
-    return {"unet": stamp(unet), "vae": stamp(vae) if vae is not None else "published", "stand_ins": said}
+    return {"unet": content_hash(unet), "vae": content_hash(vae) if vae is not None else "published", "stand_ins": said}
 
 
 class _Renderer:

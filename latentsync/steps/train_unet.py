@@ -68,7 +68,9 @@ def run(
     decoded = decoded_losses(cfg, inputs["syncnet"][0], data) if two else None
     losses = UnetLosses(data, decoded, cfg)
     with state.only_writer(outputs["weights"].parent / "state") as folder:
-        used = {name: [weight_files.stamp(path) for path in inputs.get(name, [])] for name in ("syncnet", "stage1")}
+        used = {
+            name: [weight_files.content_hash(path) for path in inputs.get(name, [])] for name in ("syncnet", "stage1")
+        }
         facts = {"train": data.train.facts(), "val": data.val.facts(), "inputs": used, "metadata": data.metadata}
         task = loop.Task(
             step, unet, _items(cfg, data.train, root if two else None), losses, losses.weights,
@@ -93,7 +95,7 @@ def read_data(cfg: TrainUnet, step: str, rows: list[Row], root: Path, vae_path: 
         for split, needed in (("train", 1), ("val", 0))
     }
     first = usable["train"][0]
-    vae_stamp = weight_files.stamp(vae_path)
+    vae_stamp = weight_files.content_hash(vae_path)
     if first["vae"] != vae_stamp:
         raise ValueError(f"The features were computed with another VAE than {vae_path}; run extract_features again.")
     vae = vaes.load(vae_path)

@@ -1,1 +1,1 @@
-"""Pretrained files and ours: registry, download, safe reading and writing, key names of others."""
+"""Weights: registry of pretrained files, download, safe reading and writing, foreign key names."""

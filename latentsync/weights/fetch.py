@@ -1,8 +1,8 @@
-"""Download pretrained files: resumed where they broke off, checked before they get their name, never half there.
+"""Download pretrained files, resume interrupted downloads, and verify files before they get their final name.
 
-While it comes, a file is called `<name>.part`; a kill or a broken line leaves that, and the next call goes on from it.
-It gets its name after its size and sha256 were compared. Proxies are taken from the environment (HTTPS_PROXY,
-NO_PROXY), the token for the hub from HF_TOKEN, a mirror of the hub from HF_ENDPOINT; HF_HUB_OFFLINE=1 forbids the net.
+A download is written to `<name>.part`. If it is interrupted, the next call resumes from that file. The file gets its
+final name once its size and sha256 have been verified. Proxies come from the environment (HTTPS_PROXY, NO_PROXY), the
+token for the Hugging Face hub from HF_TOKEN, a mirror of the hub from HF_ENDPOINT; HF_HUB_OFFLINE=1 forbids downloads.
 """
 
 import errno
@@ -23,30 +23,31 @@ from latentsync.ledger.files import replacing
 from latentsync.weights import registry
 from latentsync.weights.registry import File
 
-ATTEMPTS = 5  # in a row without a single new byte
-TIMEOUT_S = (10, 60)  # to connect; without a byte
+ATTEMPTS = 5  # consecutive attempts without a new byte
+TIMEOUT_S = (10, 60)  # to connect; to receive the next byte
 CHUNK_BYTES = 1 << 20
 RETRIED = {408, 429, 500, 502, 503, 504}
 
 
 class Unavailable(ValueError):
-    """The file cannot be had from here; the sentence ends with where to put it by hand."""
+    """The file cannot be downloaded; the message ends with how to get it by hand."""
 
 
 def fetch(file: File, offline: bool = False, pause_s: float = 1.0) -> bool:
-    """Bring one file to its place; False where it was there already.
+    """Download one file to its path; False if it already exists.
 
     Raises:
-        ValueError: it cannot be had (Unavailable), is not what it should be, or there is no space for it.
+        Unavailable: the file cannot be downloaded.
+        ValueError: it does not match its size or sha256, or there is no space for it.
     """
     path = file.path
     if path.exists():
         registry.require_intact(path)
         return False
     if file.url is None:
-        raise Unavailable(f"{file.place} has no address to be fetched from. {_by_hand(file, path)}")
+        raise Unavailable(f"{file.place} has no download address. {_by_hand(file, path)}")
     if offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        raise Unavailable(f"{file.place} is missing, and the net is switched off. {_by_hand(file, path)}")
+        raise Unavailable(f"{file.place} is missing, and downloads are switched off. {_by_hand(file, path)}")
     if file.member is None:
         _download(file, path, pause_s)
         return True
@@ -58,7 +59,7 @@ def fetch(file: File, offline: bool = False, pause_s: float = 1.0) -> bool:
 
 
 def drop_archives(files: tuple[File, ...]) -> None:
-    """Delete the archives that fetched members came out of, which nothing needs any more."""
+    """Delete downloaded archives after their members have been extracted."""
     for file in files:
         if file.member is not None:
             _archive_of(file).unlink(missing_ok=True)
@@ -66,12 +67,12 @@ def drop_archives(files: tuple[File, ...]) -> None:
 
 
 def _archive_of(file: File) -> Path:
-    """Under a name of ours, so that an archive that somebody put there is neither used nor deleted."""
+    """Path of the downloaded archive; its suffix keeps it apart from an archive of the user, which stays untouched."""
     return file.path.with_name(file.url.rsplit("/", 1)[1] + ".fetched")
 
 
 def part_of(path: Path) -> Path:
-    """The name of a file while it comes."""
+    """Path of a file during its download."""
     return path.with_name(path.name + ".part")
 
 
@@ -82,113 +83,113 @@ def _download(file: File, path: Path, pause_s: float) -> None:
         sink = open(part, "ab")
     except OSError as error:
         raise ValueError(
-            f"{part} cannot be written ({error.strerror}); set LATENTSYNC_WEIGHTS to a folder that can."
+            f"{part} cannot be written ({error.strerror}); set LATENTSYNC_WEIGHTS to a writable folder."
         ) from error
     with sink:
         try:
             fcntl.flock(sink, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"Another fetch is at work on {part}; wait for it.") from None
-        told = _receive_all(file, path, sink, pause_s)
+            raise ValueError(f"Another process is downloading {part}; wait until it has finished.") from None
+        announced = _receive_all(file, path, sink, pause_s)
         sink.flush()
         try:
             os.fsync(sink.fileno())
         except OSError as error:
-            if error.errno != errno.EINVAL:  # a device
+            if error.errno != errno.EINVAL:  # EINVAL: a device
                 raise
-        _check(file, path, part, file.sha256 or told)
+        _verify(file, path, part, file.sha256 or announced)
         os.replace(part, path)
         _etag_of(part).unlink(missing_ok=True)
 
 
 def _receive_all(file: File, path: Path, sink: IO[bytes], pause_s: float) -> str | None:
-    """All bytes of the file, over as many broken lines as it takes; the sha256 that the server told, if any."""
-    tries = 0
+    """Receive the whole file, with retries; returns the sha256 that the server announced, if any."""
+    attempts = 0
     while True:
         before = sink.tell()
         try:
             return _receive(file, path, sink)
         except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
             sink.seek(0, os.SEEK_END)
-            tries = 1 if sink.tell() > before else tries + 1
-            if tries >= ATTEMPTS:
+            attempts = 1 if sink.tell() > before else attempts + 1
+            if attempts >= ATTEMPTS:
                 raise Unavailable(
-                    f"{_address(file)} does not answer ({_first_words(error)}); {sink.tell()} bytes are kept, so fetch "
+                    f"{_address(file)} does not respond ({_shortened(error)}); {sink.tell()} bytes are kept, so fetch "
                     f"again later, or check the network, HTTPS_PROXY and HF_ENDPOINT. {_by_hand(file, path)}"
                 ) from error
-            time.sleep(pause_s * 2 ** (tries - 1))
-        except requests.RequestException as error:  # no address, or one that leads in circles
+            time.sleep(pause_s * 2 ** (attempts - 1))
+        except requests.RequestException as error:  # an invalid address or a redirect loop
             raise Unavailable(
-                f"{_address(file)} cannot be asked for ({_first_words(error)}); check HF_ENDPOINT and HTTPS_PROXY. "
+                f"{_address(file)} cannot be requested ({_shortened(error)}); check HF_ENDPOINT and HTTPS_PROXY. "
                 f"{_by_hand(file, path)}"
             ) from error
 
 
 def _receive(file: File, path: Path, sink: IO[bytes]) -> str | None:
-    """One request, from where the file stands."""
+    """Make one request for the bytes that are missing."""
     sink.seek(0, os.SEEK_END)
-    have, etag = sink.tell(), _etag_of(part_of(path))
+    received, etag = sink.tell(), _etag_of(part_of(path))
     headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
+    if received:
+        headers["Range"] = f"bytes={received}-"
         if etag.exists():
             headers["If-Range"] = etag.read_text()
     if file.url.startswith(registry.HUB) and os.environ.get("HF_TOKEN"):
         headers["Authorization"] = f"Bearer {os.environ['HF_TOKEN']}"
     url = _address(file)
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
-        if answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{have}":
-            return _told_sha256(answer)  # all of it is here: only the renaming was missing
-        if answer.status_code == 416 or (answer.status_code == 206 and _first_byte(answer) != have):
-            sink.truncate(0)  # what is there is longer than the file, or of another one: begin again
-            raise requests.ConnectionError("the range is not to be had")
-        if answer.status_code in RETRIED:
-            raise requests.ConnectionError(f"status {answer.status_code}")
-        _require_file(answer, file, path)
-        if answer.status_code == 200 and have:
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
+        if response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{received}":
+            return _announced_sha256(response)  # the file is complete: only the rename is missing
+        if response.status_code == 416 or (response.status_code == 206 and _first_byte(response) != received):
+            sink.truncate(0)  # the part is longer than the file, or belongs to another one: start over
+            raise requests.ConnectionError("the requested range is not available")
+        if response.status_code in RETRIED:
+            raise requests.ConnectionError(f"status {response.status_code}")
+        _require_file(response, file, path)
+        if response.status_code == 200 and received:
             sink.truncate(0)
-            have = 0
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else file.size
+            received = 0
+        length = response.headers.get("Content-Length")
+        total = received + int(length) if length else file.size
         if file.size is not None and total != file.size:
-            raise ValueError(f"{url} offers {total} bytes instead of {file.size}: another file. {_by_hand(file, path)}")
-        _require_space(path, (total or 0) - have)
-        if answer.headers.get("ETag", "").startswith('"'):  # a strong one names these very bytes
-            etag.write_text(answer.headers["ETag"])
-        _write(answer, sink, path, total)
+            raise ValueError(f"{url} offers {total} bytes instead of {file.size}. {_by_hand(file, path)}")
+        _require_space(path, (total or 0) - received)
+        if response.headers.get("ETag", "").startswith('"'):  # a strong ETag identifies exactly these bytes
+            etag.write_text(response.headers["ETag"])
+        _write(response, sink, path, total)
         if total is not None and sink.tell() != total:
-            raise requests.ConnectionError(f"broken off at {sink.tell()} of {total} bytes")
-        return _told_sha256(answer)
+            raise requests.ConnectionError(f"interrupted at {sink.tell()} of {total} bytes")
+        return _announced_sha256(response)
 
 
-def _write(answer: requests.Response, sink: IO[bytes], path: Path, total: int | None) -> None:
+def _write(response: requests.Response, sink: IO[bytes], path: Path, total: int | None) -> None:
     bar = tqdm(total=total, initial=sink.tell(), desc=path.name, unit="B", unit_scale=True, disable=None)
     with bar:
-        while chunk := answer.raw.read1(CHUNK_BYTES):  # what came is kept; iter_content would drop it on a break
+        while chunk := response.raw.read1(CHUNK_BYTES):  # iter_content would drop what was received before an error
             try:
                 sink.write(chunk)
                 sink.flush()
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise ValueError(
-                        f"No space left for {part_of(path)}; what came is kept, so make room there, or set "
+                        f"No space left for {part_of(path)}; what was received is kept, so free some space, or set "
                         "LATENTSYNC_WEIGHTS to a larger disk, and fetch again."
                     ) from error
                 raise
             bar.update(len(chunk))
 
 
-def _require_file(answer: requests.Response, file: File, path: Path) -> None:
-    if answer.status_code in (401, 403):
+def _require_file(response: requests.Response, file: File, path: Path) -> None:
+    if response.status_code in (401, 403):
         raise Unavailable(
-            f"{answer.url} asks who you are (status {answer.status_code}); accept its terms in a browser and set "
+            f"{response.url} requires a login (status {response.status_code}); accept its terms in a browser and set "
             f"HF_TOKEN. {_by_hand(file, path)}"
         )
-    if answer.status_code not in (200, 206):
-        raise Unavailable(f"{answer.url} is not there (status {answer.status_code}). {_by_hand(file, path)}")
-    if answer.headers.get("Content-Type", "").startswith("text/html"):
+    if response.status_code not in (200, 206):
+        raise Unavailable(f"{response.url} does not exist (status {response.status_code}). {_by_hand(file, path)}")
+    if response.headers.get("Content-Type", "").startswith("text/html"):
         raise Unavailable(
-            f"{answer.url} answers with a web page instead of the file (a login, a quota or a proxy). "
+            f"{response.url} returns a web page instead of the file (a login, a quota or a proxy). "
             f"{_by_hand(file, path)}"
         )
 
@@ -197,20 +198,20 @@ def _require_space(path: Path, wanted: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if wanted > free:
         raise ValueError(
-            f"{path.name} needs {wanted / 1e9:.2f} GB more, but {path.parent} has {free / 1e9:.2f} GB free; make room, "
-            "or set LATENTSYNC_WEIGHTS to a larger disk."
+            f"{path.name} needs {wanted / 1e9:.2f} GB more, but {path.parent} has {free / 1e9:.2f} GB free; free some "
+            "space, or set LATENTSYNC_WEIGHTS to a larger disk."
         )
 
 
-def _check(file: File, path: Path, part: Path, expected: str | None) -> None:
-    """Compare the sha256, or record it where none is known."""
+def _verify(file: File, path: Path, part: Path, expected: str | None) -> None:
+    """Compare the sha256, or record it if none is known."""
     actual = registry.sha256_of(part)
     if expected is not None and not actual.startswith(expected):
         part.unlink()
         _etag_of(part).unlink(missing_ok=True)
         raise ValueError(
-            f"{_address(file)} gave a file with sha256 {actual} instead of {expected}; it was not kept. Fetch again; "
-            f"if it happens again, the file was changed there. {_by_hand(file, path)}"
+            f"{_address(file)} sent a file with sha256 {actual} instead of {expected}; it was not kept. Fetch again; "
+            f"if the sha256 is wrong again, the file has changed there. {_by_hand(file, path)}"
         )
     if file.sha256 is None and file.member is None:
         registry.recorded_at(path).write_text(f"{actual}  {path.name}\n")
@@ -231,20 +232,20 @@ def _extract(archive: Path, file: File, path: Path) -> None:
                 if file.sha256 is None:
                     registry.recorded_at(path).write_text(f"{actual}  {path.name}\n")
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{archive} is no zip archive ({error}); delete it and fetch again.") from error
+        raise ValueError(f"{archive} is not a zip archive ({error}); delete it and fetch again.") from error
 
 
-def _told_sha256(answer: requests.Response) -> str | None:
-    """The hub says the sha256 of a large file on the way to it."""
-    for step in [*answer.history, answer]:
-        told = step.headers.get("X-Linked-Etag", "").strip('"')
-        if re.fullmatch(r"[0-9a-f]{64}", told):
-            return told
+def _announced_sha256(response: requests.Response) -> str | None:
+    """The sha256 that the hub sends in a header of its redirect to a large file."""
+    for step in [*response.history, response]:
+        etag = step.headers.get("X-Linked-Etag", "").strip('"')
+        if re.fullmatch(r"[0-9a-f]{64}", etag):
+            return etag
     return None
 
 
-def _first_byte(answer: requests.Response) -> int | None:
-    match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+def _first_byte(response: requests.Response) -> int | None:
+    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
@@ -255,18 +256,18 @@ def _etag_of(part: Path) -> Path:
 def _by_hand(file: File, path: Path) -> str:
     what = f" (sha256 {file.sha256})" if file.sha256 else ""
     if file.url is None:
-        source = "get it from its source"
+        source = "get it from its publisher"
     else:
-        source = f"take {file.member} out of {_address(file)}" if file.member else f"download {_address(file)}"
+        source = f"extract {file.member} from {_address(file)}" if file.member else f"download {_address(file)}"
     return f"By hand: {source} and save it as {path}{what}."
 
 
 def _address(file: File) -> str:
-    """Its url, at the mirror of the hub where one is set."""
+    """The URL of the file, at the mirror of the hub if one is set."""
     mirror = os.environ.get("HF_ENDPOINT") or registry.HUB
     on_hub = file.url.startswith(registry.HUB)
     return mirror.rstrip("/") + file.url.removeprefix(registry.HUB) if on_hub else file.url
 
 
-def _first_words(error: Exception) -> str:
+def _shortened(error: Exception) -> str:
     return re.sub(r"\s+", " ", str(error))[:120]

@@ -1,7 +1,7 @@
-"""Foreign key names, and what they betray: every published layout is mapped to ours here and nowhere else.
+"""Foreign key names: the only place where published layouts are mapped to those of this project.
 
-Adapters take and give state dicts. What they do not know they pass on, so that strict loading (checkpoints.py) names
-it. `recognise` says of a state dict what it looks like, and what takes it.
+Each adapter maps a state dict to a state dict and passes on unknown keys, so that strict loading (files.py) reports
+them. `recognise` says what network a state dict belongs to and which option or key loads it.
 """
 
 import re
@@ -24,7 +24,7 @@ _WHISPER_LAYER = {
 
 
 def whisper_encoder_state(state: Mapping[str, Tensor]) -> State:
-    """OpenAI's or Hugging Face's Whisper -> transformers' WhisperEncoder; the decoder is left out."""
+    """Whisper by OpenAI or Hugging Face -> WhisperEncoder of transformers, without the decoder."""
     if any(key.startswith("model.encoder.") for key in state):
         return {
             key.removeprefix("model.encoder."): value
@@ -56,7 +56,7 @@ _VIDEOMAE_LAYER = {
 
 
 def videomae_state(state: Mapping[str, Tensor]) -> State:
-    """VideoMAEv2's VisionTransformer -> transformers' VideoMAEForVideoClassification (fused qkv is split)."""
+    """VisionTransformer of VideoMAEv2 -> VideoMAEForVideoClassification of transformers (fused qkv is split)."""
     result = {}
     for key, value in state.items():
         if match := re.fullmatch(r"blocks\.(\d+)\.(.+)", key):
@@ -77,11 +77,11 @@ def videomae_state(state: Mapping[str, Tensor]) -> State:
     return result
 
 
-_VGG16_SLICES = (4, 9, 16, 23, 30)  # lpips cuts VGG16's features after each of five ReLUs
+_VGG16_SLICES = (4, 9, 16, 23, 30)  # lpips splits the features of VGG16 after five of the ReLUs
 
 
 def lpips_vgg16_state(state: Mapping[str, Tensor]) -> State:
-    """torchvision's VGG16 -> the trunk `net` of lpips.LPIPS(net="vgg")."""
+    """VGG16 of torchvision -> the trunk `net` of lpips.LPIPS(net="vgg")."""
     result = {}
     for key, value in state.items():
         if match := re.fullmatch(r"features\.(\d+)\.(weight|bias)", key):
@@ -94,7 +94,7 @@ _VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 
 
 def diffusers_vae_state(state: Mapping[str, Tensor]) -> State:
-    """Diffusers' AutoencoderKL of 2022, as sd-vae-ft-mse was published -> today's: the four layers of its attention."""
+    """AutoencoderKL of diffusers in 2022, as in sd-vae-ft-mse -> its current names; only the attention differs."""
     names = "|".join(_VAE_ATTENTION)
     pattern = re.compile(rf"(.*\.mid_block\.attentions\.\d+\.)({names})(\.(?:weight|bias))")
     return {
@@ -104,7 +104,7 @@ def diffusers_vae_state(state: Mapping[str, Tensor]) -> State:
 
 
 def hyperiqa_state(state: Mapping[str, Tensor]) -> State:
-    """SSL92/hyperIQA's published file -> pyiqa's HyperNet; the numbers are the same."""
+    """The published file of SSL92/hyperIQA -> HyperNet of pyiqa; the values are the same."""
     renamed = {f"fc{n}w_conv": f"fc_w_modules.{n - 1}" for n in range(1, 5)} | {"fc5w_fc": "fc_w_modules.4.2"}
     renamed |= {f"fc{n}b_fc": f"fc_b_modules.{n - 1}.2" for n in range(1, 6)}
     renamed |= {f"res.lda{n}_pool.0": f"lda_modules.{n - 1}.0" for n in range(1, 4)}
@@ -119,25 +119,25 @@ def hyperiqa_state(state: Mapping[str, Tensor]) -> State:
     return result
 
 
-# --- what a file is -------------------------------------------------------------------------------------------------
+# --- recognising networks -------------------------------------------------------------------------------------------
 
-# A key that only this network has -> what it is, and what takes it. U-Nets and SyncNets are told apart further below.
-_MARKS = {
+# A key that only one network has -> the network and what loads it. U-Nets and SyncNets are recognised further below.
+_KEYS = {
     "model.diffusion_model.input_blocks.0.0.weight": "Stable Diffusion in its original single file; "
-    "train_unet_stage1.init takes unet/diffusion_pytorch_model.safetensors of the diffusers layout",
-    "encoder.conv1.weight": "OpenAI's Whisper; extract_features.whisper_weights takes it",
-    "model.encoder.conv1.weight": "Hugging Face's Whisper; extract_features.whisper_weights takes it",
-    "post_quant_conv.weight": "a VAE of Stable Diffusion; extract_features.vae_weights and --vae take its folder",
-    "netcnnlip.0.weight": "syncnet_v2; score_sync.weights takes it with backend: syncnet_v2",
-    "fc1w_conv.weight": "hyperIQA; it belongs to score_quality.backend: hyperiqa",
-    "patch_embed.proj.weight": "VideoMAEv2; it belongs to train_unet_stage2.video_teacher",
-    "features.0.weight": "torchvision's VGG16; it belongs to LPIPS (train_unet_stage2.teachers: published)",
-    "stylegan_decoder.style_mlp.1.weight": "GFPGAN; enhance.method: gfpgan takes it",
-    "quantize.embedding.weight": "CodeFormer; enhance.method: codeformer takes it",
-    "ecd0.0.0.weight": "GPEN as a pickle; enhance.method: gpen takes the ONNX file",
-    "decoder.layers.0.weight": "TAESD; generate --preview takes its folder from the weights folder",
-    "conv1_1.weight": "the S3FD detector of face-alignment; it belongs to align_faces.backend: face_alignment",
-    "vgg.0.weight": "the S3FD detector of syncnet_python; align_faces.backend: face_alignment has an S3FD of its own",
+    "train_unet_stage1.init loads unet/diffusion_pytorch_model.safetensors of the diffusers layout",
+    "encoder.conv1.weight": "OpenAI's Whisper; extract_features.whisper_weights loads it",
+    "model.encoder.conv1.weight": "Hugging Face's Whisper; extract_features.whisper_weights loads it",
+    "post_quant_conv.weight": "a VAE of Stable Diffusion; extract_features.vae_weights and --vae load its folder",
+    "netcnnlip.0.weight": "syncnet_v2; score_sync.weights loads it with backend: syncnet_v2",
+    "fc1w_conv.weight": "hyperIQA; score_quality.backend: hyperiqa loads it",
+    "patch_embed.proj.weight": "VideoMAEv2; train_unet_stage2.video_teacher loads it",
+    "features.0.weight": "VGG16 of torchvision; LPIPS loads it (train_unet_stage2.teachers: published)",
+    "stylegan_decoder.style_mlp.1.weight": "GFPGAN; enhance.method: gfpgan loads it",
+    "quantize.embedding.weight": "CodeFormer; enhance.method: codeformer loads it",
+    "ecd0.0.0.weight": "GPEN as a pickle; enhance.method: gpen loads the ONNX file",
+    "decoder.layers.0.weight": "TAESD; generate --preview loads its folder from the weights folder",
+    "conv1_1.weight": "the S3FD detector of face-alignment; align_faces.backend: face_alignment loads it",
+    "vgg.0.weight": "the S3FD detector of syncnet_python; align_faces.backend: face_alignment loads another S3FD",
 }
 
 
@@ -145,20 +145,20 @@ _AUDIO_KEYS = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight
 
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
-    """One sentence on what these weights look like and what takes them, or None."""
+    """One sentence on the network that these weights belong to and on what loads them, or None."""
     what = _recognised_unet(state) or _recognised_syncnet(state)
-    what = what or next((what for key, what in _MARKS.items() if key in state), None)
+    what = what or next((what for key, what in _KEYS.items() if key in state), None)
     return f"It looks like {what}." if what else None
 
 
 def motion_of(state: Mapping[str, Tensor]) -> str:
-    """Where a U-Net's state dict has motion modules: the `motion` of UNetConfig (none, all, decoder)."""
+    """Which blocks of a U-Net have motion modules: the `motion` of UNetConfig (none, all, decoder)."""
     blocks = {key.split(".")[0] for key in state if ".motion_modules." in key}
     return "all" if "down_blocks" in blocks else "decoder" if blocks else "none"
 
 
 def unet_shape(state: Mapping[str, Tensor]) -> dict[str, object] | None:
-    """The fields of UNetConfig that the shapes of a published checkpoint tell, or None where it is no such U-Net."""
+    """Fields of UNetConfig that follow from the shapes of published weights, or None for another network."""
     first, audio = state.get("conv_in.weight"), state.get(_AUDIO_KEYS)
     if first is None or audio is None or first.dim() != 4 or audio.dim() != 2:
         return None
@@ -177,7 +177,7 @@ def _recognised_unet(state: Mapping[str, Tensor]) -> str | None:
         return None
     width, inputs = shape["cross_attention_dim"], shape["in_channels"]
     if inputs == 4:
-        return f"a U-Net of Stable Diffusion with {width}-wide text; train_unet_stage1.init takes SD 1.5 (768 wide)"
+        return f"a U-Net of Stable Diffusion with {width}-wide text; train_unet_stage1.init loads SD 1.5 (768 wide)"
     release = {
         "all": "1.5 (config/latentsync-256.yaml) or 1.6 (config/latentsync-512.yaml) or of stage 2 (motion: all)",
         "decoder": "trained as config/stage2-efficient.yaml (train_unet_stage2.motion: decoder)",
@@ -186,7 +186,7 @@ def _recognised_unet(state: Mapping[str, Tensor]) -> str | None:
     widths = "-".join(str(width) for width in shape["block_out_channels"])
     return (
         f"a LatentSync U-Net {release} with {inputs} input channels, widths {widths} and {width}-wide audio; "
-        "generate --weights takes it, and train_unet_stage1.init"
+        "generate --weights and train_unet_stage1.init load it"
     )
 
 
@@ -195,6 +195,6 @@ def _recognised_syncnet(state: Mapping[str, Tensor]) -> str | None:
     if first is None or first.dim() != 4:
         return None
     attention = any(".attn.to_q." in key for key in state)
-    seen = {48: "16 RGB frames", 64: "16 frames of latents", 75: "25 RGB frames"}
-    inputs = seen.get(first.shape[1], f"{first.shape[1]} channels")
-    return f"a StableSyncNet that sees {inputs}, {'with' if attention else 'without'} attention (docs/models.md)"
+    by_channels = {48: "16 RGB frames", 64: "16 frames of latents", 75: "25 RGB frames"}
+    inputs = by_channels.get(first.shape[1], f"{first.shape[1]} channels")
+    return f"a StableSyncNet whose input is {inputs}, {'with' if attention else 'without'} attention (docs/models.md)"

@@ -1,10 +1,10 @@
-"""Where ONNX Runtime computes: on the GPU if its build can, and then nowhere else."""
+"""Execution providers of ONNX Runtime: the GPU if this build supports it, without a silent fallback to the CPU."""
 
 from typing import Any
 
 
 def providers() -> list[str]:
-    """The execution providers to ask for, best first; TensorRT is left out, since it would compile for minutes."""
+    """Execution providers to request, best first; without TensorRT, which would compile for minutes."""
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
@@ -12,14 +12,14 @@ def providers() -> list[str]:
 
 
 def require_started(session: Any, wanted: list[str]) -> None:
-    """Refuse a session that ONNX Runtime started on the CPU because it could not load the GPU's libraries.
+    """Refuse a session that fell back to the CPU because ONNX Runtime could not load the GPU libraries.
 
     Raises:
-        ValueError: it runs on another provider than the first that was wanted.
+        ValueError: the session does not run on the first provider of `wanted`.
     """
     started = session.get_providers()
     if started[0] != wanted[0]:
         raise ValueError(
-            f"ONNX Runtime knows {wanted[0]} but could not start it here and would run on {started[0]}; install the "
-            "CUDA libraries of its version, or the package onnxruntime instead of onnxruntime-gpu."
+            f"ONNX Runtime could not start {wanted[0]} and would run on {started[0]}; install the CUDA libraries of "
+            "its version, or the package onnxruntime instead of onnxruntime-gpu."
         )

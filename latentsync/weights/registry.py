@@ -1,9 +1,9 @@
-"""Pretrained files by name: what each is for, where it lies, what it must be, and what its licence allows.
+"""Registry of pretrained files: purpose, location, size, sha256 and licence of each.
 
-The list is registry.toml. A file is looked for below the weights folder: the environment variable LATENTSYNC_WEIGHTS,
-else ~/.cache/latentsync. Upstream's folder `checkpoints` may be named as it is: what lies elsewhere there is told apart
-by its size.
-What a configuration asks for is needs.py's business; fetch.py downloads. No torch here: the Snakefile asks, too.
+The list is registry.toml. Files are looked up in the weights folder: the environment variable LATENTSYNC_WEIGHTS, or
+~/.cache/latentsync. It may also be upstream's folder `checkpoints`; a file that has another path there is recognised by
+its size. latentsync/required.py says which files a configuration needs, and fetch.py downloads them. This module does
+not import torch, because the Snakefile imports it.
 """
 
 import hashlib
@@ -24,54 +24,54 @@ class File:
     """One file on disk."""
 
     place: str
-    """Below the weights folder."""
+    """Path relative to the weights folder."""
     url: str | None = None
-    """None: it must be put there by hand."""
+    """None: the file cannot be downloaded."""
     size: int | None = None
-    """Bytes, where known."""
+    """Size in bytes, if known."""
     sha256: str | None = None
-    """Its first digits, as many as were published; what fetch recorded stands in `<file>.sha256` beside the file."""
+    """As many leading hex digits as are published; `fetch` records an unpublished one in `<file>.sha256`."""
     upstream: str | None = None
-    """Where it lies below upstream's folder `checkpoints`, if elsewhere: there the releases share one name."""
+    """Path relative to upstream's folder `checkpoints`, if it differs: releases share one name there."""
     member: str | None = None
-    """Its name inside the zip archive that `url` names."""
+    """Name of the file inside the zip archive at `url`."""
     archive_sha256: str | None = None
 
     @property
     def path(self) -> Path:
-        """Where it is, or belongs."""
+        """Path of the file, or the path where it is expected."""
         path = weights_folder() / self.place
-        there = weights_folder() / (self.upstream or self.place)
-        return there if not path.exists() and there.is_file() and there.stat().st_size == self.size else path
+        upstream = weights_folder() / (self.upstream or self.place)
+        return upstream if not path.exists() and upstream.is_file() and upstream.stat().st_size == self.size else path
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing with one licence: a file, or a folder of files."""
+    """One entry of the registry with one licence: a file, or a folder of files."""
 
     name: str
     what: str
     needed_for: tuple[str, ...]
-    """Of USES: what does not work without it as published. Empty: an alternative."""
+    """Members of USES that need it in the published recipe. Empty: an alternative."""
     licence: str
     commercial: str
-    """Of ALLOWED. restricted: allowed under the use restrictions of its licence."""
+    """Key of ALLOWED. restricted: allowed under the use restrictions of the licence."""
     source: str
     files: tuple[File, ...]
     instead: str = ""
-    """What to choose where the licence or the file is not at hand."""
+    """Alternative if the file is missing or its licence does not allow the use."""
     resolution: int | None = None
-    """Side of the face that a U-Net was trained on, pixels."""
+    """Width and height of the faces that a U-Net was trained on, in pixels."""
 
     @property
     def path(self) -> Path:
-        """The file, or the folder that holds all its files."""
+        """The file, or the folder that contains all files."""
         return self.files[0].path if len(self.files) == 1 else Path(os.path.commonpath([f.path for f in self.files]))
 
 
 @cache
 def entries() -> dict[str, Entry]:
-    """All of registry.toml by name, in its order."""
+    """All entries of registry.toml by name, in the order of the file."""
     found = {}
     for name, table in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).items():
         hub, revision = table.pop("hub", None), table.pop("revision", "main")
@@ -87,52 +87,55 @@ def entries() -> dict[str, Entry]:
 
 
 def entry(name: str) -> Entry:
-    """One entry.
+    """The entry with this name.
 
     Raises:
-        ValueError: no such name.
+        ValueError: no entry has this name.
     """
     if name not in entries():
-        raise ValueError(f"No weights are called {name}; known are {', '.join(entries())}.")
+        raise ValueError(f"Unknown weights {name}; choose one of {', '.join(entries())}.")
     return entries()[name]
 
 
 def weights_folder() -> Path:
-    """The folder below which pretrained files lie."""
+    """The folder of pretrained files."""
     return Path(os.environ.get("LATENTSYNC_WEIGHTS") or "~/.cache/latentsync").expanduser()
 
 
 def find(name: str, chosen: str | None = None, key: str = "") -> Path:
-    """The path of pretrained weights, a file or a folder: `chosen` if given, else their place.
+    """Path of pretrained weights, a file or a folder: `chosen` if given, else the path of the entry.
+
+    Args:
+        key: the configuration key or option that needs it, for the message.
 
     Raises:
-        ValueError: it is not there; the sentence names the place, the key that asked, and how to get it.
+        ValueError: it does not exist; the message names the path, `key` and how to get the file.
     """
     wanted = entry(name)
-    asked = f" ({key} asks for it)" if key else ""
+    needed_by = f" (needed by {key})" if key else ""
     if chosen:
         path = Path(chosen).expanduser()
         if not path.exists():
             raise ValueError(
-                f"{path} is missing: {wanted.what}{asked}; correct the path, or leave it away for the file that "
-                f"`latentsync weights path {name}` names."
+                f"{path} is missing: {wanted.what}{needed_by}; correct the path, or omit it to use the file at "
+                f"`latentsync weights path {name}`."
             )
         return path
     missing = [file.path for file in wanted.files if not file.path.exists()]
     if missing:
-        way_out = way_out_of(wanted, key)
+        fix = fix_for(wanted, key)
         raise ValueError(
-            f"{missing[0]} is missing: {wanted.what}{asked}; `latentsync weights fetch {name}` gets it, or put it "
-            f"there by hand, or set LATENTSYNC_WEIGHTS to the folder that holds {wanted.files[0].place}"
-            + (f", or {way_out}." if way_out else ".")
+            f"{missing[0]} is missing: {wanted.what}{needed_by}; run `latentsync weights fetch {name}`, copy it "
+            f"there, or set LATENTSYNC_WEIGHTS to the folder that contains {wanted.files[0].place}"
+            + (f", or {fix}." if fix else ".")
         )
     return wanted.path
 
 
-def way_out_of(part: Entry, key: str) -> str:
-    """The way out of a part that is not at hand or not allowed: an option is left away, a key gets another value."""
+def fix_for(part: Entry, key: str) -> str:
+    """What to change if a part is missing or not allowed: omit the option, or give the key another value."""
     if key.startswith("--"):
-        return f"leave {key.split()[0]} away"
+        return f"omit {key.split()[0]}"
     return f"choose {part.instead}" if part.instead and not key.startswith("generate ") else ""
 
 
@@ -140,34 +143,34 @@ def find_start(init: str) -> Path:
     """The file that train_unet_stage1.init names: a U-Net of the registry such as `sd15`, or a path.
 
     Raises:
-        ValueError: as `find`; or it is a folder, or no U-Net.
+        ValueError: as `find`; or the path is a folder or does not exist.
     """
     key = f"train_unet_stage1.init: {init}"
     if init in starts():
         return find(init, key=key)
     path = Path(init).expanduser()
     if path.is_dir():
-        raise ValueError(f"{key} is a folder; name the file of weights in it.")
+        raise ValueError(f"{key} is a folder; give the path of the weights file in it.")
     if not path.exists():
         raise ValueError(f"{key} is neither a file nor one of {', '.join(starts())}.")
     return path
 
 
 def starts() -> list[str]:
-    """The entries that stage 1 can start from."""
+    """Names of the entries that stage 1 can start from."""
     return [name for name, known in entries().items() if known.resolution is not None or name == "sd15"]
 
 
-# --- what a file must be --------------------------------------------------------------------------------------------
+# --- identity of files ----------------------------------------------------------------------------------------------
 
 
 def known_as(path: Path) -> Entry | None:
-    """The entry that a file is, wherever it lies: by size and sha256, or, where those are not known, by its place."""
+    """The entry that a file belongs to: by size and sha256, or by its path if the sha256 is unknown."""
     size, actual = path.stat().st_size, None
     for candidate in entries().values():
         for file in candidate.files:
             if file.sha256 and file.size == size:
-                actual = actual or sha256_of(path)  # two releases of GFPGAN are equally large
+                actual = actual or sha256_of(path)  # two releases of GFPGAN have the same size
                 if actual.startswith(file.sha256):
                     return candidate
             if not file.sha256 and _is_place(path, file):
@@ -181,33 +184,33 @@ def _is_place(path: Path, file: File) -> bool:
 
 
 def expected_sha256(path: Path) -> str | None:
-    """What the file must hash to: by the registry where the path is a place of it, else by `<file>.sha256` beside it.
+    """Expected sha256: from the registry if it lists this path, else from `<file>.sha256` beside the file; or None.
 
     Raises:
-        ValueError: that file holds something else than a line of sha256sum.
+        ValueError: `<file>.sha256` does not have the format of sha256sum.
     """
     for file in (file for known in entries().values() for file in known.files if file.sha256):
         if _is_place(path, file):
             return file.sha256
-    beside = recorded_at(path)
-    if not beside.exists():
+    recorded = recorded_at(path)
+    if not recorded.exists():
         return None
-    words = beside.read_text(encoding="utf-8", errors="replace").split()
+    words = recorded.read_text(encoding="utf-8", errors="replace").split()
     if not words or not re.fullmatch(r"[0-9a-f]{64}", words[0]):
-        raise ValueError(f"{beside} does not begin with a sha256; delete it, or write it with sha256sum.")
+        raise ValueError(f"{recorded} does not begin with a sha256; delete it, or write it with sha256sum.")
     return words[0]
 
 
 def recorded_at(path: Path) -> Path:
-    """Where fetch writes the sha256 of a file that the registry has none for, in the format of sha256sum."""
+    """Path of the sha256, in the format of sha256sum, that `fetch` writes if the registry has none."""
     return path.with_name(path.name + ".sha256")
 
 
 def sha256_of(path: Path) -> str:
-    """64 hex digits; about two gigabytes a second.
+    """The sha256 of a file as 64 hex digits; reads about two gigabytes per second.
 
     Raises:
-        ValueError: it is a folder.
+        ValueError: the path is a folder.
     """
     _require_no_folder(path)
     with open(path, "rb") as file:
@@ -216,14 +219,14 @@ def sha256_of(path: Path) -> str:
 
 def _require_no_folder(path: Path) -> None:
     if path.is_dir():
-        raise ValueError(f"{path} is a folder where a file belongs; move it away.")
+        raise ValueError(f"{path} is a folder, but a file is expected there; move the folder.")
 
 
 def require_intact(path: Path) -> bool:
-    """Compare a file with the sha256 that is known of it; False where none is.
+    """Compare a file with its expected sha256; False if none is known.
 
     Raises:
-        ValueError: it is another file, a bit of it changed, or it is a folder.
+        ValueError: the sha256 differs, or the path is a folder.
     """
     _require_no_folder(path)
     expected = expected_sha256(path)
@@ -232,7 +235,7 @@ def require_intact(path: Path) -> bool:
     actual = sha256_of(path)
     if not actual.startswith(expected):
         raise ValueError(
-            f"{path} has sha256 {actual[:16]}... instead of {expected[:16]}...: it is damaged, or another file under "
-            "this name; move it away and fetch it again, or name your own file by its path elsewhere."
+            f"{path} has sha256 {actual[:16]}... instead of {expected[:16]}...: it is damaged, or another file of "
+            "this name; move it and fetch it again, or keep your own file at another path and give that path."
         )
     return True

@@ -43,7 +43,7 @@ def trained(tmp_path_factory):
     vaes.save(run / "train_vae/vae.safetensors", vae, 1.0, resolution=64)
     shape = UNetConfig(block_out_channels=(16, 16), cross_attention_dim=16, attention_heads=2, norm_groups=8)
     encoder = {"backend": "embedded", "weights": None, "width": 16, "layers": 1}
-    stamp = weight_files.stamp(run / "train_vae/vae.safetensors")
+    stamp = weight_files.content_hash(run / "train_vae/vae.safetensors")
     facts = {"frames": 8, "resolution": 64, "audio_encoder": encoder, "vae": stamp}
     weight_files.save(run / "train_unet_stage2/unet.safetensors", UNet3D(shape).state_dict(), asdict(shape), **facts)
     return run
@@ -120,7 +120,7 @@ def test_length_video_keeps_the_picture_and_copies_its_own_sound(trained, video,
         ({"--out": "same"}, "one of the inputs"),
         ({"--out": "o.avi"}, "--out o.avi does not end in .mp4"),
         ({"--audio": __file__}, "test_cli.py cannot be used: unreadable"),
-        ({"--weights": __file__}, "test_cli.py is no file of weights, or holds more than tensors"),
+        ({"--weights": __file__}, "test_cli.py is not a weights file, or contains more than tensors"),
         ({"--vae": "none"}, "--vae none does not exist"),
         ({"--resolution": -512}, "--resolution is -512, no multiple of 64; published U-Nets draw 256 or 512"),
         ({"--resolution": 300}, "--resolution is 300"),

@@ -86,7 +86,9 @@ def test_ours_know_their_size(tmp_path):
 
 def test_other_files_are_named(tmp_path):
     torch.save({"state_dict": {"visual_encoder.conv_in.weight": torch.zeros(64, 48, 3, 3)}}, tmp_path / "syncnet.pt")
-    with pytest.raises(ValueError, match=r"holds no LatentSync U-Net\. It looks like a StableSyncNet that sees 16 RGB"):
+    with pytest.raises(
+        ValueError, match=r"holds no LatentSync U-Net\. It looks like a StableSyncNet whose input is 16 RGB"
+    ):
         loading.read_unet(tmp_path / "syncnet.pt")
     weight_files.save(tmp_path / "vae.safetensors", {"post_quant_conv.weight": torch.zeros(1)}, {"latent_channels": 4})
     with pytest.raises(ValueError, match=r"was not written by train_unet: it lacks frames.*looks like a VAE"):

@@ -83,7 +83,7 @@ def test_a_gpu_that_does_not_start_is_no_cpu():
     """ONNX Runtime would go on in silence, some fifty times slower."""
     session = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
     onnx.require_started(session, ["CPUExecutionProvider"])
-    with pytest.raises(ValueError, match="knows CUDAExecutionProvider but could not start it here"):
+    with pytest.raises(ValueError, match="could not start CUDAExecutionProvider"):
         onnx.require_started(session, ["CUDAExecutionProvider", "CPUExecutionProvider"])
 
 
@@ -101,7 +101,7 @@ def test_codeformer_runs_at_its_size(tmp_path):
 
 def test_a_file_of_another_restorer_is_named(tmp_path):
     torch.save({"params_ema": {"quantize.embedding.weight": torch.zeros(4, 2)}}, tmp_path / "wrong.pth")
-    with pytest.raises(ValueError, match=r"It looks like CodeFormer; enhance.method: codeformer takes it\."):
+    with pytest.raises(ValueError, match=r"It looks like CodeFormer; enhance.method: codeformer loads it\."):
         restorers.open_restorer("gfpgan", tmp_path / "wrong.pth")
     weight_files.save(tmp_path / "ours.safetensors", {"x": torch.zeros(1)}, {"width": 3})
     with pytest.raises(ValueError, match=r"ours\.safetensors carries the configuration of another network"):

@@ -183,7 +183,7 @@ def test_published_files_are_known_by_their_shapes(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="is the published 16_latent, which sees latents"):
         syncnet.load(tmp_path / "latent.pt")
     torch.save({"state_dict": build(small()).state_dict()}, tmp_path / "own.pt")
-    with pytest.raises(ValueError, match="has the shapes of no published StableSyncNet .*that sees 16 RGB frames"):
+    with pytest.raises(ValueError, match="has the shapes of no published StableSyncNet .*whose input is 16 RGB frames"):
         syncnet.load(tmp_path / "own.pt")
     torch.save({"state_dict": {"conv_in.weight": torch.zeros(2)}}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"other\.pt has the shapes of no published StableSyncNet"):

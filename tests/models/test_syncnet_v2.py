@@ -135,5 +135,5 @@ def test_a_file_of_something_else_is_one_sentence(tmp_path):
 def test_code_in_a_pickle_is_not_run(tmp_path):
     path = tmp_path / "evil.model"
     torch.save(Path("anything"), path)
-    with pytest.raises(ValueError, match=r"evil\.model .*holds more than tensors"):
+    with pytest.raises(ValueError, match=r"evil\.model .*contains more than tensors"):
         syncnet_v2.load(path)

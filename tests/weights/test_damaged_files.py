@@ -1,8 +1,8 @@
-"""Two hundred damaged files of weights, through every loader: a clear error within a second, and nothing half loaded.
+"""Two hundred damaged weights files in every loader: a clear error within a second, and nothing partially loaded.
 
-Damage: cut short, bits flipped, a tensor of another shape, of another type, missing, or of numbers that are none. Where
-a flipped bit lies in the tensors of a file whose sha256 is known, or that carries one, it is always seen; in other
-foreign files a load may also succeed, but then only with every tensor in place.
+Damage: truncation, flipped bits, and a tensor of another shape or type, missing or with a NaN. A flipped bit in the
+tensors is always detected if the sha256 of the file is known or recorded in it; other foreign files may load, but only
+with every tensor in place.
 """
 
 import json
@@ -29,8 +29,8 @@ from latentsync.weights.initialise import start_unet
 from tests.models.test_syncnet import small
 
 UNET = UNetConfig(block_out_channels=(32, 64), cross_attention_dim=12, attention_heads=2, motion="all")
-FACTS = {"frames": 16, "resolution": 256, "audio_encoder": {"backend": "whisper"}}
-SEEN_ALWAYS = {"our U-Net", "our SyncNet", "our VAE"}  # they carry a sha256
+METADATA = {"frames": 16, "resolution": 256, "audio_encoder": {"backend": "whisper"}}
+ALWAYS_DETECTED = {"our U-Net", "our SyncNet", "our VAE"}  # they contain their sha256
 
 
 @dataclass
@@ -44,8 +44,8 @@ class Kind:
 
 
 def unet_of(path: Path) -> torch.nn.Module:
-    state, facts = read_unet(path)
-    shape = facts["config"] | {"attention_heads": 2}
+    state, metadata = read_unet(path)
+    shape = metadata["config"] | {"attention_heads": 2}
     return weight_files.build_with(lambda: UNet3D(UNetConfig(**shape)), state, str(path))
 
 
@@ -76,7 +76,7 @@ def kinds():
     vae = {key: value.contiguous() for key, value in vae.items()}
     config = small().model_dump(mode="json")
     return {
-        "our U-Net": Kind(unet, lambda path, s: weight_files.save(path, s, asdict(UNET), **FACTS), unet_of),
+        "our U-Net": Kind(unet, lambda path, s: weight_files.save(path, s, asdict(UNET), **METADATA), unet_of),
         "our SyncNet": Kind(
             net, lambda path, s: weight_files.save(path, s, config), lambda path: syncnet.load(path)[0]
         ),
@@ -186,13 +186,13 @@ def test_damage_is_one_clear_sentence_within_a_second(kinds, name, tmp_path):
             assert net.state_dict().keys() and not any(value.is_meta for value in net.state_dict().values())
         assert time.monotonic() - before < 1, what
     assert tried >= PER_KIND - 2
-    assert set(loaded) <= {"flipped", "header flipped"}  # everything else is always seen
-    if name in SEEN_ALWAYS | {"published U-Net", "Whisper's pickle"}:
+    assert set(loaded) <= {"flipped", "header flipped"}  # all other damage is always detected
+    if name in ALWAYS_DETECTED | {"published U-Net", "Whisper's pickle"}:
         assert "flipped" not in loaded  # a sha256, or the checksums of a zip
 
 
 def test_no_partial_state(tmp_path):
-    """A network that a file does not fit is exactly as it was."""
+    """A network that refuses a file is unchanged."""
     torch.manual_seed(0)
     net = UNet3D(UNET)
     before = {key: value.clone() for key, value in net.state_dict().items()}
@@ -217,5 +217,5 @@ def test_pickles_of_other_things(tmp_path):
                 load(path)
     path = tmp_path / "numbers.pkl"
     path.write_bytes(pickle.dumps(np.ones(3)))
-    with pytest.raises(ValueError, match=r"numbers\.pkl .*holds more than tensors"):
+    with pytest.raises(ValueError, match=r"numbers\.pkl .*contains more than tensors"):
         weight_files.read_foreign(path)

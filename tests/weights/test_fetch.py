@@ -1,4 +1,4 @@
-"""Downloads from a server that breaks off, changes, forbids and lies; nothing half or wrong ever has a file's name."""
+"""Downloads from a server that interrupts, changes, forbids and lies; no partial or wrong file gets the final name."""
 
 import fcntl
 import hashlib
@@ -54,7 +54,7 @@ def test_a_file_is_fetched_once(web, folder):
     assert get(file(web)) is False and len(web.asked) == 1
 
 
-def test_broken_lines_are_taken_up_where_they_broke(web, folder):
+def test_an_interrupted_download_resumes(web, folder):
     web.pages["/tiny.pt"].broken_off = [300_000, 1, 0, 0, 200_000]
     assert get(file(web))
     assert (folder / "sounds/tiny.pt").read_bytes() == CONTENT
@@ -63,7 +63,7 @@ def test_broken_lines_are_taken_up_where_they_broke(web, folder):
     ]
 
 
-def test_a_dead_line_keeps_what_came_and_the_next_call_goes_on(web, folder):
+def test_a_failed_download_keeps_its_bytes_and_the_next_call_resumes(web, folder):
     web.pages["/tiny.pt"].broken_off = [700_000] + [0] * fetch.ATTEMPTS
     with pytest.raises(fetch.Unavailable, match=r"700000 bytes are kept.*save it as .*sounds/tiny\.pt"):
         get(file(web))
@@ -73,19 +73,19 @@ def test_a_dead_line_keeps_what_came_and_the_next_call_goes_on(web, folder):
     assert contents(folder) == {"sounds/tiny.pt"}
 
 
-def test_a_killed_fetch_goes_on(web, folder):
-    """A child is killed in mid-stream; its part is used."""
+def test_a_killed_download_resumes(web, folder):
+    """A child process is killed during the download; its part is used."""
     code = (
         "import sys, time; from latentsync.weights import fetch; from latentsync.weights.registry import File\n"
         "write = fetch._write\n"
-        "def slowly(answer, sink, *rest):\n"
-        "    sink.write(answer.raw.read(400_000)); sink.flush(); print('half', flush=True); time.sleep(60)\n"
+        "def slowly(response, sink, *rest):\n"
+        "    sink.write(response.raw.read(400_000)); sink.flush(); print('half', flush=True); time.sleep(60)\n"
         "fetch._write = slowly\n"
         f"fetch.fetch(File('sounds/tiny.pt', '{web.url}/tiny.pt'))"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert child.stdout.readline() == b"half\n"
-    with pytest.raises(ValueError, match="Another fetch is at work"):
+    with pytest.raises(ValueError, match="Another process is downloading"):
         get(file(web))
     child.send_signal(signal.SIGKILL)
     child.wait()
@@ -94,13 +94,13 @@ def test_a_killed_fetch_goes_on(web, folder):
     assert (folder / "sounds/tiny.pt").read_bytes() == CONTENT
 
 
-def test_a_part_that_is_complete_is_only_named(web, folder):
+def test_a_complete_part_is_only_renamed(web, folder):
     (folder / "sounds").mkdir(parents=True)
     (folder / "sounds/tiny.pt.part").write_bytes(CONTENT)
     assert get(file(web)) and contents(folder) == {"sounds/tiny.pt"} and len(web.asked) == 1
 
 
-def test_a_file_that_changed_meanwhile_is_begun_again(web, folder):
+def test_a_file_that_changed_meanwhile_is_downloaded_from_scratch(web, folder):
     web.pages["/tiny.pt"].broken_off = [500_000] + [0] * fetch.ATTEMPTS
     with pytest.raises(fetch.Unavailable):
         get(file(web, sha256=None))
@@ -117,7 +117,7 @@ def test_servers_without_ranges_and_foreign_parts(web, folder, junk):
     assert get(file(web)) and (folder / "sounds/tiny.pt").read_bytes() == CONTENT
 
 
-def test_a_busy_server_is_asked_again(web, folder):
+def test_a_busy_server_is_retried(web, folder):
     web.pages["/tiny.pt"].busy = 3
     assert get(file(web)) and len(web.asked) == 4
 
@@ -126,30 +126,30 @@ def test_a_wrong_checksum_leaves_nothing(web, folder):
     with pytest.raises(ValueError, match=rf"sha256 {SHA256} instead of {'0' * 64}; it was not kept.*By hand"):
         get(file(web, sha256="0" * 64))
     assert contents(folder) == set()
-    with pytest.raises(ValueError, match=r"offers 1048576 bytes instead of 5: another file"):
+    with pytest.raises(ValueError, match=r"offers 1048576 bytes instead of 5"):
         get(file(web, size=5))
     assert not (folder / "sounds/tiny.pt").exists()
 
 
-def test_what_has_no_published_checksum_is_recorded_as_it_came(web, folder):
+def test_an_unpublished_checksum_is_recorded_at_download(web, folder):
     assert get(file(web, sha256=None))
     path = folder / "sounds/tiny.pt"
     assert (folder / "sounds/tiny.pt.sha256").read_text() == f"{SHA256}  tiny.pt\n"
     assert registry.expected_sha256(path) == SHA256 and registry.require_intact(path)
     path.write_bytes(CONTENT[:-1] + b"?")
-    with pytest.raises(ValueError, match="is damaged, or another file under this name"):
+    with pytest.raises(ValueError, match="is damaged, or another file of this name"):
         get(file(web, sha256=None))
-    assert path.read_bytes()[-1:] == b"?"  # the user's now: nothing deletes it
+    assert path.read_bytes()[-1:] == b"?"  # it may be a file of the user: nothing deletes it
 
 
-def test_the_first_digits_are_enough_where_no_more_were_published(web):
+def test_the_first_digits_suffice_if_no_more_are_published(web):
     assert get(file(web, sha256=SHA256[:8]))
     with pytest.raises(ValueError, match="instead of 1234abcd"):
         get(file(web, place="other.pt", sha256="1234abcd"))
 
 
-def test_the_hub_tells_the_checksum_on_the_way(web, folder, monkeypatch):
-    """As the hub does: a redirect whose header names the sha256; a mirror stands for it, the token goes along."""
+def test_the_hub_announces_the_checksum_in_its_redirect(web, folder, monkeypatch):
+    """A mirror replaces the hub, and the token is sent along."""
     monkeypatch.setenv("HF_ENDPOINT", web.url)
     monkeypatch.setenv("HF_TOKEN", "secret")
     target = f"{registry.HUB}/who/what/resolve/abc/model.bin"
@@ -162,36 +162,36 @@ def test_the_hub_tells_the_checksum_on_the_way(web, folder, monkeypatch):
         get(File("again.bin", target))
 
 
-def test_refusals_name_the_place_for_a_file_by_hand(web, folder):
+def test_errors_name_the_path_for_a_manual_download(web, folder):
     by_hand = rf"By hand: download {web.url}/.* and save it as {folder}/sounds/tiny\.pt"
-    with pytest.raises(fetch.Unavailable, match=rf"is not there \(status 404\)\. {by_hand}"):
+    with pytest.raises(fetch.Unavailable, match=rf"does not exist \(status 404\)\. {by_hand}"):
         get(file(web, url=f"{web.url}/nowhere.pt"))
     web.pages["/tiny.pt"].status = 403
-    with pytest.raises(fetch.Unavailable, match=rf"asks who you are \(status 403\).*HF_TOKEN\. {by_hand}"):
+    with pytest.raises(fetch.Unavailable, match=rf"requires a login \(status 403\).*HF_TOKEN\. {by_hand}"):
         get(file(web))
     web.pages["/tiny.pt"] = Page(b"<html>Please log in</html>", headers={"Content-Type": "text/html"})
-    with pytest.raises(fetch.Unavailable, match=rf"answers with a web page.*{by_hand}"):
+    with pytest.raises(fetch.Unavailable, match=rf"returns a web page.*{by_hand}"):
         get(file(web))
-    with pytest.raises(fetch.Unavailable, match=r"has no address to be fetched from"):
+    with pytest.raises(fetch.Unavailable, match=r"has no download address"):
         get(file(web, url=None))
     assert "sounds/tiny.pt" not in contents(folder)
 
 
-def test_nothing_is_asked_for_offline(web, monkeypatch):
-    with pytest.raises(fetch.Unavailable, match="the net is switched off. By hand: download"):
+def test_nothing_is_requested_offline(web, monkeypatch):
+    with pytest.raises(fetch.Unavailable, match="downloads are switched off. By hand: download"):
         get(file(web), offline=True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(fetch.Unavailable, match="the net is switched off"):
+    with pytest.raises(fetch.Unavailable, match="downloads are switched off"):
         get(file(web))
     assert web.asked == []
 
 
-def test_a_server_that_is_not_there_is_one_sentence(folder):
-    with pytest.raises(fetch.Unavailable, match=r"does not answer \(.*check the network, HTTPS_PROXY and HF_ENDPOINT"):
+def test_a_missing_server_is_one_sentence(folder):
+    with pytest.raises(fetch.Unavailable, match=r"does not respond \(.*check the network, HTTPS_PROXY and HF_ENDPOINT"):
         get(File("x.pt", "http://127.0.0.1:9/x.pt"))
 
 
-def test_an_address_that_leads_in_circles_or_nowhere_is_one_sentence(web, monkeypatch):
+def test_a_redirect_loop_and_an_invalid_address_are_one_sentence(web, monkeypatch):
     web.pages["/tiny.pt"] = Page(redirect="/tiny.pt")
     with pytest.raises(fetch.Unavailable, match=r"redirects.*check HF_ENDPOINT.*save it as .*sounds/tiny\.pt"):
         get(file(web))
@@ -200,7 +200,7 @@ def test_an_address_that_leads_in_circles_or_nowhere_is_one_sentence(web, monkey
         get(File("tiny.pt", registry.HUB + "/of/file"))
 
 
-def test_a_weights_folder_that_holds_no_files_is_named_with_the_way_out(web, folder):
+def test_an_unusable_weights_folder_is_named_with_the_fix(web, folder):
     folder.write_text("a file where a folder should be")
     with pytest.raises(ValueError, match=r"sounds/tiny\.pt\.part cannot be written .*set LATENTSYNC_WEIGHTS"):
         get(file(web))
@@ -208,7 +208,7 @@ def test_a_weights_folder_that_holds_no_files_is_named_with_the_way_out(web, fol
 
 
 def test_proxies_of_the_environment_are_used(web, monkeypatch):
-    """The server plays the proxy: it is asked for the whole address."""
+    """The test server acts as the proxy: it receives the full URL."""
     monkeypatch.setenv("http_proxy", web.url)
     monkeypatch.setenv("no_proxy", "")
     web.pages["http://example.invalid/tiny.pt"] = Page(CONTENT)
@@ -216,18 +216,18 @@ def test_proxies_of_the_environment_are_used(web, monkeypatch):
     assert web.asked[0][0] == "http://example.invalid/tiny.pt"
 
 
-def test_too_little_space_is_seen_before_a_byte_comes(web, folder, monkeypatch):
+def test_too_little_space_is_an_error_before_the_download(web, folder, monkeypatch):
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(ValueError, match=r"needs 0\.00 GB more, but .* has 0\.00 GB free"):
         get(file(web))
     assert (folder / "sounds/tiny.pt.part").stat().st_size == 0
 
 
-def test_a_disk_that_fills_up_on_the_way(web, folder):
-    """/dev/full says what a full disk says."""
+def test_a_disk_that_fills_up_during_the_download(web, folder):
+    """/dev/full raises the error of a full disk."""
     (folder / "sounds").mkdir(parents=True)
     (folder / "sounds/tiny.pt.part").symlink_to("/dev/full")
-    with pytest.raises(ValueError, match=r"No space left for .*tiny\.pt\.part; what came is kept"):
+    with pytest.raises(ValueError, match=r"No space left for .*tiny\.pt\.part; what was received is kept"):
         get(file(web))
     assert not (folder / "sounds/tiny.pt").exists()
 
@@ -241,7 +241,7 @@ def test_members_of_an_archive(web, folder):
     files = [File(f"models/{name}.onnx", f"{web.url}/pack.zip", member=f"{name}.onnx") for name in "ab"]
     assert [get(one) for one in files] == [True, True] and len(web.asked) == 1
     assert (folder / "models/b.onnx").read_bytes() == b"second"
-    (folder / "models/pack.zip").write_bytes(b"somebody's own")
+    (folder / "models/pack.zip").write_bytes(b"a file of the user")
     assert registry.require_intact(folder / "models/a.onnx")
     wrong = File("models/c.onnx", f"{web.url}/pack.zip", member="a.onnx", sha256="0" * 64)
     with pytest.raises(ValueError, match=r"a\.onnx of .*pack\.zip\.fetched has sha256"):
@@ -254,16 +254,16 @@ def test_members_of_an_archive(web, folder):
         f"models/{name}.onnx{end}" for name in "ab" for end in ("", ".sha256")
     }
     web.pages["/pack.zip"] = Page(b"PK no more")
-    with pytest.raises(ValueError, match="is no zip archive"):
+    with pytest.raises(ValueError, match="is not a zip archive"):
         get(File("models/e.onnx", f"{web.url}/pack.zip", member="e.onnx"))
 
 
-def test_two_fetches_of_one_file_wait_for_nothing(web, folder):
+def test_a_second_download_of_one_file_fails_at_once(web, folder):
     (folder / "sounds").mkdir(parents=True)
     with open(folder / "sounds/tiny.pt.part", "ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         before = time.monotonic()
-        with pytest.raises(ValueError, match="Another fetch is at work on .*wait for it"):
+        with pytest.raises(ValueError, match="Another process is downloading .*wait until it has finished"):
             get(file(web))
         assert time.monotonic() - before < 5
     assert get(file(web)) and os.listdir(folder / "sounds") == ["tiny.pt"]

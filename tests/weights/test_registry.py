@@ -1,4 +1,4 @@
-"""The list of pretrained files: complete, consistent, honest about licences; and the commands that act on it."""
+"""The registry of pretrained files is complete and consistent; the commands that use it; commercial use."""
 
 import re
 import sys
@@ -74,28 +74,28 @@ def test_find_says_how_to_get_what_is_missing(tmp_path, monkeypatch):
         registry.find("hyperiqa", key="score_quality.backend: hyperiqa")
     for words in (
         f"{tmp_path}/auxiliary/koniq_pretrained.pkl is missing",
-        "score_quality.backend: hyperiqa asks for it",
-        "`latentsync weights fetch hyperiqa` gets it",
+        "needed by score_quality.backend: hyperiqa",
+        "run `latentsync weights fetch hyperiqa`",
         "or choose score_quality.backend: piqe",
     ):
         assert words in str(error.value)
     (tmp_path / "sd-vae-ft-mse").mkdir()
     (tmp_path / "sd-vae-ft-mse/diffusion_pytorch_model.safetensors").touch()
-    with pytest.raises(ValueError, match=r"sd-vae-ft-mse/config\.json is missing"):  # half a folder is none
+    with pytest.raises(ValueError, match=r"sd-vae-ft-mse/config\.json is missing"):  # incomplete
         registry.find("vae")
     (tmp_path / "sd-vae-ft-mse/config.json").touch()
     assert registry.find("vae") == tmp_path / "sd-vae-ft-mse"
     assert registry.entry("buffalo_l").path == tmp_path / "auxiliary/models/buffalo_l"
-    with pytest.raises(ValueError, match="No weights are called gfpgan2; known are latentsync-1.6, "):
+    with pytest.raises(ValueError, match="Unknown weights gfpgan2; choose one of latentsync-1.6, "):
         registry.find("gfpgan2")
 
 
-def test_upstreams_folder_may_be_named_as_it_is(tmp_path, monkeypatch):
-    """There the releases share one name; their sizes differ."""
+def test_the_weights_folder_may_be_upstreams(tmp_path, monkeypatch):
+    """The releases share one file name there; their sizes differ."""
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
     places = {"1.5": "latentsync-1.5", "1.6": "latentsync-1.6"}
     for release, other in (("1.5", "1.6"), ("1.6", "1.5")):
-        with open(tmp_path / "latentsync_unet.pt", "wb") as file:  # a hole: no bytes on the disk
+        with open(tmp_path / "latentsync_unet.pt", "wb") as file:  # a sparse file
             file.truncate(registry.entry(f"latentsync-{release}").files[0].size)
         assert registry.find(places[release]) == tmp_path / "latentsync_unet.pt"
         with pytest.raises(ValueError, match=rf"latentsync-{other}/latentsync_unet\.pt is missing"):
@@ -103,7 +103,7 @@ def test_upstreams_folder_may_be_named_as_it_is(tmp_path, monkeypatch):
         known = registry.entry(places[release]).files[0].sha256
         assert registry.expected_sha256(tmp_path / "latentsync_unet.pt") == known
     (tmp_path / "latentsync-1.6").mkdir()
-    (tmp_path / "latentsync-1.6/latentsync_unet.pt").touch()  # its own place comes first
+    (tmp_path / "latentsync-1.6/latentsync_unet.pt").touch()  # its own path comes first
     assert registry.find("latentsync-1.6") == tmp_path / "latentsync-1.6/latentsync_unet.pt"
 
 
@@ -115,15 +115,15 @@ def test_the_weights_folder_has_a_default(monkeypatch):
         assert registry.weights_folder() == Path.home() / ".cache/latentsync"
 
 
-def test_the_way_out_fits_who_asked(tmp_path, monkeypatch):
+def test_the_fix_fits_the_key_or_option(tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
-    with pytest.raises(ValueError, match="or leave --preview away"):
+    with pytest.raises(ValueError, match="or omit --preview"):
         registry.find("taesd", key="--preview")
     with pytest.raises(ValueError, match=r"or choose extract_features\.vae: embedded"):
         registry.find("vae", key="extract_features.vae: published")
     with pytest.raises(ValueError, match=r"sd-vae-ft-mse/diffusion_pytorch_model\.safetensors\.$"):
         registry.find("vae", key="generate without --vae")
-    with pytest.raises(ValueError, match=r"mine\.pt is missing: .*correct the path, or leave it away"):
+    with pytest.raises(ValueError, match=r"mine\.pt is missing: .*correct the path, or omit it"):
         registry.find("whisper", str(tmp_path / "mine.pt"), "extract_features.audio_encoder: whisper")
 
 
@@ -135,7 +135,7 @@ def test_a_changed_byte_in_a_registered_file_is_found(tmp_path, monkeypatch):
         registry.require_intact(tmp_path / "whisper/tiny.pt")
     elsewhere = tmp_path / "mine.pt"
     elsewhere.write_bytes(b"my own")
-    assert registry.require_intact(elsewhere) is False  # nobody knows what it should be
+    assert registry.require_intact(elsewhere) is False  # its sha256 is unknown
     (tmp_path / "mine.pt.sha256").write_text("md5 of something")
     with pytest.raises(ValueError, match=r"mine\.pt\.sha256 does not begin with a sha256"):
         registry.require_intact(elsewhere)
@@ -149,20 +149,20 @@ def test_commercial_runs_refuse_what_is_not_allowed_and_name_what_is(tmp_path, m
     faces = {"align_faces": {"backend": "insightface"}}
     with pytest.raises(ValueError) as error:
         required.check(validate(faces | {"commercial": True}))
-    said = str(error.value)
-    assert "buffalo_l (align_faces.backend: insightface): its licence (non-commercial research only" in said
-    assert "forbids it; choose mediapipe or face_alignment" in said
-    assert "syncnet_v2 (score_sync.backend: syncnet_v2)" in said and "does not say that it is allowed" in said
-    assert "whisper" not in said and "vae" not in said
+    message = str(error.value)
+    assert "buffalo_l (align_faces.backend: insightface): its licence (non-commercial research only" in message
+    assert "forbids it; choose mediapipe or face_alignment" in message
+    assert "syncnet_v2 (score_sync.backend: syncnet_v2)" in message and "does not say that it is allowed" in message
+    assert "whisper" not in message and "vae" not in message
     allowed = {
         "commercial": True,
         "score_sync": {"backend": "envelope"},
         "score_quality": {"backend": "piqe"},
         "train_unet_stage2": {"losses": {"lpips": 0, "trepa": 0}},
     }
-    # allowed, only not there
+    # allowed, but missing
     with pytest.raises(
-        ValueError, match=r"parts are missing from (.*\n)*`latentsync weights fetch s3fd 2dfan4 whisper vae"
+        ValueError, match=r"parts are missing from (.*\n)*Run `latentsync weights fetch s3fd 2dfan4 whisper vae"
     ):
         required.check(validate(allowed))
 
@@ -184,15 +184,15 @@ def run(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["latentsync", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
             cli.main()
-        said = capsys.readouterr()
-        return end.value.code, said.out, said.err
+        output = capsys.readouterr()
+        return end.value.code, output.out, output.err
 
     return call
 
 
 @pytest.fixture
 def small_registry(tmp_path, monkeypatch):
-    """Three entries on a local server: one free, one forbidden, one that is not there."""
+    """Three entries on a local server: one free, one forbidden, one missing."""
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with serve() as web:
@@ -235,12 +235,12 @@ def test_fetch_verify_path(run, small_registry):
     code, out, err = run("weights", "verify")
     assert code == 1 and "free.pt: sha256 " in out and "DAMAGED OR ANOTHER FILE" in out
     assert "not what it should be: 1 of 2 files" in err
-    code, out, err = run("weights", "fetch", "free", "forbidden", "lost")  # a wrong file does not keep others away
-    assert code == 1 and "another file under this name" in err and "forbidden.pt" in out
+    code, out, err = run("weights", "fetch", "free", "forbidden", "lost")  # a wrong file does not stop the others
+    assert code == 1 and "another file of this name" in err and "forbidden.pt" in out
     assert "2 of 3 could not be fetched: free, lost." in err
     assert run("weights", "verify", "lost")[0] == 1
     (small_registry / "lost.pt").mkdir()
-    assert "lost.pt is a folder where a file belongs" in run("weights", "fetch", "lost")[2]
+    assert "lost.pt is a folder, but a file is expected there" in run("weights", "fetch", "lost")[2]
     (small_registry / "lost.pt").rmdir()
     assert run("weights", "path", "free")[1] == f"{small_registry}/free.pt\n"
     assert run("weights", "path")[1] == f"{small_registry.parent}\n"
@@ -258,14 +258,14 @@ def test_commercial_fetch(run, small_registry):
 
 def test_offline_fetch_says_what_is_missing(run, small_registry):
     code, _, err = run("weights", "fetch", "free", "forbidden", "--offline")
-    assert code == 1 and err.count("the net is switched off") == 2 and "2 of 2 could not be fetched" in err
+    assert code == 1 and err.count("downloads are switched off") == 2 and "2 of 2 could not be fetched" in err
 
 
 def test_inspect(run, tmp_path):
     torch.save({"state_dict": {"netcnnlip.0.weight": torch.zeros(3, 4)}}, tmp_path / "x.model")
     code, out, _ = run("weights", "inspect", tmp_path / "x.model")
     assert code == 0 and "netcnnlip.0.weight  (3, 4)  float32" in out and "1 tensors, 0.00 M numbers; sha256" in out
-    assert "It looks like syncnet_v2; score_sync.weights takes it" in out
+    assert "It looks like syncnet_v2; score_sync.weights loads it" in out
     (tmp_path / "x.model").write_bytes(b"<html>")
     code, _, err = run("weights", "inspect", tmp_path / "x.model")
     assert code == 1 and "is a web page" in err

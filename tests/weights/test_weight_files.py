@@ -1,4 +1,4 @@
-"""Files of weights: ours come back equal or not at all, foreign ones unwrapped, wrong ones with a sentence."""
+"""Weights files: those of this project come back equal or not at all, foreign ones unwrapped, wrong ones refused."""
 
 import hashlib
 import pickle
@@ -36,7 +36,7 @@ def test_round_trip_with_metadata(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_net_built_of_its_weights_is_the_same_net(tmp_path):
+def test_a_net_built_from_its_weights_is_the_same_net(tmp_path):
     net = unet(motion="all")
     nn.init.normal_(net.conv_out.weight)
     state = {key: value.clone() for key, value in net.state_dict().items()}
@@ -62,7 +62,7 @@ def test_bytes_depend_on_content_alone(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool])
-def test_every_kind_of_number_is_hashed(tmp_path, dtype):
+def test_every_type_of_number_is_hashed(tmp_path, dtype):
     tensors = {
         "a": torch.ones(3, 2).to(dtype),
         "scalar": torch.tensor(1).to(dtype),
@@ -73,23 +73,23 @@ def test_every_kind_of_number_is_hashed(tmp_path, dtype):
     assert all(torch.equal(state[key], value) for key, value in tensors.items())
 
 
-def test_a_changed_bit_of_ours_is_seen_wherever_it_is(tmp_path):
+def test_every_changed_bit_of_our_files_is_detected(tmp_path):
     path = tmp_path / "x.safetensors"
     weight_files.save(path, {"a": torch.arange(100.0), "b": torch.ones(7)}, {"width": 16}, steps=5)
     good = path.read_bytes()
     for byte in range(8, len(good)):  # the first eight say how long the header is; test_damaged_files.py has those too
         path.write_bytes(good[:byte] + bytes([good[byte] ^ 1]) + good[byte + 1 :])
         try:
-            state, facts = weight_files.load(path)
+            state, metadata = weight_files.load(path)
         except ValueError:
             continue
         # The header has spaces at its end; a changed one of those changes nothing.
-        assert facts == {"config": {"width": 16}, "steps": 5} and torch.equal(state["a"], torch.arange(100.0)), byte
+        assert metadata == {"config": {"width": 16}, "steps": 5} and torch.equal(state["a"], torch.arange(100.0)), byte
 
 
-def test_files_of_others_have_no_configuration(tmp_path):
+def test_foreign_files_have_no_configuration(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="x.safetensors carries no configuration"):
+    with pytest.raises(ValueError, match="x.safetensors has no configuration in its metadata"):
         weight_files.load(tmp_path / "x.safetensors")
     assert not weight_files.is_ours(tmp_path / "x.safetensors")
 
@@ -104,28 +104,28 @@ def test_strict_loading_names_what_is_wrong():
         "1 of another shape (weight (2, 4) instead of (2, 3))."
     )
     bad = {"weight": torch.full((2, 3), float("nan")), "bias": torch.zeros(2, dtype=torch.int64)}
-    with pytest.raises(ValueError, match=r"1 of another type \(bias torch.int64 .*; 1 not finite \(weight\)"):
+    with pytest.raises(ValueError, match=r"1 of another type \(bias torch.int64 .*; 1 non-finite \(weight\)"):
         weight_files.load_strictly(net, bad, "w.pt")
     assert torch.equal(net.weight, before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
-def test_narrow_numbers_are_widened(dtype):
+def test_narrow_types_are_converted_to_float32(dtype):
     state = {"weight": torch.ones(2, 3).to(dtype), "bias": torch.tensor([0.5, 2.0]).to(dtype)}
     net = weight_files.load_strictly(nn.Linear(3, 2), state, "w.pt")
     assert net.bias.dtype == torch.float32 and net.bias.tolist() == [0.5, 2.0]
     state["bias"] = torch.tensor([0.5, float("nan")]).to(dtype)
-    with pytest.raises(ValueError, match=r"1 not finite \(bias\)"):
+    with pytest.raises(ValueError, match=r"1 non-finite \(bias\)"):
         weight_files.load_strictly(nn.Linear(3, 2), state, "w.pt")
 
 
-def test_many_keys_are_counted_by_kind():
+def test_many_keys_are_counted_by_pattern():
     keys = [f"blocks.{n}.norm.weight" for n in range(12)] + ["conv_in.bias", "a", "b", "c", "d"]
     assert weight_files.listed(keys) == "blocks.*.norm.weight x 12, conv_in.bias, a, b, and 2 more"
 
 
-def test_a_net_without_motion_modules_does_not_swallow_a_file_that_has_them(golden):
-    """Upstream's does, silently."""
+def test_a_net_without_motion_modules_refuses_a_file_that_has_them(golden):
+    """Upstream loads such a file silently."""
     state = load_file(golden("unet_tiny") / "weights.safetensors")
     net = UNet3D(UNetConfig(block_out_channels=(32, 64, 96, 96), cross_attention_dim=48, motion="none"))
     with pytest.raises(
@@ -135,7 +135,7 @@ def test_a_net_without_motion_modules_does_not_swallow_a_file_that_has_them(gold
         weight_files.load_strictly(net, state, "upstream")
 
 
-def test_foreign_wrappings_are_taken_off(tmp_path):
+def test_foreign_state_dicts_are_unwrapped(tmp_path):
     inner = {"conv.weight": torch.ones(2)}
     for number, wrapped in enumerate(
         (
@@ -167,13 +167,13 @@ def test_code_in_a_pickle_never_runs(tmp_path, suffix):
     with open(plain, "wb") as file:
         pickle.dump(Attack(marker), file, protocol=2)
     for path in (bad, plain):
-        with pytest.raises(ValueError, match=r"holds more than tensors|is damaged or no file of weights"):
+        with pytest.raises(ValueError, match=r"contains more than tensors|is damaged or not a weights file"):
             weight_files.read_foreign(path)
     assert not marker.exists()
 
 
-def test_a_flipped_bit_in_a_foreign_pickle_is_seen_by_the_checksums_inside(tmp_path):
-    """torch itself loads it without a word."""
+def test_a_flipped_bit_in_a_foreign_pickle_is_detected_by_the_checksums_inside(tmp_path):
+    """torch itself loads the file without an error."""
     path, values = tmp_path / "x.pt", torch.arange(1000.0)
     torch.save({"state_dict": {"a": values}}, path)
     content = bytearray(path.read_bytes())
@@ -184,25 +184,25 @@ def test_a_flipped_bit_in_a_foreign_pickle_is_seen_by_the_checksums_inside(tmp_p
         weight_files.read_foreign(path)
 
 
-def test_a_flipped_bit_in_a_foreign_safetensors_is_seen_where_its_sha256_is_known(tmp_path):
+def test_a_flipped_bit_in_a_foreign_safetensors_is_detected_if_its_sha256_is_known(tmp_path):
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.arange(1000.0)}, path)
     good = path.read_bytes()
     (tmp_path / "x.safetensors.sha256").write_text(hashlib.sha256(good).hexdigest() + "  x.safetensors\n")
     assert weight_files.read_foreign(path)
     path.write_bytes(good[:-100] + bytes([good[-100] ^ 1]) + good[-99:])
-    with pytest.raises(ValueError, match="is damaged, or another file under this name"):
+    with pytest.raises(ValueError, match="is damaged, or another file of this name"):
         weight_files.read_foreign(path)
 
 
-def test_what_is_no_file_of_weights_is_named(tmp_path):
+def test_other_files_are_refused_by_name(tmp_path):
     contents = {
         "page.pt": (b"<!DOCTYPE html><html>Sign in</html>", "is a web page"),
         "pointer.safetensors": (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "is a Git LFS pointer"),
         "empty.pt": (b"", r"empty\.pt is empty"),
-        "text.pt": (b"hello", "no file of weights"),
+        "text.pt": (b"hello", "not a weights file"),
         "empty.safetensors": (b"", r"empty\.safetensors is empty"),
-        "huge.safetensors": (struct.pack("<Q", 1 << 60) + b"{}", "is damaged or no file of weights"),
+        "huge.safetensors": (struct.pack("<Q", 1 << 60) + b"{}", "is damaged or not a weights file"),
     }
     for name, (content, words) in contents.items():
         (tmp_path / name).write_bytes(content)
@@ -210,13 +210,13 @@ def test_what_is_no_file_of_weights_is_named(tmp_path):
             weight_files.read_foreign(tmp_path / name)
     for nothing in ({"epoch": 3}, [torch.ones(2)], torch.ones(2), {"state_dict": {}}):
         torch.save(nothing, tmp_path / "nothing.pt")
-        with pytest.raises(ValueError, match="holds no tensors by name"):
+        with pytest.raises(ValueError, match="contains no named tensors"):
             weight_files.read_foreign(tmp_path / "nothing.pt")
-    with zipfile.ZipFile(tmp_path / "pictures.pt", "w") as file:
-        file.writestr("a.png", b"picture")
-    with pytest.raises(ValueError, match="is damaged or no file of weights"):
-        weight_files.read_foreign(tmp_path / "pictures.pt")
-    with pytest.raises(ValueError, match="is a folder, not a file of weights"):
+    with zipfile.ZipFile(tmp_path / "images.pt", "w") as file:
+        file.writestr("a.png", b"image")
+    with pytest.raises(ValueError, match="is damaged or not a weights file"):
+        weight_files.read_foreign(tmp_path / "images.pt")
+    with pytest.raises(ValueError, match="is a folder, not a weights file"):
         weight_files.read_foreign(tmp_path)
     with pytest.raises(ValueError, match="does not exist"):
         weight_files.load(tmp_path / "none.safetensors")
