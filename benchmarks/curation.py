@@ -120,9 +120,10 @@ def repeat(short: Path, long: Path, times: int) -> None:
 def measure(folder: Path, run: Path) -> dict:
     """CPU seconds per video second by step, peak memory, and the floor of one folder."""
     from latentsync.ledger.files import read_ledger
+    from latentsync.ledger.sources import write_sources
 
     subprocess.run(["rm", "-rf", str(run)], check=True)
-    step_in(["latentsync.ledger.sources", str(folder), str(run / "sources"), "1"])
+    write_sources(folder, run / "sources", 1)
     work, start, peak = {}, {}, 0.0
     for step in CHAIN:
         cpu, peak_mb = step_in(command(step, run, folder))
@@ -250,12 +251,13 @@ def floor(paths: list[Path]) -> dict[str, float]:
 def two_workers(folder: Path, work: Path) -> float:
     """Clips per second of two workers side by side over those of one; each has one core and a shard of its own."""
     from latentsync.ledger.files import read_ledger
+    from latentsync.ledger.sources import write_sources
 
     names = ("a", "b")
     for name in names:
         run = work / f"worker-{name}"
         subprocess.run(["rm", "-rf", str(run)], check=True)
-        step_in(["latentsync.ledger.sources", str(folder), str(run / "sources"), "1"])
+        write_sources(folder, run / "sources", 1)
     cores = sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:
         raise SystemExit("two workers need two cores, and this machine gives one.")

@@ -17,6 +17,7 @@ from PIL import Image
 
 from latentsync.ledger.files import read_ledger
 from latentsync.ledger.rows import Row
+from latentsync.ledger.sources import write_sources
 from latentsync.media.read import read_clip
 
 STEPS = (("sources", "probe"), ("probe", "resample"), ("resample", "detect_scenes"), ("detect_scenes", "segment"))
@@ -34,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     folder, run = args.folder.resolve(), args.out.resolve() / "run"
     python = [sys.executable, "-m"]
-    subprocess.run([*python, "latentsync.ledger.sources", str(folder), str(run / "sources"), "1"], check=True)
+    write_sources(folder, run / "sources", 1)
     section = {"backend": args.backend, "resolution": args.resolution}
     for before, step in (*STEPS, ("segment", "align_faces")):
         config = json.dumps(section if step == "align_faces" else {})

@@ -1,49 +1,57 @@
-"""One CUDA device for each local job: Snakemake counts GPUs but hands out none, so every job would land on the first.
+"""Which steps use a GPU, and one CUDA device for each local job.
 
-A lease is an exclusive flock on a file in the temp folder, one per device, held for the life of the process. Where a
-scheduler has already chosen (CUDA_VISIBLE_DEVICES is set) or there is no GPU, nothing happens.
+Snakemake counts GPUs but assigns none, so without a lease every job would use the first. A lease is an exclusive flock
+on a file in the temp folder, one file per device, held for the life of the process. Nothing happens where a scheduler
+has already assigned a device (CUDA_VISIBLE_DEVICES is set) or there is no GPU.
 """
 
 import fcntl
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from pydantic import BaseModel
-
-# Steps that always use a GPU where there is one; `wanted` knows those that do for some backends.
-STEPS = {
-    "extract_features",
-    "train_vae",
-    "train_syncnet",
-    "train_unet_stage1",
-    "train_unet_stage2",
-    "generate",
-    "enhance",
-}
 DEVICES = Path("/proc/driver/nvidia/gpus")
 
 
+def _always(_: Any) -> bool:
+    return True
+
+
+# Step -> whether it runs a network on the GPU, from its section. score_quality is missing: hyperiqa stays on the CPU
+# (models/quality.py), and so are steps without a network.
+USES_GPU: dict[str, Callable[[Any], bool]] = {
+    "align_faces": lambda section: section.backend != "mediapipe",
+    "score_sync": lambda section: section.backend != "envelope",
+    "evaluate": lambda section: section.faces != "mediapipe",
+    "train_vae": _always,
+    "extract_features": _always,
+    "train_syncnet": _always,
+    "train_unet_stage1": _always,
+    "train_unet_stage2": _always,
+    "generate": _always,
+    "enhance": _always,
+}
+
+
 def count() -> int:
-    """NVIDIA GPUs of this machine."""
+    """Number of NVIDIA GPUs of this machine."""
     return len(list(DEVICES.iterdir())) if DEVICES.is_dir() else 0
 
 
-def wanted(step: str, section: BaseModel) -> bool:
-    """Whether a step, configured so, runs a network on the GPU. hyperiqa stays on the CPU, see models/quality.py."""
-    if step == "align_faces":
-        return section.backend != "mediapipe"
-    if step == "score_sync":
-        return section.backend != "envelope"
-    if step == "evaluate":
-        return section.faces != "mediapipe"
-    return step in STEPS
+def wanted(step: str, section: Any) -> bool:
+    """Whether a step with this section of the configuration runs a network on the GPU."""
+    return step in USES_GPU and USES_GPU[step](section)
 
 
 def lease(devices: int | None = None) -> IO[str] | None:
-    """Wait for a free device, make it the only visible one; keep the returned file open as long as it is used."""
+    """Wait for a free device and make it the only visible one; keep the returned file open while the device is used.
+
+    Raises:
+        ValueError: the lock file cannot be read.
+    """
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return None
     devices = count() if devices is None else devices
@@ -54,7 +62,7 @@ def lease(devices: int | None = None) -> IO[str] | None:
                 file = open(path, opener=_shared)
             except PermissionError:
                 raise ValueError(
-                    f"{path} was made by another user and cannot be read; remove it, or choose a device yourself with "
+                    f"{path} belongs to another user and cannot be read; remove it, or choose a device yourself with "
                     "CUDA_VISIBLE_DEVICES=0."
                 ) from None
             try:
@@ -69,10 +77,10 @@ def lease(devices: int | None = None) -> IO[str] | None:
 
 
 def _shared(path: str, _: int) -> int:
-    """Open the lock of whoever came first, or make one that all users can open.
+    """Open a lock file, or create one that all users can open.
 
-    Read-only is enough for flock; Linux lets nobody O_CREAT another's file in /tmp, whatever its mode
-    (fs.protected_regular), so creating is the second try.
+    flock needs no more than read access. O_CREAT comes second: Linux refuses it for another user's file in /tmp,
+    whatever the file's mode (fs.protected_regular).
     """
     try:
         return os.open(path, os.O_RDONLY)
@@ -80,7 +88,7 @@ def _shared(path: str, _: int) -> int:
         pass
     try:
         file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o444)
-    except FileExistsError:  # another job was faster
+    except FileExistsError:  # another job created it meanwhile
         return os.open(path, os.O_RDONLY)
-    os.fchmod(file, 0o444)  # the umask took some of it
+    os.fchmod(file, 0o444)  # undo the umask
     return file

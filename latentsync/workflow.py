@@ -1,23 +1,24 @@
-"""What the Snakefile needs while it is parsed: a checked configuration, the list of sources, the record of the run.
+"""What the Snakefile calls while it is parsed: the configuration, the list of sources, the arguments of steps.
 
-No torch, no OpenCV: every cluster job parses the Snakefile again.
+No torch and no OpenCV, because every cluster job parses the Snakefile again.
 """
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from latentsync import config, required
+from latentsync import config, gpu_lease, required
 from latentsync.ledger import sources
 from latentsync.ledger.files import write_json, write_text
 
 
 def prepare(values: dict[str, Any], main_process: bool) -> config.Config:
-    """Check the configuration, and in the main process list the sources.
+    """Check the configuration; in the main process, also list the sources and write `results/<run>/config.json`.
 
     Raises:
-        ValueError: one sentence; the Snakefile turns it into a WorkflowError, before any job starts.
+        ValueError: one sentence; the Snakefile turns it into a WorkflowError before any job starts.
     """
     cfg = config.validate(values)
     if cfg.select_clips.speakers is not None:
@@ -30,23 +31,54 @@ def prepare(values: dict[str, Any], main_process: bool) -> config.Config:
         videos, others = sources.write_sources(Path(cfg.input_dir), Path("results", cfg.run, "sources"), cfg.shards)
         if others:
             names = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
-            said = f"{cfg.input_dir}: {videos} videos; {len(others)} files passed over, not videos by name: {names}"
-            print(said.encode("utf-8", "backslashreplace").decode())  # names need not be UTF-8
+            note = f"{cfg.input_dir}: {videos} videos; {len(others)} other files ignored by their names: {names}"
+            print(note.encode("utf-8", "backslashreplace").decode())  # names need not be UTF-8
     if main_process:
-        _write_configuration(cfg)
+        _write_config(cfg)
     return cfg
 
 
-def _write_configuration(cfg: config.Config) -> None:
-    """Keep results/<run>/config.json for the report, without the places of this machine."""
+def _write_config(cfg: config.Config) -> None:
+    """Write results/<run>/config.json for the report, without paths of this machine."""
     path = Path("results", cfg.run, "config.json")
     text = cfg.model_dump_json(indent=1, exclude={"input_dir": True, "select_clips": {"speakers"}}) + "\n"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
 
+def arguments(cfg: config.Config) -> dict[str, list[str]]:
+    """Step -> the arguments that re-run it when they change: its name, its section and its version."""
+    return {
+        step: [step, "--config", config.section_json(cfg, step), "--version", str(version)]
+        for step, version in config.VERSIONS.items()
+    }
+
+
+def files(wildcards: Mapping, input: Mapping, output: Mapping) -> list[str]:
+    """Arguments that name the inputs and outputs of a job, under the names that its rule gives them.
+
+    A params function of all rules. Snakemake records no params that follow from input and output, so the names of files
+    re-run nothing beyond what the files themselves do.
+    """
+    named = []
+    for one, several, paths in (("--input", "--input", input), ("--output", "--outputs", output)):
+        for name, value in paths.items():
+            named += [one, name, value] if isinstance(value, str) else [several, name, *value]
+    return named
+
+
+def gpus(cfg: config.Config) -> dict[str, int]:
+    """Step -> GPUs that a job of it needs: 1 if it uses one and this machine has any, else 0.
+
+    Without GPUs, jobs of these steps may run side by side. With SLURM, the profile says what they need.
+    """
+    uses = {step: gpu_lease.wanted(step, getattr(cfg, step)) for step in config.VERSIONS}
+    uses["estimate"] = uses["align_faces"] or uses["score_sync"]  # it runs these steps on a sample
+    return {step: int(used and gpu_lease.count() > 0) for step, used in uses.items()}
+
+
 def record_run(run: Path, started_s: float, outcome: str) -> None:
-    """Add one session to results/<run>/run.json; `wall_s` is the sum over the sessions of this run."""
+    """Add one session to results/<run>/run.json; `wall_s` there is the sum over all sessions of the run."""
     path = run / "run.json"
     sessions = json.loads(path.read_text())["sessions"] if path.exists() else []
     sessions.append({"outcome": outcome, "wall_s": round(time.time() - started_s, 1)})

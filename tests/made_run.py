@@ -254,8 +254,8 @@ def make_run(root: Path, *, known: bool = True, empty: bool = False, fail_first:
         "summary": [root / "select_clips" / "summary.json"],
         "rejected": [root / "select_clips" / "rejected.csv"],
     }
-    inputs |= {"score_sync": [root / "score_sync" / "00000.jsonl"], "generate": [root / "enhance" / "enhanced.jsonl"]}
+    inputs |= {"score_sync": [root / "score_sync" / "00000.jsonl"], "enhance": [root / "enhance" / "enhanced.jsonl"]}
     write_json(root / "config.json", config.Config().model_dump(mode="json"))
     inputs |= {"config": [] if empty else [root / "config.json"]}
-    inputs |= {"metrics": [root / "evaluate" / "metrics.json"], "items": [root / "evaluate" / "items.jsonl"]}
+    inputs |= {"metrics": [root / "evaluate" / "metrics.json"], "per_item": [root / "evaluate" / "items.jsonl"]}
     return inputs | {step: [root / step / "curve.csv"] for step in steps}

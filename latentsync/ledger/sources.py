@@ -5,7 +5,6 @@ The Snakefile calls `write_sources` while it is parsed (main process only), so t
 Files are listed by name and stat alone; nothing is opened, nothing is ever changed.
 """
 
-import argparse
 import csv
 import errno
 import io
@@ -173,18 +172,3 @@ def write_sources(folder: Path, ledgers: Path, shards: int) -> tuple[int, list[s
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
     return len(rows), others
-
-
-def main(argv: list[str] | None = None) -> None:
-    """`python -m latentsync.ledger.sources FOLDER LEDGERS SHARDS`, for the rule that makes its own videos."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("ledgers", type=Path)
-    parser.add_argument("shards", type=int)
-    args = parser.parse_args(argv)
-    videos, others = write_sources(args.folder, args.ledgers, args.shards)
-    print(f"{videos} videos, {len(others)} other files")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """evaluate: figures on held-out people, each beside its controls. The only step that reads the truth of the talkers.
 
-Inputs: generate (the ledger of enhance or generate), train, val, test, rejected (csv) and summary of select_clips,
+Inputs: enhance (the ledgers of enhance), train, val, test, rejected (csv) and summary of select_clips,
 score_sync (all shards), syncnet (weights), truth (none for real footage: what needs it is null, with the reason).
 
 metrics.json
@@ -51,7 +51,7 @@ FACES = "faces were found by MediaPipe's FaceMesh, not by S3FD and 2DFAN4 as in 
 def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
     """Score everything and write metrics.json and items.jsonl."""
     root = run_dir(outputs["metrics"])
-    rows = read_ledgers(inputs["generate"])
+    rows = read_ledgers(inputs["enhance"])
     test = read_ledgers(inputs["test"])
     truth = {row["id"]: row for path in inputs.get("truth", []) for row in read_ledger(path)}
     interval = scores.Bootstrap(cfg.bootstrap, cfg.seed)

@@ -1,7 +1,8 @@
 """Make raw videos of synthetic talking heads, and write down the truth about them.
 
 Outputs: `truth` (truth.jsonl), `speakers` (speakers.csv), and beside truth the undeclared folder `videos/`, which the
-following steps read as if a camera had filled it. One row of truth for each video, sorted by id:
+following steps read as if a camera had filled it; `sources`, the lists of these videos, one per shard. One row of truth
+for each video, sorted by id:
 
     id, path            source_id and path below videos/, as in the ledgers
     identity            name of the person who speaks; other_identity: of the second person, beside the first or
@@ -30,10 +31,12 @@ import io
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import cv2
 
 from latentsync.config import VERSIONS, MakeTalkers
+from latentsync.ledger import sources as listing
 from latentsync.ledger.files import fingerprint, write_ledger, write_text
 from latentsync.ledger.rows import Row
 from latentsync.ledger.shard import Journal
@@ -45,8 +48,8 @@ from latentsync.synthetic.plan import Take, plan
 WORKERS = 2  # OpenCV, numpy and x264 let go of the interpreter's lock, so threads do
 
 
-def run(cfg: MakeTalkers, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:
-    """Render what the journal does not know yet and write truth and speakers."""
+def run(cfg: MakeTalkers, inputs: dict[str, list[Path]], outputs: dict[str, Any], sources: Path | None = None) -> None:
+    """Render what the journal does not know yet; write truth, speakers and the lists of sources."""
     folder = outputs["truth"].parent / "videos"
     takes = plan(cfg)
     keys = {take.path: fingerprint(take.described(), cfg.seed, VERSIONS["make_talkers"]) for take in takes}
@@ -66,6 +69,8 @@ def run(cfg: MakeTalkers, inputs: dict[str, list[Path]], outputs: dict[str, Path
         rows = [journal.rows[keys[take.path]][0] for take in takes]
     write_ledger(outputs["truth"], rows)
     write_text(outputs["speakers"], _speakers(rows))
+    lists: list[Path] = outputs["sources"]
+    listing.write_sources(folder, lists[0].parent, len(lists))
 
 
 def _finished(take: Take, keys: dict[str, str], journal: Journal, folder: Path) -> bool:

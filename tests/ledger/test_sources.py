@@ -1,19 +1,18 @@
 """Listing the input folder: what is a video, which shard changes, and refusals."""
 
-import os
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from latentsync import gpu_lease, required
+from latentsync import required
 from latentsync.config import Config, validate
 from latentsync.ledger import sources
 from latentsync.ledger.files import read_ledgers, write_text
 from latentsync.ledger.rows import shard_of, source_id
 from latentsync.weights import registry
-from latentsync.workflow import record_run
+from latentsync.workflow import prepare
 
 
 def videos(folder, *names):
@@ -63,19 +62,6 @@ def test_two_encodings_of_a_name_are_refused_by_name(tmp_path):
         sources.scan(tmp_path)
 
 
-@pytest.mark.parametrize("folder", [".", "results", "results/demo/align_faces/media", "results/../results/x"])
-def test_our_own_results_are_no_input(tmp_path, monkeypatch, folder):
-    from latentsync.workflow import prepare
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(required, "check", lambda cfg: None)
-    videos(tmp_path / "results", "demo/align_faces/media/x.mp4", "x/y.mp4")
-    videos(tmp_path, "results-of-others/a.mp4")
-    with pytest.raises(ValueError, match="lie in each other; give a folder that holds your videos alone"):
-        prepare({"input_dir": folder}, main_process=True)
-    assert prepare({"input_dir": "results-of-others"}, main_process=True)
-
-
 def test_a_scan_that_was_killed_is_taken_up_again(tmp_path, monkeypatch):
     videos(tmp_path / "in", *(f"{number}.mp4" for number in range(9)))
     write, written = write_text, []
@@ -95,19 +81,7 @@ def test_a_scan_that_was_killed_is_taken_up_again(tmp_path, monkeypatch):
     assert len(read_ledgers((tmp_path / "ledgers").iterdir())) == 9
 
 
-def test_names_that_are_not_utf_8_can_be_told(tmp_path, monkeypatch, capsys):
-    from latentsync.workflow import prepare
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(required, "check", lambda cfg: None)
-    videos(tmp_path / "in", "a.mp4", os.fsdecode(b"b\xff.txt"))
-    prepare({"input_dir": "in"}, main_process=True)
-    assert "1 files passed over, not videos by name: b\\udcff.txt" in capsys.readouterr().out
-
-
 def test_a_speaker_table_is_read_as_excel_writes_it_and_refused_in_another_encoding(tmp_path):
-    from latentsync.workflow import prepare
-
     table = tmp_path / "speakers.csv"
     table.write_bytes("path,speaker\r\na.mp4,Zo\u00eb\r\n".encode("utf-8-sig"))
     assert sources.read_speakers([table]) == {"a.mp4": "Zo\u00eb"}
@@ -201,68 +175,3 @@ def test_all_that_is_missing_is_told_at_once(tmp_path, monkeypatch):
     )
     assert any(one.startswith(line) for one in said)
     assert any("mine.pt is missing" in line and "correct the path" in line for line in said)
-
-
-def test_run_record_adds_up_sessions(tmp_path):
-    import json
-    import time
-
-    record_run(tmp_path, time.time() - 5, "failed")
-    record_run(tmp_path, time.time() - 7, "finished")
-    record = json.loads((tmp_path / "run.json").read_text())
-    assert 12 <= record["wall_s"] < 13 and [s["outcome"] for s in record["sessions"]] == ["failed", "finished"]
-
-
-def test_each_job_leases_another_gpu(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_lease.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    first = gpu_lease.lease(devices=2)
-    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "0"
-    second = gpu_lease.lease(devices=2)
-    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "1"
-    first.close()
-    third = gpu_lease.lease(devices=2)
-    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "0"
-    second.close(), third.close()
-    assert gpu_lease.lease(devices=0) is None and "CUDA_VISIBLE_DEVICES" not in os.environ
-
-
-def test_a_lock_is_anybodys_whatever_the_umask(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_lease.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    old = os.umask(0o077)
-    try:
-        gpu_lease.lease(devices=1).close()
-    finally:
-        os.umask(old)
-    [lock] = tmp_path.iterdir()
-    assert lock.stat().st_mode & 0o777 == 0o444  # nobody can write it, and flock asks for no more than reading
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    gpu_lease.lease(devices=1).close()
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-
-    def denied(*_):
-        raise PermissionError
-
-    monkeypatch.setattr(gpu_lease, "_shared", denied)
-    with pytest.raises(ValueError, match="latentsync-gpu-0.lock was made by another user"):
-        gpu_lease.lease(devices=1)
-
-
-def test_the_backend_decides_whether_a_step_wants_a_gpu():
-    published, embedded = (
-        validate({key: {"backend": name} for key, name in zip(("align_faces", "score_sync"), names, strict=True)})
-        for names in (("face_alignment", "syncnet_v2"), ("mediapipe", "envelope"))
-    )
-    for step in ("align_faces", "score_sync"):
-        assert gpu_lease.wanted(step, getattr(published, step)) and not gpu_lease.wanted(step, getattr(embedded, step))
-    assert not gpu_lease.wanted("score_quality", published.score_quality)
-    assert gpu_lease.wanted("train_vae", published.train_vae)
-
-
-def test_speakers_file_must_exist():
-    from latentsync.workflow import prepare
-
-    with pytest.raises(ValueError, match="select_clips.speakers"):
-        prepare({"select_clips": {"speakers": "nowhere.csv"}}, main_process=False)
-    assert validate({"select_clips": {"speakers": None}})

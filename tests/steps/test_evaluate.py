@@ -145,7 +145,7 @@ def run_evaluate(root, out: str, truth: bool):
     select = root / "select_clips"
     inputs = {name: [select / f"{name}.jsonl"] for name in ("train", "val", "test")}
     inputs |= {"rejected": [select / "rejected.csv"], "summary": [select / "summary.json"]}
-    inputs |= {"generate": [root / "generate/generated.jsonl"], "score_sync": [root / "score_sync/00000.jsonl"]}
+    inputs |= {"enhance": [root / "generate/generated.jsonl"], "score_sync": [root / "score_sync/00000.jsonl"]}
     inputs |= {"syncnet": [root / "train_syncnet/syncnet.safetensors"]}
     inputs |= {"truth": [root / "make_talkers/truth.jsonl"] if truth else []}
     outputs = {"metrics": root / out / "metrics.json", "per_item": root / out / "items.jsonl"}

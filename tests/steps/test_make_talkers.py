@@ -299,7 +299,8 @@ SMALL = MakeTalkers(seed=9, identities=8, good=3, faults_each=1, duration_s=2.0,
 
 def outputs(folder):
     step = folder / "make_talkers"
-    return {"truth": step / "truth.jsonl", "speakers": step / "speakers.csv"}
+    lists = [folder / "sources" / f"{number:05d}.jsonl" for number in range(2)]
+    return {"truth": step / "truth.jsonl", "speakers": step / "speakers.csv", "sources": lists}
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def test_small_nets_are_said_to_be_small_beside_the_videos(demo, tmp_path):
     assert "look for the timing of the mouths" in text
     rows = [row | {"resolution": 256} for row in read_ledger(root / "enhance" / "enhanced.jsonl")]
     write_ledger(tmp_path / "enhanced.jsonl", rows)
-    large, _ = write_report(root, inputs | {"generate": [tmp_path / "enhanced.jsonl"]}, "large")
+    large, _ = write_report(root, inputs | {"enhance": [tmp_path / "enhanced.jsonl"]}, "large")
     assert "look for the timing of the mouths" not in large
 
 

@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
 
 from envs.generate import environments
-from latentsync import config
+from latentsync import config, gpu_lease, workflow
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = [step for step in config.VERSIONS if step != "estimate" and not step.startswith("export_")]
@@ -28,6 +31,28 @@ def test_lint_and_format():
     lint = run("snakemake", "--lint")
     assert lint.returncode == 0, lint.stdout + lint.stderr
     assert run("snakefmt", "--check", "Snakefile", "workflow").returncode == 0
+
+
+def test_a_rule_has_the_name_of_its_step_in_all_its_files_and_the_gpus_of_the_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gpu_lease, "count", lambda: 1)
+    demo = ROOT / "config/config.yaml"
+    gpus = workflow.gpus(config.validate(yaml.safe_load(demo.read_text())))
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        graph = api.workflow(
+            ResourceSettings(cores=1), ConfigSettings(configfiles=[demo]), snakefile=ROOT / "Snakefile"
+        )
+        rules = {rule.name: rule for rule in graph._workflow.rules if rule.shellcmd}
+    assert rules.keys() == config.VERSIONS.keys()
+    for name, rule in rules.items():
+        shard = r"/{shard,\d{5}}" if rule.wildcard_names else ""
+        assert list(rule.log) == [f"results/demo/logs/{name}{shard}.log"]
+        assert rule.benchmark == f"results/demo/benchmarks/{name}{shard}.tsv"
+        folders = {Path(path).parts[2] for path in rule.output}
+        assert folders - {"sources"} == {name} and ("sources" in folders) == (name == "make_talkers")
+        assert rule.params.step[0] == name
+        gpu = rule.resources.get("gpu")
+        assert (gpu and gpu.value or 0) == gpus[name], name
 
 
 def test_the_demo_runs_every_step_once_per_shard(snakemake):

@@ -1,4 +1,4 @@
-"""Expects the configuration; gives its checked form CFG, the run's folder RUN, its SHARDS and where the videos lie."""
+"""The checked configuration CFG, the folder of the run, its shards, and what all rules share."""
 
 import sys
 import time
@@ -7,9 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(workflow.current_basedir.join("..").join("..")))
 
-from latentsync import config as settings
-from latentsync import gpu_lease
-from latentsync.workflow import prepare, record_run
+from latentsync.workflow import arguments, files, gpus, prepare, record_run
 
 STARTED_S = time.time()
 try:
@@ -18,18 +16,16 @@ except (ValueError, OSError) as error:
     raise WorkflowError(str(error)) from None
 
 RUN = f"results/{CFG.run}"
+CONFIG = f"{RUN}/config.json"
 SHARDS = [f"{number:05d}" for number in range(CFG.shards)]
 DEMO = CFG.input_dir is None
-SOURCES = f"{RUN}/make_talkers/videos" if DEMO else CFG.input_dir
-VERSIONS = settings.VERSIONS
-# Jobs that use a GPU count one where there are any; without, they may run side by side. SLURM: see its profile.
-GPU = min(1, gpu_lease.count())
-VAE = (
-    f"{RUN}/train_vae/vae.safetensors"
-    if CFG.extract_features.vae == "embedded"
-    else CFG.extract_features.vae_weights or []
-)
-SECTIONS = {step: settings.section_json(CFG, step) for step in VERSIONS}
+VIDEOS = ["--sources", f"{RUN}/make_talkers/videos" if DEMO else CFG.input_dir]
+STEPS = arguments(CFG)
+GPUS = gpus(CFG)
+
+# `step`: name, section and version of the step; `files`: inputs and outputs under the names that the rule gives them.
+COMMAND = "python -m latentsync.steps {params.step:q} {params.files:q}"
+STEP = COMMAND + " > {log:q} 2>&1"
 
 
 wildcard_constraints:

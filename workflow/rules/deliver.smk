@@ -1,19 +1,15 @@
-"""Trained models and pairs of picture and sound in; lip-synced videos, figures and the page out."""
+"""From trained models and pairs of video and audio to lip-synced videos, their evaluation and the report."""
 
-WHISPER = (
-    CFG.extract_features.whisper_weights or []
-    if CFG.extract_features.audio_encoder == "whisper"
-    else []
-)
+WHISPER = CFG.extract_features.whisper_weights if CFG.extract_features.audio_encoder == "whisper" else None
 
 
 rule generate:
     input:
-        pairs=rules.select_clips.output.pairs,
-        test=rules.select_clips.output.test,
+        pairs=SELECTION.pairs,
+        test=SELECTION.test,
         unet=rules.train_unet_stage2.output.weights,
         vae=VAE,
-        whisper=WHISPER,
+        whisper=WHISPER or [],
     output:
         ledger=f"{RUN}/generate/generated.jsonl",
     log:
@@ -24,18 +20,14 @@ rule generate:
         "../../envs/deliver.yaml"
     threads: CFG.generate.torch_threads * CFG.generate.workers
     resources:
-        gpu=GPU,
+        gpu=GPUS["generate"],
     params:
-        config=SECTIONS["generate"],
-        version=VERSIONS["generate"],
-        sources=SOURCES,
+        step=STEPS["generate"] + VIDEOS,
+        files=files,
     message:
-        "generate: lip-sync every pair of held-out people"
+        "generate: lip-sync all pairs of the test split"
     shell:
-        "python -m latentsync.steps generate --config {params.config:q} --version {params.version}"
-        " --sources {params.sources:q} --input pairs {input.pairs:q} --input test {input.test:q}"
-        " --input unet {input.unet:q} --input vae {input.vae:q} --input whisper {input.whisper:q}"
-        " --output ledger {output.ledger:q} > {log:q} 2>&1"
+        STEP
 
 
 rule enhance:
@@ -50,35 +42,27 @@ rule enhance:
     conda:
         "../../envs/deliver.yaml"
     resources:
-        gpu=GPU,
+        gpu=GPUS["enhance"],
     params:
-        config=SECTIONS["enhance"],
-        version=VERSIONS["enhance"],
-        sources=SOURCES,
+        step=STEPS["enhance"] + VIDEOS,
+        files=files,
     message:
-        "enhance: restore faces, where a method is chosen"
+        "enhance: restore faces if a method is configured"
     shell:
-        "python -m latentsync.steps enhance --config {params.config:q} --version {params.version}"
-        " --sources {params.sources:q} --input generate {input.generate:q} --output ledger {output.ledger:q} > {log:q} 2>&1"
+        STEP
 
 
 rule evaluate:
     input:
-        generate=rules.enhance.output.ledger,
-        train=rules.select_clips.output.train,
-        val=rules.select_clips.output.val,
-        test=rules.select_clips.output.test,
-        rejected=rules.select_clips.output.rejected,
-        summary=rules.select_clips.output.summary,
+        **SPLITS,
+        enhance=rules.enhance.output.ledger,
+        rejected=SELECTION.rejected,
+        summary=SELECTION.summary,
         score_sync=rules.select_clips.input.score_sync,
         syncnet=rules.train_syncnet.output.weights,
-        truth=[rules.make_talkers.output.truth] if DEMO else [],
+        truth=rules.make_talkers.output.truth if DEMO else [],
     output:
-        metrics=report(
-            f"{RUN}/evaluate/metrics.json",
-            caption="../report/metrics.rst",
-            category="Evaluation",
-        ),
+        metrics=report(f"{RUN}/evaluate/metrics.json", caption="../report/metrics.rst", category="Evaluation"),
         per_item=f"{RUN}/evaluate/items.jsonl",
     log:
         f"{RUN}/logs/evaluate.log",
@@ -88,46 +72,32 @@ rule evaluate:
         "../../envs/deliver.yaml"
     threads: CFG.evaluate.torch_threads
     resources:
-        gpu=GPU if gpu_lease.wanted("evaluate", CFG.evaluate) else 0,
+        gpu=GPUS["evaluate"],
     params:
-        config=SECTIONS["evaluate"],
-        version=VERSIONS["evaluate"],
-        sources=SOURCES,
+        step=STEPS["evaluate"] + VIDEOS,
+        files=files,
     message:
-        "evaluate: score the results beside their controls"
+        "evaluate: score the generated videos and their controls"
     shell:
-        "python -m latentsync.steps evaluate --config {params.config:q} --version {params.version}"
-        " --sources {params.sources:q} --input generate {input.generate:q} --input train {input.train:q}"
-        " --input val {input.val:q} --input test {input.test:q} --input rejected {input.rejected:q}"
-        " --input summary {input.summary:q} --input score_sync {input.score_sync:q}"
-        " --input syncnet {input.syncnet:q} --input truth {input.truth:q} --output metrics {output.metrics:q}"
-        " --output per_item {output.per_item:q} > {log:q} 2>&1"
+        STEP
 
 
 rule report:
     input:
-        generate=rules.enhance.output.ledger,
-        train=rules.select_clips.output.train,
-        val=rules.select_clips.output.val,
-        test=rules.select_clips.output.test,
-        rejected=rules.select_clips.output.rejected,
-        summary=rules.select_clips.output.summary,
+        **SPLITS,
+        enhance=rules.enhance.output.ledger,
+        rejected=SELECTION.rejected,
+        summary=SELECTION.summary,
         score_sync=rules.select_clips.input.score_sync,
         metrics=rules.evaluate.output.metrics,
         per_item=rules.evaluate.output.per_item,
-        configuration=f"{RUN}/config.json",
-        train_vae=(
-            [rules.train_vae.output.curve]
-            if CFG.extract_features.vae == "embedded"
-            else []
-        ),
+        config=CONFIG,
+        train_vae=rules.train_vae.output.curve if EMBEDDED_VAE else [],
         train_syncnet=rules.train_syncnet.output.curve,
         train_unet_stage1=rules.train_unet_stage1.output.curve,
         train_unet_stage2=rules.train_unet_stage2.output.curve,
     output:
-        page=report(
-            f"{RUN}/report/index.html", caption="../report/page.rst", category="Report"
-        ),
+        page=report(f"{RUN}/report/index.html", caption="../report/page.rst", category="Report"),
         summary=f"{RUN}/report/summary.json",
     log:
         f"{RUN}/logs/report.log",
@@ -136,18 +106,9 @@ rule report:
     conda:
         "../../envs/deliver.yaml"
     params:
-        config=SECTIONS["report"],
-        version=VERSIONS["report"],
-        sources=SOURCES,
+        step=STEPS["report"] + VIDEOS,
+        files=files,
     message:
-        "report: one page one likes to read"
+        "report: write the page with videos, metrics and curves"
     shell:
-        "python -m latentsync.steps report --config {params.config:q} --version {params.version}"
-        " --sources {params.sources:q} --input generate {input.generate:q} --input train {input.train:q}"
-        " --input val {input.val:q} --input test {input.test:q} --input rejected {input.rejected:q}"
-        " --input summary {input.summary:q} --input score_sync {input.score_sync:q}"
-        " --input metrics {input.metrics:q} --input items {input.per_item:q}"
-        " --input config {input.configuration:q} --input train_vae {input.train_vae:q}"
-        " --input train_syncnet {input.train_syncnet:q} --input train_unet_stage1 {input.train_unet_stage1:q}"
-        " --input train_unet_stage2 {input.train_unet_stage2:q} --output page {output.page:q}"
-        " --output summary {output.summary:q} > {log:q} 2>&1"
+        STEP

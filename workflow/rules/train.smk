@@ -1,11 +1,13 @@
-"""Selected clips in; VAE, SyncNet and the two-stage U-Net out. Resumable state lies in undeclared state/ folders."""
+"""From selected clips to trained models. The state that training resumes from lies in undeclared folders state/."""
 
-if CFG.extract_features.vae == "embedded":
+EMBEDDED_VAE = CFG.extract_features.vae == "embedded"
+
+if EMBEDDED_VAE:
 
     rule train_vae:
         input:
-            train=rules.select_clips.output.train,
-            val=rules.select_clips.output.val,
+            train=SELECTION.train,
+            val=SELECTION.val,
         output:
             weights=f"{RUN}/train_vae/vae.safetensors",
             curve=f"{RUN}/train_vae/curve.csv",
@@ -17,24 +19,23 @@ if CFG.extract_features.vae == "embedded":
             "../../envs/train.yaml"
         threads: CFG.train_vae.torch_threads
         resources:
-            gpu=GPU,
+            gpu=GPUS["train_vae"],
         params:
-            config=SECTIONS["train_vae"],
-            version=VERSIONS["train_vae"],
+            step=STEPS["train_vae"],
+            files=files,
         message:
-            "train_vae: a small autoencoder, where none is given"
+            "train_vae: train a small autoencoder"
         shell:
-            "python -m latentsync.steps train_vae --config {params.config:q} --version {params.version}"
-            " --input train {input.train:q} --input val {input.val:q} --output weights {output.weights:q}"
-            " --output curve {output.curve:q} > {log:q} 2>&1"
+            STEP
+
+
+VAE = rules.train_vae.output.weights if EMBEDDED_VAE else CFG.extract_features.vae_weights or []
 
 
 rule extract_features:
     input:
-        sources=f"{RUN}/sources/{{shard}}.jsonl",
-        train=rules.select_clips.output.train,
-        val=rules.select_clips.output.val,
-        test=rules.select_clips.output.test,
+        **SPLITS,
+        sources=SOURCES,
         vae=VAE,
     output:
         ledger=f"{RUN}/extract_features/{{shard}}.jsonl",
@@ -46,22 +47,20 @@ rule extract_features:
         "../../envs/train.yaml"
     threads: CFG.extract_features.torch_threads
     resources:
-        gpu=GPU,
+        gpu=GPUS["extract_features"],
     params:
-        config=SECTIONS["extract_features"],
-        version=VERSIONS["extract_features"],
+        step=STEPS["extract_features"],
+        files=files,
     message:
-        "extract_features {wildcards.shard}: sound features and VAE moments, once"
+        "extract_features {wildcards.shard}: compute audio features and VAE moments once"
     shell:
-        "python -m latentsync.steps extract_features --config {params.config:q} --version {params.version}"
-        " --input sources {input.sources:q} --input train {input.train:q} --input val {input.val:q}"
-        " --input test {input.test:q} --input vae {input.vae:q} --output ledger {output.ledger:q} > {log:q} 2>&1"
+        STEP
 
 
 rule train_syncnet:
     input:
-        train=rules.select_clips.output.train,
-        val=rules.select_clips.output.val,
+        train=SELECTION.train,
+        val=SELECTION.val,
     output:
         weights=f"{RUN}/train_syncnet/syncnet.safetensors",
         curve=f"{RUN}/train_syncnet/curve.csv",
@@ -73,21 +72,19 @@ rule train_syncnet:
         "../../envs/train.yaml"
     threads: CFG.train_syncnet.torch_threads
     resources:
-        gpu=GPU,
+        gpu=GPUS["train_syncnet"],
     params:
-        config=SECTIONS["train_syncnet"],
-        version=VERSIONS["train_syncnet"],
+        step=STEPS["train_syncnet"],
+        files=files,
     message:
-        "train_syncnet: learn whether picture and sound belong together"
+        "train_syncnet: train a network that judges whether video and audio are in sync"
     shell:
-        "python -m latentsync.steps train_syncnet --config {params.config:q} --version {params.version}"
-        " --input train {input.train:q} --input val {input.val:q} --output weights {output.weights:q}"
-        " --output curve {output.curve:q} > {log:q} 2>&1"
+        STEP
 
 
 rule train_unet_stage1:
     input:
-        features=expand(f"{RUN}/extract_features/{{shard}}.jsonl", shard=SHARDS),
+        features=expand(rules.extract_features.output.ledger, shard=SHARDS),
         vae=VAE,
     output:
         weights=f"{RUN}/train_unet_stage1/unet.safetensors",
@@ -100,21 +97,19 @@ rule train_unet_stage1:
         "../../envs/train.yaml"
     threads: CFG.train_unet_stage1.torch_threads
     resources:
-        gpu=GPU,
+        gpu=GPUS["train_unet_stage1"],
     params:
-        config=SECTIONS["train_unet_stage1"],
-        version=VERSIONS["train_unet_stage1"],
+        step=STEPS["train_unet_stage1"],
+        files=files,
     message:
-        "train_unet_stage1: noise prediction, all weights"
+        "train_unet_stage1: train all U-Net weights to predict noise"
     shell:
-        "python -m latentsync.steps train_unet_stage1 --config {params.config:q} --version {params.version}"
-        " --input features {input.features:q} --input vae {input.vae:q} --output weights {output.weights:q}"
-        " --output curve {output.curve:q} > {log:q} 2>&1"
+        STEP
 
 
 rule train_unet_stage2:
     input:
-        features=expand(f"{RUN}/extract_features/{{shard}}.jsonl", shard=SHARDS),
+        features=rules.train_unet_stage1.input.features,
         vae=VAE,
         syncnet=rules.train_syncnet.output.weights,
         stage1=rules.train_unet_stage1.output.weights,
@@ -129,13 +124,11 @@ rule train_unet_stage2:
         "../../envs/train.yaml"
     threads: CFG.train_unet_stage2.torch_threads
     resources:
-        gpu=GPU,
+        gpu=GPUS["train_unet_stage2"],
     params:
-        config=SECTIONS["train_unet_stage2"],
-        version=VERSIONS["train_unet_stage2"],
+        step=STEPS["train_unet_stage2"],
+        files=files,
     message:
-        "train_unet_stage2: four losses on decoded frames"
+        "train_unet_stage2: fine-tune the U-Net with four losses on decoded frames"
     shell:
-        "python -m latentsync.steps train_unet_stage2 --config {params.config:q} --version {params.version}"
-        " --input features {input.features:q} --input vae {input.vae:q} --input syncnet {input.syncnet:q}"
-        " --input stage1 {input.stage1:q} --output weights {output.weights:q} --output curve {output.curve:q} > {log:q} 2>&1"
+        STEP

@@ -1,0 +1,125 @@
+"""What the Snakefile calls: the checked configuration, the arguments of steps, the record of a run, GPUs."""
+
+import json
+import os
+import time
+
+import pytest
+
+from latentsync import gpu_lease, required, workflow
+from latentsync.config import VERSIONS, Config, validate
+from latentsync.workflow import prepare
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+@pytest.mark.parametrize("folder", [".", "results", "results/demo/align_faces/media", "results/../results/x"])
+def test_an_input_folder_around_or_inside_the_results_is_refused(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(required, "check", lambda cfg: None)
+    touch(tmp_path / "results", "demo/align_faces/media/x.mp4", "x/y.mp4")
+    touch(tmp_path, "results-of-others/a.mp4")
+    with pytest.raises(ValueError, match="lie in each other; give a folder that holds your videos alone"):
+        prepare({"input_dir": folder}, main_process=True)
+    assert prepare({"input_dir": "results-of-others"}, main_process=True)
+
+
+def test_ignored_files_are_listed_even_if_their_names_are_not_utf_8(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(required, "check", lambda cfg: None)
+    touch(tmp_path / "in", "a.mp4", os.fsdecode(b"b\xff.txt"))
+    prepare({"input_dir": "in"}, main_process=True)
+    assert "1 other files ignored by their names: b\\udcff.txt" in capsys.readouterr().out
+
+
+def test_the_speakers_file_must_exist():
+    with pytest.raises(ValueError, match="select_clips.speakers"):
+        prepare({"select_clips": {"speakers": "nowhere.csv"}}, main_process=False)
+    assert validate({"select_clips": {"speakers": None}})
+
+
+def test_the_run_record_adds_up_sessions(tmp_path):
+    workflow.record_run(tmp_path, time.time() - 5, "failed")
+    workflow.record_run(tmp_path, time.time() - 7, "finished")
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert 12 <= record["wall_s"] < 13 and [s["outcome"] for s in record["sessions"]] == ["failed", "finished"]
+
+
+def test_a_key_changes_the_arguments_of_its_own_step_only():
+    before = workflow.arguments(Config())
+    after = workflow.arguments(validate({"segment": {"length_s": 4.0}}))
+    assert before.keys() == VERSIONS.keys()
+    assert [step for step in before if before[step] != after[step]] == ["segment"]
+    name, _, section, _, version = after["segment"]
+    assert (name, json.loads(section), version) == ("segment", {"length_s": 4.0}, str(VERSIONS["segment"]))
+
+
+def test_files_are_named_as_the_rule_names_them():
+    inputs = {"pairs": ["a 0", "a 1"], "vae": "v", "whisper": []}
+    named = workflow.files({}, inputs, {"ledger": "l", "sources": ["s 0"]})
+    expected = ["--input", "pairs", "a 0", "a 1", "--input", "vae", "v", "--input", "whisper"]
+    assert named == [*expected, "--output", "ledger", "l", "--outputs", "sources", "s 0"]
+
+
+PUBLISHED = validate({"align_faces": {"backend": "face_alignment"}, "score_sync": {"backend": "syncnet_v2"}})
+EMBEDDED = validate({"align_faces": {"backend": "mediapipe"}, "score_sync": {"backend": "envelope"}})
+
+
+def test_the_backend_decides_whether_a_step_uses_a_gpu():
+    for step in ("align_faces", "score_sync"):
+        assert gpu_lease.wanted(step, getattr(PUBLISHED, step)) and not gpu_lease.wanted(step, getattr(EMBEDDED, step))
+    assert not gpu_lease.wanted("score_quality", PUBLISHED.score_quality)
+    assert gpu_lease.wanted("train_vae", PUBLISHED.train_vae)
+
+
+def test_jobs_need_a_gpu_only_on_a_machine_that_has_one(monkeypatch):
+    monkeypatch.setattr(gpu_lease, "count", lambda: 4)
+    assert {step for step, gpus in workflow.gpus(EMBEDDED).items() if gpus == 1} == {
+        *("train_vae", "extract_features", "train_syncnet", "train_unet_stage1", "train_unet_stage2"),
+        *("generate", "enhance"),
+    }
+    published = workflow.gpus(PUBLISHED)
+    assert published["align_faces"] == published["score_sync"] == published["estimate"] == 1
+    monkeypatch.setattr(gpu_lease, "count", lambda: 0)
+    assert set(workflow.gpus(PUBLISHED).values()) == {0}
+
+
+def test_each_job_leases_another_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu_lease.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    first = gpu_lease.lease(devices=2)
+    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "0"
+    second = gpu_lease.lease(devices=2)
+    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "1"
+    first.close()
+    third = gpu_lease.lease(devices=2)
+    assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "0"
+    second.close(), third.close()
+    assert gpu_lease.lease(devices=0) is None and "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_all_users_can_open_a_lock_whatever_the_umask(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu_lease.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    old = os.umask(0o077)
+    try:
+        gpu_lease.lease(devices=1).close()
+    finally:
+        os.umask(old)
+    [lock] = tmp_path.iterdir()
+    assert lock.stat().st_mode & 0o777 == 0o444  # flock needs no more than read access
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    gpu_lease.lease(devices=1).close()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+    def denied(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(gpu_lease, "_shared", denied)
+    with pytest.raises(ValueError, match="latentsync-gpu-0.lock belongs to another user"):
+        gpu_lease.lease(devices=1)
