@@ -4,7 +4,7 @@ Convention
     Time zero is the presentation time of the first displayed video frame after edit lists.
     Tick k lies at k / 25 s and shows the source frame with the nearest presentation time, ties to the earlier;
     the last tick lies before the end of the last frame. Sample n lies at n / 16000 s.
-    All ranges are half-open. A frame without further words is a frame at 25 per second, that is a tick.
+    All ranges are half-open. "Frame" alone means a frame at 25 per second, that is a tick.
 """
 
 import numpy as np
@@ -57,9 +57,19 @@ def _microseconds(time_s: float) -> int:
     return int(round(float(time_s) * _US_PER_S))
 
 
+def seconds(ticks: int) -> float:
+    """A number of ticks in seconds: the length of a range, or the time of a tick."""
+    return ticks / TICKS_PER_S
+
+
 def ticks_in(length_s: float) -> int:
     """A length in seconds as whole ticks, at least one."""
     return max(1, round(length_s * TICKS_PER_S))
+
+
+def evenly_spaced(n: int, count: int) -> list[int]:
+    """At most `count` of the indices 0 .. n-1, evenly spaced, both ends included; none where n is 0."""
+    return np.rint(np.linspace(0, n - 1, min(count, n))).astype(int).tolist()
 
 
 def pieces(start: int, stop: int, length: int) -> list[tuple[int, int]]:
@@ -70,15 +80,15 @@ def pieces(start: int, stop: int, length: int) -> list[tuple[int, int]]:
 
 
 def samples_of(start: int, stop: int) -> tuple[int, int]:
-    """The samples that sound during the ticks [start, stop)."""
+    """The samples heard during the ticks [start, stop)."""
     return start * SAMPLES_PER_TICK, stop * SAMPLES_PER_TICK
 
 
 def shifted_samples_of(start: int, stop: int, offset_frames: int) -> tuple[int, int]:
-    """The samples that belong to the picture of the ticks [start, stop): sound is taken at t - offset_frames / 25.
+    """The samples that belong to the frames of the ticks [start, stop): audio is taken at t - offset_frames / 25.
 
-    offset_frames > 0 means that the picture is late against the sound. The range may begin before 0 or end after the
-    sound; what lies outside is silence.
+    offset_frames > 0 means that the video is late against the audio. The range may begin before 0 or end after the
+    audio; what lies outside is silence.
     """
     return samples_of(start - offset_frames, stop - offset_frames)
 
@@ -93,12 +103,17 @@ def mel_width(frames: int) -> int:
     return -(-frames * 16 // 5)
 
 
-def whisper_centre(frame: int, frames_per_s: float = TICKS_PER_S) -> int:
-    """The Whisper row at a frame: int(50 * frame / fps), that is 2 * frame at 25 fps."""
-    return int(WHISPER_ROWS_PER_S * frame / frames_per_s)
+def whisper_rows(times_s: np.ndarray) -> np.ndarray:
+    """The Whisper row nearest to each time, ties to the later: float64 [n] -> int64 [n].
+
+    At tick k it is row 2 k, as published (spec.md A.2: int(i * 50 / 25)). The published code knows no other frame rate:
+    it re-encodes every video to 25 fps. At other rates the nearest row is at most 10 ms away; rounding down, as the
+    published formula would, reads the audio up to 20 ms early. Rounding to a microsecond first keeps ties exact.
+    """
+    return np.floor(np.round(np.asarray(times_s) * WHISPER_ROWS_PER_S, 6) + 0.5).astype(np.int64)
 
 
-def whisper_row_indices(centres: np.ndarray, n_rows: int) -> np.ndarray:
-    """Row indices around each centre row, clamped at both ends of the clip: int64 [n] -> int64 [n, 10]."""
+def whisper_window(centres: np.ndarray, n_rows: int) -> np.ndarray:
+    """Rows around each centre row, clamped at both ends of the audio: int64 [n] -> int64 [n, 10]."""
     offsets = np.arange(-WHISPER_ROWS_BEFORE, WHISPER_ROWS_AFTER)
     return (np.asarray(centres, np.int64)[:, None] + offsets).clip(0, n_rows - 1)

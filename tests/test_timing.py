@@ -94,9 +94,48 @@ def test_samples_tile_and_shift(start, length, offset):
 @given(st.integers(0, 100_000))
 def test_mel_and_whisper_positions_are_the_published_ones(frame):
     assert timing.mel_start(frame) == int(Fraction(80 * frame, 25))
-    rows = timing.whisper_row_indices(np.array([timing.whisper_centre(frame)]), 1_000_000)[0]
+    [centre] = timing.whisper_rows(np.array([frame / 25]))
+    assert centre == int(Fraction(50 * frame, 25))
+    [rows] = timing.whisper_window(np.array([centre]), 1_000_000)
     assert rows.tolist() == [max(0, row) for row in range(2 * frame - 4, 2 * frame + 6)]
-    assert timing.whisper_centre(frame, 50) == frame
+    assert timing.whisper_rows(np.array([frame / 50])) == frame
+
+
+@given(st.integers(0, 100_000), st.sampled_from(RATES))
+def test_the_whisper_row_is_the_nearest_at_every_rate(frame, rate):
+    """Generation reads audio at the native frame's own time; where training's ticks coincide, so do the rows."""
+    exact = Fraction(50 * frame) / Fraction(rate)
+    [row] = timing.whisper_rows(np.array([float(frame / Fraction(rate))]))
+    assert row == (exact + Fraction(1, 2)).__floor__()  # ties to the later row
+    assert abs(row - exact) <= Fraction(1, 2)  # 10 ms
+
+
+def test_whisper_rows_of_native_frames():
+    times_s = np.array([0, 1 / 30, 2 / 30, 1001 / 30000])
+    assert timing.whisper_rows(times_s).tolist() == [0, 2, 3, 2]
+
+
+@given(st.lists(st.floats(0, 1000), min_size=2, max_size=50).map(sorted))
+def test_whisper_rows_never_go_back(times_s):
+    assert (np.diff(timing.whisper_rows(np.array(times_s))) >= 0).all()
+
+
+@given(st.integers(0, 5000), st.integers(1, 200))
+def test_evenly_spaced_holds_both_ends_and_nothing_twice(n, count):
+    chosen = timing.evenly_spaced(n, count)
+    assert len(chosen) == len(set(chosen)) == min(n, count) and chosen == sorted(chosen)
+    assert all(0 <= index < n for index in chosen)
+    if min(n, count) > 1:
+        assert (chosen[0], chosen[-1]) == (0, n - 1)
+        gaps = np.diff(chosen)
+        assert gaps.max() - gaps.min() <= 1
+    if count >= n:
+        assert chosen == list(range(n))
+
+
+@given(st.integers(0, 10_000_000))
+def test_seconds_of_ticks(ticks):
+    assert timing.seconds(ticks) == float(Fraction(ticks, 25))
 
 
 def test_published_widths():
@@ -106,8 +145,8 @@ def test_published_widths():
 
 
 @given(st.lists(st.integers(-5, 300), min_size=1, max_size=20), st.integers(1, 200))
-def test_whisper_rows_are_clamped_at_both_ends(centres, n_rows):
-    rows = timing.whisper_row_indices(np.array(centres), n_rows)
+def test_whisper_windows_are_clamped_at_both_ends(centres, n_rows):
+    rows = timing.whisper_window(np.array(centres), n_rows)
     assert rows.shape == (len(centres), 10) and rows.min() >= 0 and rows.max() < n_rows
     for row, centre in zip(rows, centres, strict=True):
         assert row.tolist() == [min(max(r, 0), n_rows - 1) for r in range(centre - 4, centre + 6)]

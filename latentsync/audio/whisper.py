@@ -165,13 +165,11 @@ def _embedded(width: int, layers: int, seed: int) -> WhisperEncoder:
 
 def tokens_at(features: np.ndarray | Tensor, centres: np.ndarray) -> np.ndarray | Tensor:
     """The tokens around centre rows: [t, s, d], (n,) -> [n, 10 s, d]; token = row * s + state, rows clamped."""
-    rows = timing.whisper_row_indices(centres, len(features))
+    rows = timing.whisper_window(centres, len(features))
     return features[rows].reshape(len(rows), -1, features.shape[-1])
 
 
-def window_tokens(
-    features: np.ndarray | Tensor, start_frame: int, n: int, frames_per_s: float = timing.TICKS_PER_S
-) -> np.ndarray | Tensor:
-    """Tokens of n frames of video from `start_frame`: [n, 10 s, d]; at 25 fps the centre of frame i is row 2i."""
-    centres = [timing.whisper_centre(frame, frames_per_s) for frame in range(start_frame, start_frame + n)]
-    return tokens_at(features, np.array(centres))
+def window_tokens(features: np.ndarray | Tensor, start_frame: int, n: int) -> np.ndarray | Tensor:
+    """Tokens of n frames at 25 per second from `start_frame`: [n, 10 s, d]."""
+    times_s = np.arange(start_frame, start_frame + n) / timing.TICKS_PER_S
+    return tokens_at(features, timing.whisper_rows(times_s))

@@ -33,7 +33,7 @@ from latentsync.generation.video import Sound, in_order, open_writer, yuv
 from latentsync.media.picture import Picture
 from latentsync.media.read import frame_times
 from latentsync.models import vae as vaes
-from latentsync.timing import SAMPLE_RATE_HZ, WHISPER_ROWS_PER_S
+from latentsync.timing import SAMPLE_RATE_HZ, whisper_rows
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def lip_sync(
                 for _ in range(start, stop):
                     writer.write_frame(next(frames))
                 continue
-            run = Run(matrices[start:stop], whisper_centres(plan.times_s[start:stop]))
+            run = Run(matrices[start:stop], whisper_rows(plan.times_s[start:stop]))
             for frame in _redrawn(frames, run, features, models, cfg, writer.pix_fmt):
                 writer.write_frame(frame)
     passed = Counter(PASSED_THROUGH[label] for label in plan.labels.tolist() if label < 0)
@@ -145,11 +145,6 @@ def make_plan(
             if labels[frame] == index:
                 matrices[frame] = alignment.similarity(track.anchors[frame - track.start], resolution)
     return Plan(order, starts_s, stop_s, labels[order], matrices[order])
-
-
-def whisper_centres(times_s: np.ndarray) -> np.ndarray:
-    """The row of sound features nearest to each time, int64 [n]; at k / 25 s it is row 2 k, as published."""
-    return np.floor(np.round(np.asarray(times_s) * WHISPER_ROWS_PER_S, 6) + 0.5).astype(np.int64)
 
 
 @dataclass(frozen=True)

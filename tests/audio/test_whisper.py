@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from latentsync import timing
 from latentsync.audio import whisper
-from latentsync.audio.whisper import WhisperFeatures, build, window_tokens
+from latentsync.audio.whisper import WhisperFeatures, build, tokens_at, window_tokens
 from latentsync.weights import layouts
 
 WEIGHTS = "whisper_tiny_random_encoder.safetensors"
@@ -53,8 +53,8 @@ def test_rows_of_every_listed_window(golden):
     assert len(info["window_row_indices"]) == 11
     numbered = np.broadcast_to(np.arange(info["T"])[:, None, None], (info["T"], 5, 1))
     for frame, rows in info["window_row_indices"].items():
-        centre = timing.whisper_centre(int(frame))
-        assert timing.whisper_row_indices(np.array([centre]), info["T"]).tolist() == [rows]
+        centre = timing.whisper_rows(np.array([int(frame) / 25]))
+        assert timing.whisper_window(centre, info["T"]).tolist() == [rows]
         [tokens] = window_tokens(numbered, int(frame), 1)
         assert tokens.ravel().tolist() == np.repeat(rows, 5).tolist()
     assert [*window_tokens(numbered, 7, 16).shape[:2], 48] == info["window_clip_from_7_shape"]
@@ -105,8 +105,8 @@ def test_tokens_of_a_tensor_are_those_of_an_array():
     assert np.array_equal(array[2], window_tokens(features, 5, 1)[0])
     token = 3 * 5 + 2  # third row after the first, state 2
     assert np.array_equal(array[4][token], features[2 * (3 + 4) - 4 + 3, 2])
-    half_speed = window_tokens(features, 0, 20, 50)
-    assert np.array_equal(half_speed[10], window_tokens(features, 5, 1)[0])
+    at_50_fps = tokens_at(features, timing.whisper_rows(np.arange(20) / 50))
+    assert np.array_equal(at_50_fps[10], window_tokens(features, 5, 1)[0])
 
 
 def hugging_face_names(state):

@@ -12,7 +12,7 @@ from skimage import data
 from latentsync.audio import whisper
 from latentsync.config import Generate, TrainVae
 from latentsync.faces.detection import open_detector
-from latentsync.generation import pipeline, planes, speakers
+from latentsync.generation import planes, speakers
 from latentsync.generation import video as video_io
 from latentsync.generation.paste import paste_region
 from latentsync.generation.pipeline import Models, lip_sync
@@ -282,12 +282,6 @@ def test_no_more_than_a_batch_of_windows_is_held(source, tracks, models, tmp_pat
     report = lip_sync(source, Sound(speech(3.5)), tmp_path / "out.mp4", models, cfg, tracks)
     assert written == report["n_frames"] == (30 if length == "video" else 88)
     assert most <= 2 * models.frames - 3 + (8 if length == "audio" else 1)
-
-
-def test_sound_rows_are_those_at_the_frames_time():
-    ticks = pipeline.whisper_centres(np.arange(100) / 25)
-    np.testing.assert_array_equal(ticks, 2 * np.arange(100))
-    np.testing.assert_array_equal(pipeline.whisper_centres(np.array([0, 1 / 30, 2 / 30, 1001 / 30000])), [0, 2, 3, 2])
 
 
 def test_the_second_person_never_takes_over():
