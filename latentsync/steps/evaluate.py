@@ -94,7 +94,7 @@ def _syncnet(
     import torch
 
     from latentsync.models import syncnet
-    from latentsync.training import pairs as drawn
+    from latentsync.training import data
     from latentsync.training.clips import ClipStore
     from latentsync.training.losses import cosine
     from latentsync.weights import files as weight_files
@@ -104,15 +104,15 @@ def _syncnet(
     threshold = weight_files.metadata(path).get("threshold", 0.5)
     clips, groups = ClipStore(test, root), [row["group"] for row in test]
 
-    def judged(pairs: list[drawn.Pair]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    def judged(pairs: list[data.Pair]) -> tuple[np.ndarray, np.ndarray, list[int]]:
         found = [np.zeros(0)]
         with torch.inference_mode():
-            for visual, mel in drawn.batches(clips, pairs, shape.frames, shape.resolution):
+            for visual, mel in data.pair_batches(clips, pairs, shape.frames, shape.resolution):
                 found.append(cosine(*net(torch.from_numpy(visual), torch.from_numpy(mel))).double().numpy())
         return np.concatenate(found), np.array([pair.in_sync for pair in pairs], bool), [pair.clip for pair in pairs]
 
     def draw(seed: int):
-        return drawn.draw(clips, groups, shape.frames, cfg.syncnet_pairs, *NEGATIVES, seed)
+        return data.draw_pairs(clips, groups, shape.frames, cfg.syncnet_pairs, *NEGATIVES, seed)
 
     pairs, _ = draw(cfg.seed)
     if not pairs:

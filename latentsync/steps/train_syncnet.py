@@ -20,12 +20,9 @@ from latentsync.config import TrainSyncnet
 from latentsync.faces.crop import lower_halves
 from latentsync.ledger.files import read_ledgers, run_dir
 from latentsync.models import syncnet
-from latentsync.timing import mel_start, mel_width
-from latentsync.training import loop, pairs, state
+from latentsync.training import data, loop, state
 from latentsync.training import losses as ops
-from latentsync.training.augment import move, recolour
 from latentsync.training.clips import ClipStore, require_frames
-from latentsync.training.sampler import EpochSampler
 from latentsync.weights import files as weight_files
 
 VALIDATION_PAIRS = 256
@@ -64,7 +61,7 @@ def run(cfg: TrainSyncnet, inputs: dict[str, list[Path]], outputs: dict[str, Pat
 
 def task(cfg: TrainSyncnet, net: nn.Module, clips: ClipStore, held_out: ClipStore) -> loop.Task:
     """What the loop trains: item `number` is one window of group `number // windows_per_clip`."""
-    pick = EpochSampler(len(clips), cfg.seed)
+    pick = data.EpochSampler(len(clips), cfg.seed)
 
     def item(number: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         group, member = divmod(number, cfg.windows_per_clip)
@@ -72,7 +69,7 @@ def task(cfg: TrainSyncnet, net: nn.Module, clips: ClipStore, held_out: ClipStor
         shared = np.random.default_rng([cfg.seed, group, cfg.windows_per_clip])
         start = draw_starts(cfg, clips.n_frames(index) - cfg.frames + 1, shared)[member]
         visual = lower_halves(clips.frames(index, start, start + cfg.frames), cfg.resolution)
-        mel = clips.mel(index)[None, :, mel_start(start) : mel_start(start) + mel_width(cfg.frames)]
+        mel = data.mel_window(clips.mel(index), start, cfg.frames)
         gain = np.float32(rng.uniform(-cfg.gain_db, cfg.gain_db) * MEL_PER_DB)
         return {
             "visual": jittered(visual, rng, cfg),
@@ -121,7 +118,7 @@ def draw_starts(cfg: TrainSyncnet, n_starts: int, rng: np.random.Generator) -> l
 def jittered(visual: np.ndarray, rng: np.random.Generator, cfg: TrainSyncnet) -> np.ndarray:
     """Change the colours of a whole window, and move it by a few pixels: (f 3) h w."""
     colours = visual.reshape(-1, 3, *visual.shape[1:]).swapaxes(0, 1)
-    changed = move(recolour(colours, cfg.colour_jitter, rng), cfg.shift_px, rng)
+    changed = data.move(data.recolour(colours, cfg.colour_jitter, rng), cfg.shift_px, rng)
     return np.ascontiguousarray(changed.swapaxes(0, 1)).reshape(visual.shape)
 
 
@@ -130,14 +127,14 @@ def cosines_of(net: nn.Module, cfg: TrainSyncnet, clips: ClipStore) -> tuple[np.
     """Cosine and truth of a fixed list of pairs, half of them in sync: float64 (n,), bool (n,)."""
     device = next(net.parameters()).device
     furthest = cfg.max_negative_frames or 10**9
-    drawn, _ = pairs.draw(
+    pairs, _ = data.draw_pairs(
         clips, [""] * len(clips), cfg.frames, VALIDATION_PAIRS, cfg.min_negative_frames, furthest, seed=0
     )
     cosines = [
         ops.cosine(*net(torch.from_numpy(visual).to(device), torch.from_numpy(mel).to(device))).double().cpu().numpy()
-        for visual, mel in pairs.batches(clips, drawn, cfg.frames, cfg.resolution)
+        for visual, mel in data.pair_batches(clips, pairs, cfg.frames, cfg.resolution)
     ]
-    return np.concatenate(cosines), np.array([pair.in_sync for pair in drawn])
+    return np.concatenate(cosines), np.array([pair.in_sync for pair in pairs])
 
 
 def best_threshold(cosines: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -27,8 +27,7 @@ from latentsync.models.unet import UNet3D, UNetConfig
 from latentsync.training import diffusion, loop, state
 from latentsync.training import losses as ops
 from latentsync.training.clips import ClipStore, FeatureStore, require_frames
-from latentsync.training.sampler import EpochSampler
-from latentsync.training.windows import draw_windows, window
+from latentsync.training.data import EpochSampler, draw_windows, window
 from latentsync.weights import files as weight_files
 from latentsync.weights import registry
 from latentsync.weights.initialise import start_unet

@@ -17,9 +17,8 @@ from latentsync.faces.mask import keep_mask
 from latentsync.ledger.files import read_ledgers, run_dir
 from latentsync.models import vae as vaes
 from latentsync.training import loop, state
-from latentsync.training.augment import recolour
 from latentsync.training.clips import ClipStore, require_frames
-from latentsync.training.sampler import EpochSampler
+from latentsync.training.data import EpochSampler, recolour
 
 MEASURED_FRAMES = 256  # fixed frames behind validation and scaling factor
 ENCODED_AT_ONCE = 32

@@ -17,7 +17,7 @@ from latentsync.steps import train_syncnet
 from latentsync.timing import mel_start
 from latentsync.training import losses as ops
 from latentsync.training.clips import ClipStore
-from latentsync.training.pairs import draw
+from latentsync.training.data import draw_pairs
 from latentsync.weights import files as weight_files
 
 CFG = TrainSyncnet(
@@ -83,9 +83,9 @@ class Lengths:
 
 def test_pairs_are_spread_over_all_clips_however_many():
     for n_clips, n, clips in ((3, 10, [0, 1, 2, 0, 1]), (5, 10, [0, 1, 2, 3, 4]), (100, 10, [0, 20, 40, 60, 80])):
-        drawn, foreign = draw(Lengths([40] * n_clips), list("ab" * n_clips)[:n_clips], 8, n, 5, 15, seed=0)
+        drawn, foreign = draw_pairs(Lengths([40] * n_clips), list("ab" * n_clips)[:n_clips], 8, n, 5, 15, seed=0)
         assert [pair.clip for pair in drawn] == [pair.clip for pair in foreign] == [i for i in clips for _ in range(2)]
-    drawn, _ = draw(Lengths([40, 9] * 50), [""] * 100, 8, 20, 5, 15, seed=0)
+    drawn, _ = draw_pairs(Lengths([40, 9] * 50), [""] * 100, 8, 20, 5, 15, seed=0)
     assert sorted({pair.clip for pair in drawn}) == list(range(0, 100, 10)), "only clips that are long enough"
 
 

@@ -23,7 +23,7 @@ from latentsync.models import syncnet
 from latentsync.models import vae as vaes
 from latentsync.steps import extract_features, train_unet
 from latentsync.training import loop
-from latentsync.training.windows import draw_windows, window
+from latentsync.training.data import draw_windows, window
 from latentsync.weights import files as weight_files
 
 ON_CPU = {"mixed_precision": "no", "torch_threads": 1}

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -251,18 +250,6 @@ def test_the_newcomer_waits_for_the_survivor(tmp_path):
         fcntl.flock(survivor, fcntl.LOCK_UN)
         assert entered.wait(10)
         thread.join()
-
-
-def test_samples_are_visited_once_per_epoch():
-    from latentsync.training.sampler import EpochSampler
-
-    sampler = EpochSampler(7, seed=3)
-    epochs = [[sampler(number) for number in range(7 * epoch, 7 * epoch + 7)] for epoch in range(3)]
-    assert all(sorted(epoch) == list(range(7)) for epoch in epochs) and epochs[0] != epochs[1]
-    assert EpochSampler(7, seed=3)(15) == epochs[2][1], "any number can be asked for first"
-    with ThreadPoolExecutor(4) as threads:
-        shared = list(threads.map(sampler, [n for k in range(500) for n in (k % 7, 7 + k % 7)]))
-    assert shared == [number for k in range(500) for number in (epochs[0][k % 7], epochs[1][k % 7])]
 
 
 if __name__ == "__main__":
