@@ -22,7 +22,7 @@ VERSIONS = {
     "score_sync": 2,
     "score_quality": 2,
     "select_clips": 2,
-    "describe_clips": 1,
+    "describe_clips": 2,
     "export_clips": 1,
     "export_webdataset": 1,
     "train_vae": 1,
@@ -32,8 +32,8 @@ VERSIONS = {
     "train_unet_stage2": 1,
     "generate": 5,
     "enhance": 1,
-    "evaluate": 2,
-    "report": 3,
+    "evaluate": 3,
+    "report": 4,
     "estimate": 1,
 }
 

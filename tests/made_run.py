@@ -1,13 +1,18 @@
 """A finished run, made up: ledgers, clips, videos, curves and figures as the steps leave them for the report."""
 
 import math
-from functools import cache
+from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from latentsync import config
+from latentsync.evaluation import metrics
+from latentsync.evaluation.evidence import Evidence, measured
+from latentsync.evaluation.figures import compute_all
+from latentsync.evaluation.systems import SYSTEMS, table
 from latentsync.ledger.files import read_ledger, write_json, write_ledger, write_text
 from latentsync.ledger.rows import Row, clip_id, rejected, segment_id, source_id
 from latentsync.media.write import VideoWriter
@@ -139,8 +144,6 @@ def generate(root: Path, fail: str | None = None) -> list[Row]:
 
 def evaluate(root: Path, rows: list[Row], known: bool) -> None:
     """metrics.json and items.jsonl as evaluate writes them; `known`: there is truth."""
-    from latentsync.evaluation import scores
-
     rng, times, items = np.random.default_rng(0), np.arange(50) / 25, []
     opening = np.abs(np.sin(2 * np.pi * times)) * np.clip(np.sin(2.2 * np.pi * times) + 0.6, 0, 1)
 
@@ -173,37 +176,31 @@ def evaluate(root: Path, rows: list[Row], known: bool) -> None:
             items.append(video(row, "ground_truth", 0.97))
         elif row["system"] == "ours":
             items.append(video(row, "copy", 0.04))
-    interval = scores.Bootstrap(100, 0)
-    reason = "real footage: nobody wrote down what is true of it"
-    names = "offset_within_1 faults_right_reason good_rejected mouth_r mouth_r_shuffled".split()
-    figures = dict.fromkeys(names, scores.unknown(reason))
+    interval = partial(metrics.bootstrap, resamples=100, seed=0)
+    figures = compute_all(Evidence(interval, [item for item in items if item["psnr_outside_db"]]), known)
+    made_up = {
+        "syncnet_accuracy_5f": measured(0.931, 600, (0.9, 0.95), "threshold 0.512 of the cosine"),
+        "syncnet_accuracy_at_0.5": measured(0.921, 600, (0.89, 0.94), "published threshold"),
+        "syncnet_auc": measured(0.981, 600, note="needs no threshold"),
+        "syncnet_accuracy_shuffled": measured(0.503, 600, (0.46, 0.53)),
+    }
     if known:
-        figures = {"offset_within_1": scores.figure(0.977, 44, (0.93, 1.0), "missed: 1 good")}
-        figures |= {
-            "faults_right_reason": scores.figure(1, 27),
-            "good_rejected": scores.figure(2, 44, note="a.mp4: low_sync"),
+        made_up |= {
+            "offset_within_1": measured(0.977, 44, (0.93, 1.0), "missed: 1 good"),
+            "faults_right_reason": measured(1, 27),
+            "good_rejected": measured(2, 44, note="a.mp4: low_sync"),
         }
-        figures |= scores.mouth_figures(items, interval)
-    figures |= {
-        "syncnet_accuracy_5f": scores.figure(0.931, 600, (0.9, 0.95), "threshold 0.512 of the cosine"),
-        "syncnet_accuracy_at_0.5": scores.figure(0.921, 600, (0.89, 0.94), "published threshold"),
-        "syncnet_auc": scores.figure(0.981, 600, note="needs no threshold"),
-        "syncnet_accuracy_shuffled": scores.figure(0.503, 600, (0.46, 0.53)),
-    }
-    figures |= scores.outside_figures([item for item in items if item["psnr_outside_db"]], interval)
+    figures |= {key: asdict(figure) for key, figure in made_up.items()}
     failed = [{name: row[name] for name in ("id", "reason", "detail")} for row in rows if row["status"] != "ok"]
-    lost = {
-        key: sum((row["system"], row["kind"]) == key and row["status"] != "ok" for row in rows)
-        for key in scores.SYSTEMS
-    }
-    metrics = {"figures": figures, "table": scores.table(items, lost, interval), "passed_through": {"no_face": 14}}
-    metrics |= {
+    lost = {key: sum((row["system"], row["kind"]) == key and row["status"] != "ok" for row in rows) for key in SYSTEMS}
+    result = {"figures": figures, "table": table(items, lost, interval), "passed_through": {"no_face": 14}}
+    result |= {
         "cut": [{"id": row["id"], "cut_s": 30.0} for row in rows[:2]],
         "failed": failed,
         "stand_ins": rows[0]["stand_ins"] if rows else [],
         "evaluators": {"syncnet": "9f00aa"},
     }
-    write_json(root / "evaluate" / "metrics.json", metrics)
+    write_json(root / "evaluate" / "metrics.json", result)
     write_ledger(root / "evaluate" / "items.jsonl", items)
 
 

@@ -1,6 +1,6 @@
-"""Scores and their intervals on arrays alone: correlation, PSNR, ROC area, bootstrap. No file is read here.
+"""Statistics on arrays: correlation, PSNR, area under the ROC curve, bootstrap intervals. No file is read here.
 
-A score that cannot be computed (constant signal, nothing measured) is NaN; the reader decides what to say about it.
+What cannot be computed (constant signal, nothing measured) is NaN; the caller gives the reason.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-MIN_PAIRED = 8  # fewer paired samples make no correlation
+MIN_PAIRED = 8  # fewer paired samples give no correlation
+PEAK = 255.0
+TAIL = (1 - 0.95) / 2  # of bootstrap intervals
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson correlation of two series of the same length, over the places where both are finite.
 
-    NaN where fewer than MIN_PAIRED places are left or one of the two does not move.
+    NaN where fewer than MIN_PAIRED places are left or one of the two is constant.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     assert a.shape == b.shape, (a.shape, b.shape)
@@ -27,7 +29,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def best_lag(a: np.ndarray, b: np.ndarray, max_lag: int) -> tuple[float, int]:
-    """The highest correlation of a(k + lag) with b(k) over |lag| <= max_lag, and its lag (> 0: a comes late)."""
+    """The highest correlation of a(k + lag) with b(k) over |lag| <= max_lag, and its lag (> 0: a is late)."""
     scores = {}
     for lag in sorted(range(-max_lag, max_lag + 1), key=abs):  # ties go to the smaller lag
         head, tail = max(lag, 0), max(-lag, 0)
@@ -46,14 +48,14 @@ def sample_at(times_s: np.ndarray, values: np.ndarray, rate_hz: float) -> np.nda
     return np.interp(at, np.arange(len(values)), np.asarray(values, np.float64), left=np.nan, right=np.nan)
 
 
-def psnr_db(squared_error: float, count: int, peak: float = 255.0) -> float:
+def psnr_db(squared_error: float, count: int) -> float:
     """Peak signal-to-noise ratio from a sum of squared errors over `count` samples; infinite when nothing differs."""
     assert count > 0
-    return float("inf") if squared_error == 0 else float(10 * np.log10(peak**2 * count / squared_error))
+    return float("inf") if squared_error == 0 else float(10 * np.log10(PEAK**2 * count / squared_error))
 
 
 def squared_error(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> tuple[float, int]:
-    """Sum of squared differences of two pictures (h, w) over the places `where` (h, w) bool, and how many those are."""
+    """Sum of squared differences of two images (h, w) over the pixels `where` (h, w) bool, and their number."""
     difference = a.astype(np.float64)[where] - b.astype(np.float64)[where]
     return float((difference**2).sum()), int(where.sum())
 
@@ -70,15 +72,15 @@ def auc(cosines: np.ndarray, labels: np.ndarray) -> float:
 
 def bootstrap(
     values: Sequence[float],
-    resamples: int,
-    seed: int,
     groups: Sequence[object] | None = None,
     statistic: Callable[[np.ndarray], float] = np.mean,
-    level: float = 0.95,
+    *,
+    resamples: int,
+    seed: int,
 ) -> tuple[float, float]:
-    """Percentile interval of a statistic; whole groups are drawn (items of one clip are not independent).
+    """95 % percentile interval of a statistic; whole groups are drawn, since items of one clip are not independent.
 
-    NaN twice where fewer than two groups are there: one group says nothing about the spread between groups.
+    NaN twice for fewer than two groups: one group says nothing about the spread between groups.
     """
     values = np.asarray(values, np.float64)
     names = list(range(len(values))) if groups is None else list(groups)
@@ -92,6 +94,5 @@ def bootstrap(
     generator = np.random.default_rng(seed)
     draws = generator.integers(len(rows), size=(resamples, len(rows)))
     results = [statistic(values[np.concatenate([rows[i] for i in draw])]) for draw in draws]
-    tail = (1 - level) / 2
-    low, high = np.quantile(results, [tail, 1 - tail])
+    low, high = np.quantile(results, [TAIL, 1 - TAIL])
     return float(low), float(high)

@@ -19,7 +19,7 @@ from latentsync.config import VERSIONS, DescribeClips
 from latentsync.curation.selection import SPLITS
 from latentsync.ledger.files import iterate_ledger, run_dir, write_json, write_text
 from latentsync.ledger.rows import Row
-from latentsync.report import borderline, card, costs, curation, page, pictures, speakers
+from latentsync.report import borderline, card, costs, curation, images, page, speakers
 
 PARTS = "av face-alignment mediapipe numpy opencv-python-headless pyiqa scenedetect".split()
 
@@ -46,7 +46,7 @@ def run(cfg: DescribeClips, inputs: dict[str, list[Path]], outputs: dict[str, Pa
         parts={name: metadata.version(name) for name in PARTS},
         licence=cfg.licence,
     )
-    shown = pictures.middle_pictures(shown_ids(summary), inputs["score_sync"], root, sources)
+    shown = images.middle_images(shown_ids(summary), inputs["score_sync"], root, sources)
     write_json(outputs["summary"], summary)
     write_text(outputs["page"], page.render_description(summary, shown))
     write_json(outputs["card_json"], summary["card"])

@@ -4,9 +4,7 @@ Inputs: enhance (the ledgers of enhance), train, val, test, rejected (csv) and s
 score_sync (all shards), syncnet (weights), truth (none for real footage: what needs it is null, with the reason).
 
 metrics.json
-  figures     name -> {value, low, high, n, reason, note}, see evaluation/scores.py: syncnet_accuracy_5f, _at_0.5,
-              _shuffled, syncnet_auc; offset_within_1, offset_within_1_good, faults_right_reason, good_rejected;
-              mouth_r, mouth_r_shuffled; psnr_outside_db, psnr_copy_db, mask_share (a share, not percent)
+  figures     key -> {value, low, high, n, reason, note}, one for each row of evaluation/figures.py
   table       one row per system {system, driven_by, title, n, failed, mouth_r, mouth_r_low, mouth_r_high,
               psnr_outside_db, sync_confidence (median), sync_within_1}
   passed_through {reason: frames}, cut [{id, cut_s}] (videos that generate.max_s made shorter), failed [{id, reason,
@@ -27,7 +25,7 @@ import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,49 +33,45 @@ import numpy as np
 
 from latentsync.config import Evaluate
 from latentsync.curation.funnel import STAND_INS
-from latentsync.evaluation import metrics, planted, scores
+from latentsync.evaluation import figures, metrics, planted, systems
+from latentsync.evaluation.evidence import NO_PAIRS, TOP_DB, Evidence, Pairs
 from latentsync.ledger.files import read_ledger, read_ledgers, run_dir, write_json, write_ledger
 from latentsync.ledger.rows import Row
 from latentsync.timing import TICKS_PER_S
+from latentsync.weights import files as weight_files
 
 Item = dict[str, Any]
-NEGATIVES = 5, 15  # frames between picture and sound of a pair that is out of sync
-SHUFFLES = 3  # foreign sounds for each pair: the control is near 0.5 or not, chance aside
+NEGATIVES = 5, 15  # frames between video and audio of a pair that is out of sync
+SHUFFLES = 3  # pairs with foreign audio for each pair, so that chance moves the control less
 MAX_LAG = 6  # native frames
-NO_TRUTH = "real footage: nobody wrote down what is true of it"
 FACES = "faces were found by MediaPipe's FaceMesh, not by S3FD and 2DFAN4 as in LatentSync 1.5"
 
 
 def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
-    """Score everything and write metrics.json and items.jsonl."""
+    """Measure everything and write metrics.json and items.jsonl."""
     root = run_dir(outputs["metrics"])
     rows = read_ledgers(inputs["enhance"])
     test = read_ledgers(inputs["test"])
     truth = {row["id"]: row for path in inputs.get("truth", []) for row in read_ledger(path)}
-    interval = scores.Bootstrap(cfg.bootstrap, cfg.seed)
+    interval = partial(metrics.bootstrap, resamples=cfg.bootstrap, seed=cfg.seed)
     outcomes = _outcomes(inputs, list(truth.values()), root)
-    with ThreadPoolExecutor(1) as aside:  # torch in one thread, video and landmarks in the other
-        judged = aside.submit(_syncnet, cfg, inputs["syncnet"][0], test, root, interval)
+    with ThreadPoolExecutor(1) as executor:  # torch in one thread, video and landmarks in the other
+        judged = executor.submit(_syncnet, cfg, inputs["syncnet"][0], test, root)
         videos = _videos(cfg, rows, truth, root, sources)
-        figures, evaluators = judged.result()
-    if truth:
-        figures |= scores.curation_figures(outcomes, interval) | scores.mouth_figures(videos, interval)
-    else:
-        names = "offset_within_1 faults_right_reason good_rejected mouth_r mouth_r_shuffled"
-        figures |= dict.fromkeys(names.split(), scores.unknown(NO_TRUTH))
-    figures |= scores.outside_figures(videos, interval)
-    lost = [row for row in rows if row["status"] != "ok"]
+        syncnet = judged.result()
+    collected = Evidence(interval, videos, outcomes, **syncnet)
+    failed = [row for row in rows if row["status"] != "ok"]
     passed = Counter()
     for row in rows:
         passed.update(row.get("passed_through", {}))
     result = {
-        "figures": figures,
-        "table": scores.table(videos, Counter((row["system"], row["kind"]) for row in lost), interval),
+        "figures": figures.compute_all(collected, truth=bool(truth)),
+        "table": systems.table(videos, Counter((row["system"], row["kind"]) for row in failed), interval),
         "passed_through": dict(sorted(passed.items())),
         "cut": [{"id": row["id"], "cut_s": row["cut_s"]} for row in rows if row.get("cut_s")],
-        "failed": [{name: row[name] for name in ("id", "reason", "detail")} for row in lost],
+        "failed": [{name: row[name] for name in ("id", "reason", "detail")} for row in failed],
         "stand_ins": _stand_ins(rows, test),
-        "evaluators": evaluators,
+        "evaluators": {"syncnet": weight_files.content_hash(inputs["syncnet"][0])},
     }
     write_json(outputs["metrics"], result)
     items = [item | {"kind": "video"} for item in videos] + [item | {"kind": "outcome"} for item in outcomes]
@@ -87,41 +81,40 @@ def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
 # --- SyncNet --------------------------------------------------------------------------------------------------------
 
 
-def _syncnet(
-    cfg: Evaluate, path: Path, test: list[Row], root: Path, interval: scores.Bootstrap
-) -> tuple[dict[str, scores.Figure], dict[str, str]]:
-    """Accuracy of the trained SyncNet on pairs of the test clips, and the stamp of its weights."""
+def _syncnet(cfg: Evaluate, path: Path, test: list[Row], root: Path) -> dict[str, Any]:
+    """What Evidence holds about the trained SyncNet: its threshold, and its cosines for pairs of the test clips."""
     import torch
 
     from latentsync.models import syncnet
     from latentsync.training import data
     from latentsync.training.clips import ClipStore
     from latentsync.training.losses import cosine
-    from latentsync.weights import files as weight_files
 
     torch.set_num_threads(cfg.torch_threads)
     net, shape = syncnet.load(path)
-    threshold = weight_files.metadata(path).get("threshold", 0.5)
     clips, groups = ClipStore(test, root), [row["group"] for row in test]
 
-    def judged(pairs: list[data.Pair]) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        found = [np.zeros(0)]
+    def judged(pairs: list[data.Pair]) -> Pairs:
+        if not pairs:
+            return NO_PAIRS
         with torch.inference_mode():
-            for visual, mel in data.pair_batches(clips, pairs, shape.frames, shape.resolution):
-                found.append(cosine(*net(torch.from_numpy(visual), torch.from_numpy(mel))).double().numpy())
-        return np.concatenate(found), np.array([pair.in_sync for pair in pairs], bool), [pair.clip for pair in pairs]
+            cosines = [
+                cosine(*net(torch.from_numpy(visual), torch.from_numpy(mel))).double().numpy()
+                for visual, mel in data.pair_batches(clips, pairs, shape.frames, shape.resolution)
+            ]
+        in_sync = np.array([pair.in_sync for pair in pairs], bool)
+        return Pairs(np.concatenate(cosines), in_sync, [pair.clip for pair in pairs])
 
-    def draw(seed: int):
-        return data.draw_pairs(clips, groups, shape.frames, cfg.syncnet_pairs, *NEGATIVES, seed)
-
-    pairs, _ = draw(cfg.seed)
-    if not pairs:
-        reason = f"no test clip has the {shape.frames + NEGATIVES[0]} frames that a pair needs"
-        names = ("syncnet_accuracy_5f", "syncnet_accuracy_at_0.5", "syncnet_auc", "syncnet_accuracy_shuffled")
-        return dict.fromkeys(names, scores.unknown(reason)), {"syncnet": weight_files.content_hash(path)}
-    shuffled = [pair for seed in range(SHUFFLES) for pair in draw(cfg.seed + seed)[1]]
-    figures = scores.syncnet_figures(*judged(pairs), judged(shuffled), threshold, interval)
-    return figures, {"syncnet": weight_files.content_hash(path)}
+    drawn = [
+        data.draw_pairs(clips, groups, shape.frames, cfg.syncnet_pairs, *NEGATIVES, cfg.seed + n)
+        for n in range(SHUFFLES)
+    ]
+    return {
+        "pairs": judged(drawn[0][0]),
+        "shuffled": judged([pair for _, foreign in drawn for pair in foreign]),
+        "threshold": weight_files.metadata(path).get("threshold", 0.5),
+        "no_pairs": f"no test clip has the {shape.frames + NEGATIVES[0]} frames that a pair needs",
+    }
 
 
 # --- curation against the truth -------------------------------------------------------------------------------------
@@ -178,7 +171,7 @@ def _videos(cfg: Evaluate, rows: list[Row], truth: dict[str, Row], root: Path, s
             items.append(
                 written
                 | {
-                    "psnr_outside_db": round(min(scores.TOP_DB, changed.psnr_db), 4),
+                    "psnr_outside_db": round(min(TOP_DB, changed.psnr_db), 4),
                     "outside": {"squared_error": changed.squared_error, "count": changed.count},
                     "outside_copy": {"squared_error": of_copy.squared_error, "count": of_copy.count},
                     "mask_share": round(changed.mask_share, 6),

@@ -1,12 +1,13 @@
-"""report: one page that one likes to read, and summary.json with every number on it.
+"""report: the page of a run, and summary.json with every number on it.
 
 Inputs: summary, rejected, train, val, test of select_clips; score_sync (all shards: crops of rejected clips); enhance
 (its ledgers); metrics and per_item of evaluate; the curve.csv of each training step under the name
 of that step (train_vae only where it ran); config (the whole configuration as JSON; optional).
 Outputs: page and summary. Beside them, undeclared, costs.html: what every step cost.
 
-summary.json holds the figures of figures.py by name at its top level (null: see `reasons`), `n`, `intervals`,
-`stand_ins`, and one key for each section of the page. The page is made of nothing else, pictures and videos apart.
+summary.json holds the key figures and controls of evaluation/figures.py at its top level (null: see `reasons`), `n`,
+`intervals`, `stand_ins`, and one key for each section of the page. The page shows nothing else, apart from images and
+videos.
 """
 
 import json
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from latentsync.config import VERSIONS, Report
+from latentsync.evaluation.figures import CONTROLS, KEY_FIGURES
 from latentsync.ledger.files import read_ledgers, run_dir, write_json, write_text
 from latentsync.ledger.rows import Row
-from latentsync.report import costs, curation, evaluation, figures, page, pictures, training
+from latentsync.report import costs, curation, evaluation, images, page, training
+from latentsync.report.words import listed
 
 PARTS = (
     "accelerate av diffusers face-alignment mediapipe numpy pyiqa scenedetect torch torchvision transformers".split()
@@ -47,10 +50,10 @@ def run(cfg: Report, inputs: dict[str, list[Path]], outputs: dict[str, Path], so
         configuration=_json(inputs["config"][0]) if inputs.get("config") else {},
     )
     shown = curation.shown_ids(summary["curation"])
-    media = {"pictures": pictures.middle_pictures(shown, inputs["score_sync"], root, sources), "players": {}}
+    media = {"images": images.middle_images(shown, inputs["score_sync"], root, sources), "players": {}}
     for column in (column for row in summary["players"] for column in row["columns"]):
         path = root / column["file"] if column["file"] else (sources or Path()) / column["path"]
-        media["players"][column["file"] or column["path"]] = pictures.preview(path)
+        media["players"][column["file"] or column["path"]] = images.preview(path)
     summary["players_cut_s"] = max((clip["cut"] for clip in media["players"].values()), default=0)
     write_json(outputs["summary"], summary)
     write_text(outputs["page"], page.render(summary, media))
@@ -73,8 +76,8 @@ def summarise(
     configuration: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything that summary.json holds."""
-    measured = metrics["figures"]
-    cards = figures.judge(measured)
+    cards = evaluation.cards(metrics["figures"])
+    top = {figure.key: metrics["figures"][figure.key] for figure in (*KEY_FIGURES, *CONTROLS)}
     kept = curation.summarise(facts, selected, rejected)
     trained = training.summarise_all(curves)
     ours = [row for row in generated if row["system"] == "ours"]
@@ -82,10 +85,10 @@ def summarise(
     rows = evaluation.choose_players(generated, items, players)
     return {
         "run": run,
-        **{name: measured[name]["value"] for name in figures.NAMES},
-        "n": {name: measured[name]["n"] for name in figures.NAMES},
-        "intervals": {name: [measured[name]["low"], measured[name]["high"]] for name in figures.NAMES},
-        "reasons": {name: measured[name]["reason"] for name in figures.NAMES if measured[name]["value"] is None},
+        **{key: found["value"] for key, found in top.items()},
+        "n": {key: found["n"] for key, found in top.items()},
+        "intervals": {key: [found["low"], found["high"]] for key, found in top.items()},
+        "reasons": {key: found["reason"] for key, found in top.items() if found["value"] is None},
         "stand_ins": list(dict.fromkeys([*metrics["stand_ins"], *facts["stand_ins"]])),
         "warnings": curation.warnings(facts),
         "headline": {
@@ -94,7 +97,7 @@ def summarise(
             "source_s": kept["stages"][0]["seconds"],
             "clips": kept["stages"][-1]["left"],
             "clip_s": kept["stages"][-1]["seconds"],
-            "trained": _listed([step["title"].replace(", stage", " stage") for step in trained]),
+            "trained": listed([step["title"].replace(", stage", " stage") for step in trained]),
             "generated": len(made),
             "own": sum(row["kind"] == "own" for row in made),
             "cross": sum(row["kind"] == "cross" for row in made),
@@ -119,21 +122,17 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _listed(words: list[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
-
-
 def _no_players(players: int, ours: list[Row]) -> str:
     if not players:
-        return "No players were asked for: report.players is 0."
+        return "report.players is 0, so no videos are shown."
     if not ours:
         return "No video was generated, so there is nothing to watch."
-    return "Every video that was to be generated failed; the evaluation below lists why."
+    return "Every video failed; the reasons are listed below, under Evaluation."
 
 
 def _parts(metrics: Mapping[str, Any], generated: list[Row]) -> dict[str, str]:
-    """Names of what ran -> versions of libraries, stamps of weights."""
+    """Names of what ran -> versions of libraries, content hashes of weights."""
     weights = {name: value for row in generated for name, value in row.items() if name in ("unet", "vae")}
     libraries = {name: metadata.version(name) for name in PARTS}
-    stamps = {f"weights: {name}": str(value) for name, value in sorted({**metrics["evaluators"], **weights}.items())}
-    return stamps | libraries
+    hashes = {f"weights: {name}": str(value) for name, value in sorted({**metrics["evaluators"], **weights}.items())}
+    return hashes | libraries

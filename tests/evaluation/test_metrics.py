@@ -1,5 +1,7 @@
 """Scores on arrays: known answers, edge cases, and intervals that cover the truth as often as they claim."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -64,7 +66,7 @@ def test_bootstrap_covers_the_mean_about_as_often_as_it_says():
     generator = np.random.default_rng(3)
     covered = 0
     for trial in range(200):
-        low, high = metrics.bootstrap(generator.normal(size=40), 300, seed=trial)
+        low, high = metrics.bootstrap(generator.normal(size=40), resamples=300, seed=trial)
         covered += low <= 0 <= high
     assert 175 <= covered <= 199  # 95 % of 200 = 190; the percentile interval of 40 values is a little short
 
@@ -72,9 +74,10 @@ def test_bootstrap_covers_the_mean_about_as_often_as_it_says():
 def test_bootstrap_draws_whole_groups():
     values = np.repeat(np.random.default_rng(4).normal(size=10), 20)  # 200 copies of ten numbers
     groups = np.repeat(np.arange(10), 20)
-    naive = np.diff(metrics.bootstrap(values, 500, seed=0))[0]
-    honest = np.diff(metrics.bootstrap(values, 500, seed=0, groups=groups))[0]
+    interval = partial(metrics.bootstrap, resamples=500, seed=0)
+    naive = np.diff(interval(values))[0]
+    honest = np.diff(interval(values, groups))[0]
     assert honest > 3 * naive
-    assert metrics.bootstrap(values, 500, seed=0, groups=groups) == metrics.bootstrap(values, 500, 0, groups)
-    assert np.isnan(metrics.bootstrap(values[:20], 500, seed=0, groups=groups[:20])).all()
-    assert np.isfinite(metrics.bootstrap(values[:40], 500, seed=0, groups=groups[:40])).all()
+    assert interval(values, groups) == interval(values, groups)
+    assert np.isnan(interval(values[:20], groups[:20])).all()
+    assert np.isfinite(interval(values[:40], groups[:40])).all()

@@ -1,10 +1,15 @@
 """Outcomes against the truth: what was planted, what was found, and what counts as right."""
 
+from functools import partial
+
 import pytest
 
-from latentsync.evaluation import planted, scores
+from latentsync.evaluation import evidence, metrics, planted
 
-INTERVAL = scores.Bootstrap(100, 0)
+
+def figure_of(compute, outcomes: dict) -> evidence.Measured:
+    interval = partial(metrics.bootstrap, resamples=100, seed=0)
+    return compute(evidence.Evidence(interval, outcomes=list(outcomes.values())))
 
 
 def video(name: str, *expected: dict, offset: int = 0) -> dict:
@@ -46,9 +51,9 @@ def test_good_and_bad_stretches_are_told_apart():
         "broken-0": True,
     }  # fmt: skip
     assert found["gone-0"]["found"] == ["missing"] and found["slipped-0"]["found"] == ["selected"]
-    figures = scores.curation_figures(list(found.values()), INTERVAL)
-    assert figures["good_rejected"]["value"] == 1 and figures["good_rejected"]["n"] == 2
-    assert figures["faults_right_reason"]["value"] == pytest.approx(2 / 5) and "slipped.mp4" in str(figures)
+    good, faults = (figure_of(compute, found) for compute in (evidence.good_rejected, evidence.faults))
+    assert (good.value, good.n) == (1, 2) and "lost.mp4: good became low_sync" in good.note
+    assert (faults.value, faults.n) == (pytest.approx(2 / 5), 5) and "slipped.mp4" in faults.note
 
 
 def test_every_row_of_a_fault_must_carry_its_reason():
@@ -91,4 +96,4 @@ def test_offsets_count_within_one_frame_and_abstentions_are_misses(measured, con
     truth = [video("v", stretch(0, 4), offset=5), video("mute", stretch(0, 4, "no_audio"))]
     outcome = judged(truth, [clip("v", "v", 0, 100, measured, confidence)], ["v"])
     assert outcome["v-0"]["offset_within_1"] == found and "offset_within_1" not in outcome["mute-0"]
-    assert scores.curation_figures(list(outcome.values()), INTERVAL)["offset_within_1"]["n"] == 1
+    assert figure_of(evidence.offsets, outcome).n == 1

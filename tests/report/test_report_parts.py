@@ -1,46 +1,10 @@
-"""Parts of the page by themselves: verdicts, curves, axes, numbers in words."""
+"""Parts of the page by themselves: curves, axes, numbers in words."""
 
 import numpy as np
 import pytest
 
 from latentsync.ledger.rows import REASONS
-from latentsync.report import curation, figures, page, plots, training
-
-
-def measured(**values) -> dict:
-    """Figures with these values and enough items, the others not measured."""
-    blank = {"value": None, "low": None, "high": None, "n": 0, "reason": "why", "note": ""}
-    known = {name: blank | {"value": value, "n": 600, "reason": None} for name, value in values.items()}
-    return {name: known.get(name, blank) for name in figures.NAMES}
-
-
-@pytest.mark.parametrize(
-    ("values", "verdict"),
-    [
-        ({"mouth_r": 0.7, "mouth_r_shuffled": 0.2}, "pass"),
-        ({"mouth_r": 0.7, "mouth_r_shuffled": 0.31}, "fail"),
-        ({"mouth_r": 0.59, "mouth_r_shuffled": 0.0}, "fail"),
-        ({"mouth_r": 0.7}, "unknown"),
-        ({"mouth_r_shuffled": 0.2}, "unknown"),
-        ({"syncnet_accuracy_5f": 0.9, "syncnet_accuracy_shuffled": 0.55}, "pass"),
-        ({"syncnet_accuracy_5f": 0.9, "syncnet_accuracy_shuffled": 0.56}, "fail"),
-        ({"syncnet_accuracy_5f": 0.8499, "syncnet_accuracy_shuffled": 0.5}, "fail"),
-        ({"good_rejected": 0}, "pass"),
-        ({"good_rejected": 1}, "fail"),
-        ({"psnr_outside_db": 45.0}, "pass"),
-    ],
-)
-def test_verdicts(values, verdict):
-    cards = {card["key"]: card for card in figures.judge(measured(**values))}
-    key = next(name for name in (*values, "mouth_r") if name in cards)
-    assert cards[key]["verdict"] == verdict
-
-
-def test_too_few_items_do_not_pass():
-    few = measured(mouth_r=0.7, mouth_r_shuffled=0.0)
-    few["mouth_r"]["n"] = 7
-    card = next(card for card in figures.judge(few) if card["key"] == "mouth_r")
-    assert card["verdict"] == "fail" and "8" in card["words"]
+from latentsync.report import curation, page, plots, training, words
 
 
 def test_curve_leaves_out_blanks_and_thins(tmp_path):
@@ -64,11 +28,22 @@ def test_ticks_are_few_round_and_inside(low, high):
 def test_numbers_on_the_page():
     assert page.num(0.98749, 2) == '<data value="0.98749">0.99</data>'
     assert (
-        page.plain(-0.001, 2) == "0.00"
-        and page.plain(-3.14159, 2) == "−3.14"
-        and page.plain(12345.6, 0) == "12\u202f346"
+        words.plain(-0.001, 2) == "0.00"
+        and words.plain(-3.14159, 2) == "−3.14"
+        and words.plain(12345.6, 0) == "12\u202f346"
     )
     assert page.share(7, (0, 10)) == "70.00" and page.share(12, (0, 10)) == "100.00"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (9.94, "9.9 s"), (89.4, "89 s"), (90, "1.5 min"), (5399, "90.0 min"), (5400, "1.5 h")],
+)
+def test_lengths_of_time(seconds, text):
+    assert words.duration(seconds) == text
+    number, unit = text.split()
+    assert page.duration(seconds) == f'<data value="{seconds}">{number}</data> {unit}'
+    assert words.duration(None) == page.duration(None) == "unknown"
 
 
 def test_scores_without_a_threshold_have_histograms_too():

@@ -14,7 +14,8 @@ import torch
 
 from latentsync import config
 from latentsync.curation.selection import pair
-from latentsync.evaluation import scores
+from latentsync.evaluation.evidence import measured
+from latentsync.evaluation.systems import SYSTEMS
 from latentsync.ledger.files import read_ledger, write_json, write_ledger, write_text
 from latentsync.ledger.rows import rejected, segment_id, source_id
 from latentsync.media.audio import read_audio
@@ -234,10 +235,12 @@ def test_evaluate_gives_every_figure_beside_its_controls(finished):
         "faults_right_reason"
     }  # none planted
     assert figures["syncnet_accuracy_5f"]["n"] == 20 and figures["syncnet_accuracy_shuffled"]["n"] == 60
-    assert figures["offset_within_1"]["value"] == 1 and figures["good_rejected"] | {"note": ""} == scores.figure(0, 2)
+    assert figures["offset_within_1"]["value"] == 1 and figures["good_rejected"] | {"note": ""} == asdict(
+        measured(0, 2)
+    )
     assert figures["mouth_r"]["n"] == 2 and figures["psnr_outside_db"]["value"] > 45
     systems = {(row["system"], row["driven_by"]): row for row in metrics["table"]}
-    assert list(systems) == list(scores.SYSTEMS) and systems["copy", "cross"]["psnr_outside_db"] is None
+    assert list(systems) == list(SYSTEMS) and systems["copy", "cross"]["psnr_outside_db"] is None
     videos = [item for item in items if item["kind"] == "video"]
     assert len(videos) == 4 + 1 + 4  # ours, one control, and the untouched source beside each of ours
     for each in videos:
@@ -255,7 +258,7 @@ def test_without_truth_its_figures_are_null_with_a_reason(finished):
     run_generate(finished)
     metrics, items = run_evaluate(finished, "evaluate_real", truth=False)
     for name in ("offset_within_1", "faults_right_reason", "good_rejected", "mouth_r", "mouth_r_shuffled"):
-        assert metrics["figures"][name]["value"] is None and "nobody wrote down" in metrics["figures"][name]["reason"]
+        assert metrics["figures"][name]["value"] is None and "no ground truth" in metrics["figures"][name]["reason"]
     assert (
         metrics["figures"]["psnr_outside_db"]["value"] > 45 and metrics["figures"]["syncnet_auc"]["value"] is not None
     )

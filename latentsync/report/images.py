@@ -45,7 +45,7 @@ def jpeg_uri(rgb: np.ndarray, side_px: int = THUMB_PX, quality: int = 80) -> str
     return data_uri(buffer.getvalue(), "image/jpeg")
 
 
-def middle_picture(row: Row, root: Path, sources: Path | None) -> str:
+def middle_image(row: Row, root: Path, sources: Path | None) -> str:
     """The middle frame of a row's crop, or of its stretch of the source; a sentence where neither can be read."""
     try:
         if row.get("crop_file"):
@@ -63,11 +63,11 @@ def middle_picture(row: Row, root: Path, sources: Path | None) -> str:
         return "no picture can be read"
 
 
-def middle_pictures(ids: Iterable[str], ledgers: Iterable[Path], root: Path, sources: Path | None) -> dict[str, str]:
-    """`middle_picture` of these rows of the ledgers, by id; the ledgers are read row by row."""
+def middle_images(ids: Iterable[str], ledgers: Iterable[Path], root: Path, sources: Path | None) -> dict[str, str]:
+    """`middle_image` of these rows of the ledgers, by id; the ledgers are read row by row."""
     wanted = set(ids)
     rows = (row for ledger in ledgers for row in iterate_ledger(ledger))
-    return {row["id"]: middle_picture(row, root, sources) for row in rows if row["id"] in wanted}
+    return {row["id"]: middle_image(row, root, sources) for row in rows if row["id"] in wanted}
 
 
 def preview(path: Path) -> dict[str, Any]:
