@@ -37,6 +37,7 @@ VERSIONS = {
     "estimate": 1,
 }
 
+SyncScorer = Literal["syncnet_v2", "stable_syncnet", "envelope"]  # the keys of sync/scorers.py's table, see there
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -98,12 +99,7 @@ class AlignFaces(Section):
 class ScoreSync(Section):
     """Measure the offset between audio and video, and the confidence in it."""
 
-    backend: Literal["syncnet_v2", "stable_syncnet", "envelope"] = Field(
-        "syncnet_v2",
-        description="syncnet_v2: published, a confidence of 3 or more is good; stable_syncnet: weights of "
-        "train_syncnet, confidence 0 to 1; envelope: correlation of mouth opening and loudness, needs no weights, "
-        "chance stays below about 4",
-    )
+    backend: SyncScorer = Field("syncnet_v2", description="sync scorer, see the table below; published: syncnet_v2")
     max_shift_frames: Positive = Field(
         15, description="largest offset that is tried in each direction, in frames at 25 fps"
     )
@@ -385,6 +381,14 @@ class Evaluate(Section):
 
     faces: Literal["mediapipe", "face_alignment", "insightface"] = Field(
         "mediapipe", description="face backend that measures the mouth in the results"
+    )
+    sync_backend: SyncScorer = Field(
+        "syncnet_v2",
+        description="sync scorer of the results, see the table below; a SyncNet that also supervised the training "
+        "favours what it trained",
+    )
+    sync_weights: str | None = Field(
+        None, description="file of syncnet_v2 or syncnet.safetensors of train_syncnet; null: the weights folder's"
     )
     syncnet_pairs: Positive = Field(600, description="balanced pairs for the accuracy of SyncNet")
     bootstrap: Positive = Field(1000, description="bootstrap resamples per confidence interval")

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+
+from latentsync.sync.scorers import SCORERS
+
 DEVICES = Path("/proc/driver/nvidia/gpus")
 
 
@@ -24,8 +27,8 @@ def _always(_: Any) -> bool:
 # (models/quality.py), and so are steps without a network.
 USES_GPU: dict[str, Callable[[Any], bool]] = {
     "align_faces": lambda section: section.backend != "mediapipe",
-    "score_sync": lambda section: section.backend != "envelope",
-    "evaluate": lambda section: section.faces != "mediapipe",
+    "score_sync": lambda section: SCORERS[section.backend].gpu,
+    "evaluate": lambda section: section.faces != "mediapipe" or SCORERS[section.sync_backend].gpu,
     "train_vae": _always,
     "extract_features": _always,
     "train_syncnet": _always,

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from latentsync.config import Config, Section
+from latentsync.sync.scorers import SCORERS
 from latentsync.weights import registry
 
 ROOT = Path(__file__).parent.parent
@@ -66,6 +67,8 @@ def readme() -> str:
             parts.append(f"\n## {name}\n\n{field.annotation.__doc__.strip()}\n")
             if field.annotation.model_fields:
                 parts.append("\n" + _table(field.annotation.model_fields.items()))
+            if name == "score_sync":
+                parts.append("\n" + _scorers())
     return "".join(parts)
 
 
@@ -76,6 +79,13 @@ def schema() -> str:
 
 def _is_section(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _scorers() -> str:
+    lines = ["| sync scorer | its confidence | weights |", "|---|---|---|"]
+    for name, scorer in SCORERS.items():
+        lines.append(f"| `{name}` | {scorer.scale} | {scorer.weights or 'none'} |")
+    return "\n".join(lines) + "\n"
 
 
 def _table(fields) -> str:

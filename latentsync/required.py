@@ -6,6 +6,7 @@ This module does not import torch, because the Snakefile imports it.
 from collections.abc import Iterator
 
 from latentsync.config import Config
+from latentsync.sync.scorers import SCORERS
 from latentsync.weights import registry
 
 NEEDED_BY_FACES = {"mediapipe": (), "face_alignment": ("s3fd", "2dfan4"), "insightface": ("buffalo_l",)}
@@ -13,14 +14,16 @@ NEEDED_BY_FACES = {"mediapipe": (), "face_alignment": ("s3fd", "2dfan4"), "insig
 
 def needed(cfg: Config) -> Iterator[tuple[str, str | None, str]]:
     """Every pretrained part that a configuration asks for: its name, the path chosen for it, and the key that asks."""
-    sync, features, stage2 = cfg.score_sync, cfg.extract_features, cfg.train_unet_stage2
+    features, stage2 = cfg.extract_features, cfg.train_unet_stage2
     for key, faces in (("align_faces.backend", cfg.align_faces.backend), ("evaluate.faces", cfg.evaluate.faces)):
         for name in NEEDED_BY_FACES[faces]:
             yield name, None, f"{key}: {faces}"
-    if sync.backend == "syncnet_v2":
-        yield "syncnet_v2", sync.weights, "score_sync.backend: syncnet_v2"
-    elif sync.backend == "stable_syncnet":
-        yield "stable_syncnet", sync.weights, "score_sync.backend: stable_syncnet"
+    for key, scorer, chosen in (
+        ("score_sync.backend", cfg.score_sync.backend, cfg.score_sync.weights),
+        ("evaluate.sync_backend", cfg.evaluate.sync_backend, cfg.evaluate.sync_weights),
+    ):
+        if SCORERS[scorer].weights is not None:
+            yield SCORERS[scorer].weights, chosen, f"{key}: {scorer}"
     if cfg.score_quality.backend == "hyperiqa":
         yield "hyperiqa", None, "score_quality.backend: hyperiqa"
     if features.audio_encoder == "whisper":
@@ -55,18 +58,18 @@ def check(cfg: Config) -> None:
         try:
             registry.find(name, chosen, key)
         except ValueError as error:
-            missing[name] = (chosen, key, error)
+            missing.setdefault((name, chosen), (key, error))
     if len(missing) == 1:
         raise missing.popitem()[1][-1]
     if missing:
         raise ValueError(_all_missing(missing))
 
 
-def _all_missing(missing: dict[str, tuple[str | None, str, ValueError]]) -> str:
+def _all_missing(missing: dict[tuple[str, str | None], tuple[str, ValueError]]) -> str:
     """One line on each part; a single part has `find`'s sentence."""
-    by_name = [name for name, (chosen, _, _) in missing.items() if not chosen]
+    by_name = [name for name, chosen in missing if not chosen]
     lines = [f"{len(missing)} pretrained parts are missing from {registry.weights_folder()}:"]
-    for name, (chosen, key, error) in missing.items():
+    for (name, chosen), (key, error) in missing.items():
         part = registry.entry(name)
         fix = registry.fix_for(part, key)
         instead = f", or {fix}" if fix else ""
@@ -86,7 +89,7 @@ def require_commercial(asked: list[tuple[str, str]]) -> None:
         ValueError: one sentence on each of them.
     """
     refused = []
-    for name, key in dict(asked).items():
+    for name, key in dict.fromkeys(asked):
         part = registry.entry(name)
         if not registry.ALLOWED[part.commercial]:
             why = "forbids it" if part.commercial == "no" else "does not say that it is allowed"

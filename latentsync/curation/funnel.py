@@ -11,11 +11,12 @@ from typing import Any
 from latentsync.config import SelectClips
 from latentsync.curation.selection import COLUMNS, ORDER, length_s
 from latentsync.ledger.rows import REASONS, Row
+from latentsync.sync.scorers import SCORERS
 from latentsync.timing import TICKS_PER_S
 
 SCORES = (*COLUMNS, "face_share")
 STAND_INS = {
-    "envelope": "sync was scored by the correlation of mouth opening and loudness, not by SyncNet",
+    **{name: f"sync was scored by {scorer.stand_in}" for name, scorer in SCORERS.items() if scorer.stand_in},
     "piqe": "picture quality was scored by PIQE, which needs no weights, not by HyperIQA",
 }
 

@@ -15,6 +15,7 @@ import numpy as np
 from latentsync.curation.selection import SPLITS
 from latentsync.ledger.rows import REASONS, Row
 from latentsync.report.curation import length_s
+from latentsync.sync.scorers import SCORERS
 
 NOT_STATED = "not stated"
 LISTED = 12  # values of a distribution; the rest are counted together
@@ -30,8 +31,7 @@ PROPERTIES = {
     "audio_rate_hz": "Sample rates, Hz",
 }
 SCALES = {
-    "envelope": "standard deviations of chance for one shift; unrelated sound stays below about 4",
-    "syncnet_v2": 'median minus smallest distance, the published "Sync-C"; good clips have 3 and more',
+    **{name: scorer.scale for name, scorer in SCORERS.items()},
     "piqe": "(100 - PIQE) times the share of blocks that PIQE does not call noisy; 0 to 100, higher is better",
     "hyperiqa": "HyperIQA with KonIQ-10k weights; 0 to 100, higher is better, LatentSync keeps 40 and more",
 }

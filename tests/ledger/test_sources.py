@@ -125,6 +125,7 @@ def test_missing_weights_are_named_before_anything_runs(tmp_path, monkeypatch):
         ("train_unet_stage2", "teachers", "published"),
         ("enhance", "method", "gfpgan"),
         ("evaluate", "faces", "face_alignment"),
+        ("evaluate", "sync_backend", "syncnet_v2"),
     ],
 )
 def test_every_part_that_needs_a_file_is_asked_for_it_at_the_start(tmp_path, monkeypatch, section, key, value):
@@ -170,8 +171,6 @@ def test_all_that_is_missing_is_told_at_once(tmp_path, monkeypatch):
     names = re.match("Run `latentsync weights fetch (.*)`", said[-1])[1].split()
     assert {"s3fd", "2dfan4", "syncnet_v2", "vae", "videomae_giant", "sd15"} <= set(names) and "whisper" not in names
     assert len(names) == len(set(names)) == len(said) - 3
-    line = (
-        "  auxiliary/syncnet_v2.model: syncnet_v2, for score_sync.backend: syncnet_v2, or choose score_sync.backend: "
-    )
+    line = "  auxiliary/syncnet_v2.model: syncnet_v2, for score_sync.backend: syncnet_v2, or choose stable_syncnet "
     assert any(one.startswith(line) for one in said)
     assert any("mine.pt is missing" in line and "correct the path" in line for line in said)

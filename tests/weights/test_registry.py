@@ -157,6 +157,7 @@ def test_commercial_runs_refuse_what_is_not_allowed_and_name_what_is(tmp_path, m
     allowed = {
         "commercial": True,
         "score_sync": {"backend": "envelope"},
+        "evaluate": {"sync_backend": "envelope"},
         "score_quality": {"backend": "piqe"},
         "train_unet_stage2": {"losses": {"lpips": 0, "trepa": 0}},
     }

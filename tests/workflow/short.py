@@ -21,6 +21,7 @@ SECTIONS = {
     "extract_features": {"audio_encoder": "embedded", "vae": "embedded"},
     "train_unet_stage1": {"init": None},
     "train_unet_stage2": {"teachers": "embedded"},
+    "evaluate": {"sync_backend": "envelope"},
     "segment": {"length_s": 0.8},
 }  # fmt: skip
 
