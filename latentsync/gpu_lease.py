@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-
 from latentsync.sync.scorers import SCORERS
 
 DEVICES = Path("/proc/driver/nvidia/gpus")

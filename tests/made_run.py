@@ -199,6 +199,7 @@ def evaluate(root: Path, rows: list[Row], known: bool) -> None:
         "failed": failed,
         "stand_ins": rows[0]["stand_ins"] if rows else [],
         "evaluators": {"syncnet": "9f00aa"},
+        "sync_scorer": {"name": "envelope", "scale": "unrelated audio stays below about 4", "stand_in": "loudness"},
     }
     write_json(root / "evaluate" / "metrics.json", result)
     write_ledger(root / "evaluate" / "items.jsonl", items)

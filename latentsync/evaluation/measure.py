@@ -1,10 +1,11 @@
-"""Measurements on written files: how the mouth moves, what changed outside it, whether it moves with the sound.
+"""Measurements on written files: how the mouth moves, what a sync scorer sees of it, what changed outside it.
 
-A render is what generate remembers of one video: `order` int64 [m] (source frame of each written frame), `times_s`
-float64 [m], `matrices` float64 [m, 2, 3] (pixels of the file -> crop pixels; NaN where the frame passed through).
+A render is what generate stores about one video: `order` int64 [m] (source frame of each written frame), `times_s`
+float64 [m], `end_s`, and `matrices` float64 [m, 2, 3] (pixels of the file -> crop pixels; NaN where the frame passed
+through).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -14,39 +15,69 @@ import numpy as np
 
 from latentsync.evaluation import metrics
 from latentsync.faces import alignment
+from latentsync.faces.crop import align_face
 from latentsync.faces.detection import Detector, Face
 from latentsync.generation import planes
 from latentsync.generation.paste import paste_region
 from latentsync.generation.video import in_order, open_writer, yuv
-from latentsync.media.picture import to_rgb
+from latentsync.media.picture import Picture, to_rgb
 from latentsync.media.read import read_video_frames
-from latentsync.sync import curves
+from latentsync.sync.scorers import Track
 from latentsync.timing import SAMPLES_PER_TICK, ticks_to_frames
 
 Render = Mapping[str, np.ndarray]
 
 
-def mouth_opening(
-    frames: Iterable[tuple[int, av.VideoFrame]], matrices: np.ndarray, detector: Detector, resolution: int
-) -> np.ndarray:
-    """Inner-lip gap over inter-ocular distance in each decoded frame, float64 [m]; NaN where the face is not found.
+class Mouth:
+    """The face in the crop box of each frame of a render, in the order in which frames are shown to `see`.
 
     Of several faces it is the one in the middle of its frame's crop box. Frames that passed through are not measured.
     """
-    width, height = alignment.crop_size(resolution)
-    middle = np.array([width / 2, height / 2])
-    opening = np.full(len(matrices), np.nan)
-    detector.reset()
-    to_file = None
-    for (_, frame), (index, matrix) in zip(frames, enumerate(matrices), strict=True):
-        to_file = np.linalg.inv(planes.to_displayed(frame)) if to_file is None else to_file
-        faces = detector.detect(to_rgb(frame))
-        if np.isfinite(matrix).all():
-            shown = matrix @ to_file
-            face = _nearest(faces, alignment.apply(alignment.invert(shown), middle))
-            if face is not None:
-                opening[index] = face.mouth_opening
-    return opening
+
+    def __init__(self, render: Render, detector: Detector, resolution: int, with_crops: bool):
+        """`with_crops`: align the faces, too, for sync scorers that read them."""
+        self.render, self.detector, self.resolution = render, detector, resolution
+        self.shown = ticks_to_frames(render["times_s"], float(render["end_s"]))  # frame of each tick
+        self.opening = np.full(len(render["matrices"]), np.nan)
+        """float64 [m], inner-lip gap over inter-ocular distance; NaN where the face is not found."""
+        size = (len(self.shown), resolution, resolution, 3)
+        self.crops = np.full(size, alignment.FILL, np.uint8) if with_crops else None
+        self.has_face = np.zeros(len(self.shown), bool)
+        self.n_seen, self.to_displayed = 0, None
+
+    def see(self, frame: av.VideoFrame) -> None:
+        """Measure the next decoded frame."""
+        if self.to_displayed is None:
+            self.to_displayed = planes.to_displayed(frame)
+            self.detector.reset()
+        index, faces = self.n_seen, self.detector.detect(to_rgb(frame))
+        self.n_seen += 1
+        matrix = self.render["matrices"][index]
+        if not np.isfinite(matrix).all():
+            return
+        width, height = alignment.crop_size(self.resolution)
+        displayed = matrix @ np.linalg.inv(self.to_displayed)
+        face = _nearest(faces, alignment.apply(alignment.invert(displayed), np.array([width / 2, height / 2])))
+        if face is not None:
+            self.opening[index] = face.mouth_opening
+            matrix = alignment.similarity(face.anchors, self.resolution) @ self.to_displayed
+        ticks = self.shown == index
+        if self.crops is not None and ticks.any():  # where the face is missed, it is where generate had it
+            self.crops[ticks] = align_face(Picture(frame, 0, False), matrix, self.resolution)
+            self.has_face[ticks] = True
+
+    def track(self, samples: np.ndarray) -> Track:
+        """The frames seen, for a sync scorer, with audio float32 [n] at 16 kHz from time zero."""
+
+        def cut(start: int, stop: int) -> np.ndarray:
+            result = np.zeros(stop - start, np.float32)
+            part = samples[max(start, 0) : max(stop, 0)]
+            first = max(-start, 0)
+            result[first : first + len(part)] = part
+            return result
+
+        recorded = (0, -(-len(samples) // SAMPLES_PER_TICK))
+        return Track(len(self.shown), cut, recorded, self.opening[self.shown], self.crops, self.has_face)
 
 
 def _nearest(faces: list[Face], point: np.ndarray) -> Face | None:
@@ -76,20 +107,23 @@ class Outside:
         return self.masked / self.pixels
 
 
-def outside(video: Path, source: Path, render: Render, resolution: int) -> Outside:
+def outside(video: Path, source: Path, render: Render, resolution: int, mouth: Mouth | None = None) -> Outside:
     """Compare a written file with the source frames it shows, on luma, everywhere the feathered mask is 0.
 
     Deeper pixels count on the scale of 8 bits. The mask is the one that pasting used: wherever alpha is above 0.
+    `mouth` sees the written frames, so that the file is decoded once for both.
     """
     total = Outside()
     originals = in_order(source, render["order"])
     for (_, frame), original, matrix in zip(read_video_frames(video), originals, render["matrices"], strict=True):
-        pictures = [_luma(yuv(one, frame.format.name)) for one in (frame, original)]
-        free = np.ones(pictures[0].shape, bool)
+        if mouth is not None:
+            mouth.see(frame)
+        luma = [_luma(yuv(one, frame.format.name)) for one in (frame, original)]
+        free = np.ones(luma[0].shape, bool)
         if np.isfinite(matrix).all():
             (x0, y0, x1, y1), alpha = paste_region(free.shape, matrix, resolution)
             free[y0:y1, x0:x1] = alpha == 0
-        error, count = metrics.squared_error(*pictures, free)
+        error, count = metrics.squared_error(*luma, free)
         total.squared_error += error
         total.count += count
         total.masked += free.size - count
@@ -101,29 +135,13 @@ def _luma(frame: av.VideoFrame) -> np.ndarray:
     return planes.planes(frame)[0] / 2 ** (frame.format.components[0].bits - 8)
 
 
-def reencoded(out: Path, source: Path, render: Render, crf: int) -> None:
-    """Write an untouched copy of the frames that a render shows, with the same settings."""
+def reencoded(out: Path, source: Path, render: Render, crf: int, mouth: Mouth | None = None) -> None:
+    """Write an untouched copy of the frames that a render shows, with the same settings; `mouth` sees the frames."""
     frames = in_order(source, render["order"])
     first = next(frames)
     clock = render["times_s"], float(render["end_s"])
     with open_writer(out, first, source, *clock, crf) as writer:
         for frame in chain([first], frames):
+            if mouth is not None:
+                mouth.see(frame)  # before the writer changes it
             writer.write_frame(frame)
-
-
-def sync_of(
-    opening: np.ndarray, times_s: np.ndarray, end_s: float, samples: np.ndarray, max_shift: int = 15
-) -> tuple[int, float]:
-    """(offset in frames at 25 per second, confidence) of a mouth and a sound, by the envelope scorer of score_sync.
-
-    opening: float64 [m], shown at times_s [m] until end_s. samples: float32 [n], 16 kHz, from time zero.
-    """
-    at_ticks = opening[ticks_to_frames(times_s, end_s)]
-    ticks = np.arange(-max_shift, len(at_ticks) + max_shift)
-    heard = np.zeros(len(ticks) * SAMPLES_PER_TICK + curves.ENVELOPE_WINDOW, np.float32)
-    first = max_shift * SAMPLES_PER_TICK + curves.ENVELOPE_WINDOW // 2
-    part = samples[: len(heard) - first]
-    heard[first : first + len(part)] = part
-    envelope = curves.speech_envelope(heard, len(ticks))
-    envelope[(ticks < 0) | (ticks * SAMPLES_PER_TICK >= len(samples))] = np.nan
-    return curves.peak(curves.envelope_curve(at_ticks, envelope, max_shift))

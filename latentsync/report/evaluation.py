@@ -95,6 +95,7 @@ def summarise(metrics: Mapping[str, Any], items: Sequence[Row]) -> dict[str, Any
         "systems": systems,
         "notes": notes,
         "further": [{"name": each.key, "title": each.title, **figures[each.key]} for each in FURTHER],
+        "sync_scorer": metrics["sync_scorer"],
         "passed_through": [{"reason": PASSED.get(k, k), "frames": n} for k, n in metrics["passed_through"].items()],
         "cut": {"videos": len(cut), "seconds": round(sum(row["cut_s"] for row in cut), 1)},
         "failed": [row | {"words": REASONS.get(row["reason"], row["reason"])} for row in metrics["failed"]],

@@ -6,15 +6,17 @@ score_sync (all shards), syncnet (weights), truth (none for real footage: what n
 metrics.json
   figures     key -> {value, low, high, n, reason, note}, one for each row of evaluation/figures.py
   table       one row per system {system, driven_by, title, n, failed, mouth_r, mouth_r_low, mouth_r_high,
-              psnr_outside_db, sync_confidence (median), sync_within_1}
+              psnr_outside_db, sync_confidence (median), sync_within_1, sync_backend}
+  sync_scorer {name, scale, stand_in (null, or completes "sync was scored by ...")}: how written videos were scored
   passed_through {reason: frames}, cut [{id, cut_s}] (videos that generate.max_s made shorter), failed [{id, reason,
               detail}], stand_ins [sentences], evaluators {name: stamp}
 items.jsonl, sorted by id, kinds:
   video       system (ground_truth, copy, untrained, ours), drive (own, cross), pair_id, picture_*, sound_*, video_file
               (null for sources: picture_path names them), n_frames, n_generated, mouth_r (against the driving sound),
               mouth_r_picture (against the picture's own opening), mouth_lag_frames (native), psnr_outside_db,
-              outside, outside_copy {squared_error, count}, mask_share, sync_confidence, sync_offset_frames (envelope
-              scorer), trace {times_s, measured, true} (lists; true is null without truth)
+              outside, outside_copy {squared_error, count}, mask_share, sync_confidence and sync_offset_frames (at 25
+              per second, > 0: video late) by the scorer sync_backend, see sync/scorers.py,
+              trace {times_s, measured, true} (lists; true is null without truth)
   outcome     what became of a planned stretch of a source, see evaluation/planted.py
 """
 
@@ -33,10 +35,14 @@ import numpy as np
 
 from latentsync.config import Evaluate
 from latentsync.curation.funnel import STAND_INS
-from latentsync.evaluation import figures, metrics, planted, systems
+from latentsync.evaluation import figures, measure, metrics, planted, systems
 from latentsync.evaluation.evidence import NO_PAIRS, TOP_DB, Evidence, Pairs
+from latentsync.faces.detection import open_detector
 from latentsync.ledger.files import read_ledger, read_ledgers, run_dir, write_json, write_ledger
 from latentsync.ledger.rows import Row
+from latentsync.media.audio import read_audio, read_flac
+from latentsync.media.read import frame_times
+from latentsync.sync import curves, scorers
 from latentsync.timing import TICKS_PER_S
 from latentsync.weights import files as weight_files
 
@@ -44,6 +50,7 @@ Item = dict[str, Any]
 NEGATIVES = 5, 15  # frames between video and audio of a pair that is out of sync
 SHUFFLES = 3  # pairs with foreign audio for each pair, so that chance moves the control less
 MAX_LAG = 6  # native frames
+MAX_SHIFT_FRAMES = 15  # of sync scorers
 FACES = "faces were found by MediaPipe's FaceMesh, not by S3FD and 2DFAN4 as in LatentSync 1.5"
 
 
@@ -55,22 +62,26 @@ def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
     truth = {row["id"]: row for path in inputs.get("truth", []) for row in read_ledger(path)}
     interval = partial(metrics.bootstrap, resamples=cfg.bootstrap, seed=cfg.seed)
     outcomes = _outcomes(inputs, list(truth.values()), root)
-    with ThreadPoolExecutor(1) as executor:  # torch in one thread, video and landmarks in the other
+    scorer = _open_scorer(cfg)
+    with ThreadPoolExecutor(1) as executor:  # the trained SyncNet in one thread, written videos in the other
         judged = executor.submit(_syncnet, cfg, inputs["syncnet"][0], test, root)
-        videos = _videos(cfg, rows, truth, root, sources)
+        videos = _videos(cfg, scorer, rows, truth, root, sources)
         syncnet = judged.result()
     collected = Evidence(interval, videos, outcomes, **syncnet)
     failed = [row for row in rows if row["status"] != "ok"]
+    table = systems.table(videos, Counter((row["system"], row["kind"]) for row in failed), interval)
+    entry = scorers.SCORERS[cfg.sync_backend]
     passed = Counter()
     for row in rows:
         passed.update(row.get("passed_through", {}))
     result = {
         "figures": figures.compute_all(collected, truth=bool(truth)),
-        "table": systems.table(videos, Counter((row["system"], row["kind"]) for row in failed), interval),
+        "table": [row | {"sync_backend": cfg.sync_backend} for row in table],
+        "sync_scorer": {"name": cfg.sync_backend, "scale": entry.scale, "stand_in": entry.stand_in},
         "passed_through": dict(sorted(passed.items())),
         "cut": [{"id": row["id"], "cut_s": row["cut_s"]} for row in rows if row.get("cut_s")],
         "failed": [{name: row[name] for name in ("id", "reason", "detail")} for row in failed],
-        "stand_ins": _stand_ins(rows, test),
+        "stand_ins": _stand_ins(cfg, rows, test),
         "evaluators": {"syncnet": weight_files.content_hash(inputs["syncnet"][0])},
     }
     write_json(outputs["metrics"], result)
@@ -140,14 +151,26 @@ def _outcomes(inputs: dict[str, list[Path]], truth: list[Row], root: Path) -> li
 # --- written videos -------------------------------------------------------------------------------------------------
 
 
-def _videos(cfg: Evaluate, rows: list[Row], truth: dict[str, Row], root: Path, sources: Path) -> list[Item]:
-    """Items of all videos that were written, and of the untouched sources beside them."""
-    from latentsync.evaluation import measure
-    from latentsync.faces.detection import open_detector
-    from latentsync.generation.video import in_order
-    from latentsync.media.audio import read_audio, read_flac
-    from latentsync.media.read import read_video_frames
+def _open_scorer(cfg: Evaluate) -> scorers.Scorer:
+    scorer = scorers.open_scorer(cfg.sync_backend, cfg.sync_weights, MAX_SHIFT_FRAMES, "evaluate.sync_backend")
+    if scorers.SCORERS[cfg.sync_backend].weights is not None:
+        import torch
 
+        torch.set_num_threads(cfg.torch_threads)  # of this thread; the other one sets its own
+    return scorer
+
+
+def _videos(
+    cfg: Evaluate, scorer: scorers.Scorer, rows: list[Row], truth: dict[str, Row], root: Path, sources: Path
+) -> list[Item]:
+    """Items of all videos that were written, and of the untouched sources beside them."""
+
+    def item(row: Row, system: str, mouth: measure.Mouth, audio: np.ndarray) -> Item:
+        offset, confidence = curves.peak(scorer(mouth.track(audio))(0))
+        sync = {"sync_offset_frames": offset, "sync_confidence": round(confidence, 4), "sync_backend": cfg.sync_backend}
+        return _item(row, system, mouth, sync, truth, sources / row["picture_path"])
+
+    with_crops = scorers.SCORERS[cfg.sync_backend].reads == "crops"
     made = [row for row in rows if row["status"] == "ok"]
     items, same = [], None
     with ExitStack() as stack:
@@ -157,19 +180,17 @@ def _videos(cfg: Evaluate, rows: list[Row], truth: dict[str, Row], root: Path, s
             source, video, resolution = sources / row["picture_path"], root / row["video_file"], row["resolution"]
             with np.load(root / row["render_file"]) as file:
                 render = dict(file)
-            detector = detectors(row["n_faces"])
+            seen = render, detectors(row["n_faces"]), resolution, with_crops
             shown = row["picture_id"], render["order"].tobytes(), render["matrices"].tobytes(), row["crf"]
             if shown != same:  # own and foreign sound mostly show the same frames of a source
                 same, copy = shown, Path(folder, "copy.mp4")
-                frames = enumerate(in_order(source, render["order"]))
-                untouched = measure.mouth_opening(frames, render["matrices"], detector, resolution)
-                measure.reencoded(copy, source, render, row["crf"])
+                untouched = measure.Mouth(*seen)
+                measure.reencoded(copy, source, render, row["crf"], untouched)
                 of_copy = measure.outside(copy, source, render, resolution)
-            opening = measure.mouth_opening(read_video_frames(video), render["matrices"], detector, resolution)
-            changed = measure.outside(video, source, render, resolution)
-            written = _item(row, row["system"], opening, render, read_audio(video), truth, source)
+            mouth = measure.Mouth(*seen)
+            changed = measure.outside(video, source, render, resolution, mouth)
             items.append(
-                written
+                item(row, row["system"], mouth, read_audio(video))
                 | {
                     "psnr_outside_db": round(min(TOP_DB, changed.psnr_db), 4),
                     "outside": {"squared_error": changed.squared_error, "count": changed.count},
@@ -178,25 +199,14 @@ def _videos(cfg: Evaluate, rows: list[Row], truth: dict[str, Row], root: Path, s
                 }
             )
             if row["system"] == "ours":
-                system, heard = "ground_truth" if row["kind"] == "own" else "copy", read_flac(root / row["audio_file"])
-                items.append(_item(row, system, untouched, render, heard, truth, source))
+                system = "ground_truth" if row["kind"] == "own" else "copy"
+                items.append(item(row, system, untouched, read_flac(root / row["audio_file"])))
     return items
 
 
-def _item(
-    row: Row,
-    system: str,
-    opening: np.ndarray,
-    render: dict[str, np.ndarray],
-    heard: np.ndarray,
-    truth: dict[str, Row],
-    source: Path,
-) -> Item:
-    """What a measured mouth says about one video."""
-    from latentsync.evaluation import measure
-    from latentsync.media.read import frame_times
-
-    times_s = render["times_s"]
+def _item(row: Row, system: str, mouth: measure.Mouth, sync: Item, truth: dict[str, Row], source: Path) -> Item:
+    """The row of one video: its measured mouth against the truth, and its sync as scored, at its planted offset."""
+    opening, render, times_s = mouth.opening, mouth.render, mouth.render["times_s"]
     picture, sound = truth.get(row["picture_id"]), truth.get(row["sound_id"])
     nothing = np.full(len(opening), np.nan)
     driving = of_picture = nothing
@@ -208,7 +218,6 @@ def _item(
     planted_offset = 0
     if system == "ground_truth" and picture:  # the source's sound is off by design; its mouth is judged where it is
         driving, planted_offset = of_picture, picture["offset_frames"]
-    offset, confidence = measure.sync_of(opening, times_s, float(render["end_s"]), heard)
     names = "pair_id picture_id picture_path picture_group sound_id sound_path sound_group n_frames n_generated".split()
     return {name: row[name] for name in names} | {
         "id": f"{row['pair_id']}-{system}",
@@ -219,8 +228,8 @@ def _item(
         "mouth_r": _or_none(metrics.correlation(opening, driving)),
         "mouth_r_picture": _or_none(metrics.correlation(opening, of_picture)),
         "mouth_lag_frames": metrics.best_lag(opening, driving, MAX_LAG)[1],
-        "sync_offset_frames": offset - planted_offset,
-        "sync_confidence": round(confidence, 4),
+        **sync,
+        "sync_offset_frames": sync["sync_offset_frames"] - planted_offset,
         "psnr_outside_db": None,
         "trace": {
             "times_s": [round(float(time), 4) for time in times_s],
@@ -234,12 +243,13 @@ def _or_none(value: float) -> float | None:
     return round(float(value), 5) if math.isfinite(value) else None
 
 
-def _stand_ins(rows: list[Row], test: list[Row]) -> list[str]:
+def _stand_ins(cfg: Evaluate, rows: list[Row], test: list[Row]) -> list[str]:
     """Sentences on every part that ran in place of the published one, each once."""
     backends = {row[name] for row in test for name in ("sync_backend", "quality_backend")}
     said = [sentence for row in rows for sentence in row["stand_ins"]]
     said += [STAND_INS[name] for name in sorted(backends) if name in STAND_INS]
     if any(row.get("faces") == "mediapipe" for row in rows):
         said.append(FACES)
-    said.append("the sync of written videos was scored by the envelope correlation, not by SyncNet v2")
+    if scorers.SCORERS[cfg.sync_backend].stand_in:
+        said.append(f"the sync of written videos was scored by {scorers.SCORERS[cfg.sync_backend].stand_in}")
     return list(dict.fromkeys(said))

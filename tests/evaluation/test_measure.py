@@ -1,12 +1,16 @@
-"""Measurements on written files: pixels outside the mask, the mouth of the right face, how late it is."""
+"""Measurements on written files: pixels outside the mask, the mouth and crops of the right face, how late it is."""
 
 import numpy as np
 import pytest
 
 from latentsync.evaluation import measure
 from latentsync.faces import alignment
+from latentsync.faces.crop import align_face
 from latentsync.faces.detection import Face, open_detector
+from latentsync.media.picture import Picture, to_rgb
 from latentsync.media.read import read_frames, read_video_frames
+from latentsync.sync import curves
+from latentsync.sync.scorers import SCORERS
 from tests import toys
 from tests.videos import head, write_video
 
@@ -87,18 +91,76 @@ def test_the_mouth_of_the_face_in_the_crop_box_is_measured(tmp_path):
     )
     for face in detector.faces:
         matrices = np.array([alignment.similarity(face.anchors, RESOLUTION), nothing, elsewhere])
-        opening = measure.mouth_opening(read_video_frames(source), matrices, detector, RESOLUTION)
-        assert opening[0] == face.mouth_opening and np.isnan(opening[1:]).all()
+        render = {"matrices": matrices, "times_s": np.arange(3) / 25, "end_s": 3 / 25}
+        mouth = measure.Mouth(render, detector, RESOLUTION, with_crops=True)
+        for _, frame in read_video_frames(source):
+            mouth.see(frame)
+        assert mouth.opening[0] == face.mouth_opening and np.isnan(mouth.opening[1:]).all()
+        # Where generate redrew a face that is not found, the crop is the one that generate saw; else it is grey.
+        assert mouth.has_face.tolist() == [True, False, True] and (mouth.crops[1] == 127).all()
+
+
+def scored(opening: np.ndarray, times_s: np.ndarray, end_s: float, audio: np.ndarray) -> tuple[int, float]:
+    """Offset and confidence by the envelope of a mouth that was measured."""
+    render = {"matrices": np.full((len(times_s), 2, 3), np.nan), "times_s": times_s, "end_s": end_s}
+    mouth = measure.Mouth(render, TwoFaces(), RESOLUTION, with_crops=False)
+    mouth.opening[:] = opening
+    return curves.peak(SCORERS["envelope"].open(None, 15)(mouth.track(audio))(0))
 
 
 @pytest.mark.parametrize("offset", [-6, 0, 4])
-def test_sync_of_finds_how_late_a_mouth_is(offset):
+def test_the_envelope_finds_how_late_a_measured_mouth_is(offset):
     rng = np.random.default_rng(1)
     tune = toys.opening_tune(120, rng)
-    sound = toys.speech(tune, rng)
-    times_s = np.arange(144) / 30  # a picture at 30 frames a second
+    audio = toys.speech(tune, rng)
+    times_s = np.arange(144) / 30  # 30 frames a second
     opening = np.interp(times_s - offset / 25, np.arange(120) / 25, tune)
-    found, confidence = measure.sync_of(opening, times_s, 4.8, sound)
+    found, confidence = scored(opening, times_s, 4.8, audio)
     assert abs(found - offset) <= 1 and confidence > 5
-    _, chance = measure.sync_of(opening, times_s, 4.8, toys.speech(toys.opening_tune(120, rng), rng))
+    _, chance = scored(opening, times_s, 4.8, toys.speech(toys.opening_tune(120, rng), rng))
     assert chance < confidence
+
+
+@pytest.mark.parametrize("size", [0, 100, 3 * 640, 3 * 640 + 1, 10_000])
+def test_audio_of_a_track_is_silent_outside_the_recording(size):
+    render = {"matrices": np.full((3, 2, 3), np.nan), "times_s": np.arange(3) / 25, "end_s": 3 / 25}
+    audio = np.arange(1, size + 1, dtype=np.float32)
+    track = measure.Mouth(render, TwoFaces(), RESOLUTION, with_crops=False).track(audio)
+    assert track.recorded == (0, -(-size // 640)) and track.crops is None
+    np.testing.assert_array_equal(track.samples(-50, size + 50), np.pad(audio, 50))
+    assert not track.samples(-80, -20).any() and not track.samples(size + 5, size + 9).any()
+
+
+def test_crops_of_a_written_video_are_those_of_the_faces_found_in_it(tmp_path, detector):
+    """At 50 frames a second, every second frame is one of 25; its crop is what align_face makes of it."""
+    n = 6
+    video = write_video(tmp_path / "a.mp4", n, pictures=head, size=(208, 176), fps=50)
+    render = render_of(video, n, detector) | {"times_s": np.arange(n) / 50, "end_s": n / 50}
+    moved = render | {"matrices": render["matrices"] + np.array([[0, 0, 3.0], [0, 0, -2.0]])}
+    mouth = measure.Mouth(moved, detector, RESOLUTION, with_crops=True)
+    for _, frame in read_video_frames(video):
+        mouth.see(frame)
+    assert mouth.crops.shape == (3, RESOLUTION, RESOLUTION, 3) and mouth.has_face.all()
+    detector.reset()
+    for index, frame in read_video_frames(video):
+        [face] = detector.detect(to_rgb(frame))
+        if index % 2 == 0:
+            wanted = align_face(Picture(frame, 0, False), alignment.similarity(face.anchors, RESOLUTION), RESOLUTION)
+            np.testing.assert_array_equal(mouth.crops[index // 2], wanted)
+    track = mouth.track(np.zeros(0, np.float32))
+    assert track.n_ticks == len(track.opening) == 3 and track.crops is mouth.crops
+
+
+def test_each_written_video_is_decoded_once(tmp_path, detector, monkeypatch):
+    source = write_video(tmp_path / "a.mp4", 4, pictures=head, size=(208, 176))
+    render = render_of(source, 4, detector)
+    decoded = []
+    original = measure.read_video_frames
+    monkeypatch.setattr(measure, "read_video_frames", lambda path, *rest: decoded.append(path) or original(path, *rest))
+    written = tmp_path / "b.mp4"
+    untouched, mouth = (measure.Mouth(render, detector, RESOLUTION, with_crops=True) for _ in range(2))
+    measure.reencoded(written, source, render, 8, untouched)
+    found = measure.outside(written, source, render, RESOLUTION, mouth)
+    assert decoded == [written] and found == measure.outside(written, source, render, RESOLUTION)
+    assert np.isfinite(mouth.opening).all() and mouth.has_face.all() and untouched.has_face.all()
+    assert np.abs(mouth.crops.astype(int) - untouched.crops).mean() < 3

@@ -16,6 +16,8 @@ from latentsync import config
 from latentsync.curation.selection import pair
 from latentsync.evaluation.evidence import measured
 from latentsync.evaluation.systems import SYSTEMS
+from latentsync.faces.alignment import similarity
+from latentsync.faces.detection import open_detector
 from latentsync.ledger.files import read_ledger, write_json, write_ledger, write_text
 from latentsync.ledger.rows import rejected, segment_id, source_id
 from latentsync.media.audio import read_audio
@@ -28,6 +30,7 @@ from latentsync.models.unet import UNet3D, UNetConfig
 from latentsync.steps import align_faces, evaluate, generate
 from latentsync.weights import files as weight_files
 from tests import toys
+from tests.rigged_syncnet import Rigged
 from tests.videos import head, write_video
 
 RESOLUTION = 64
@@ -142,7 +145,7 @@ def run_generate(root, workers: int = 1, **changed):
     return read_ledger(root / "generate/generated.jsonl")
 
 
-def run_evaluate(root, out: str, truth: bool):
+def run_evaluate(root, out: str, truth: bool, sync_backend: str = "envelope", sync_weights=None):
     select = root / "select_clips"
     inputs = {name: [select / f"{name}.jsonl"] for name in ("train", "val", "test")}
     inputs |= {"rejected": [select / "rejected.csv"], "summary": [select / "summary.json"]}
@@ -150,7 +153,9 @@ def run_evaluate(root, out: str, truth: bool):
     inputs |= {"syncnet": [root / "train_syncnet/syncnet.safetensors"]}
     inputs |= {"truth": [root / "make_talkers/truth.jsonl"] if truth else []}
     outputs = {"metrics": root / out / "metrics.json", "per_item": root / out / "items.jsonl"}
-    evaluate.run(config.Evaluate(syncnet_pairs=20, bootstrap=50, torch_threads=1), inputs, outputs, root / "videos")
+    scorer = {"sync_backend": sync_backend, "sync_weights": sync_weights and str(sync_weights)}
+    cfg = config.Evaluate(**scorer, syncnet_pairs=20, bootstrap=50, torch_threads=1)
+    evaluate.run(cfg, inputs, outputs, root / "videos")
     return json.loads(outputs["metrics"].read_text()), read_ledger(outputs["per_item"])
 
 
@@ -277,3 +282,67 @@ def test_a_failed_video_is_counted_with_its_reason(finished):
     (folder / "generated.jsonl").write_bytes(kept)
     assert metrics["failed"] == [{"id": rows[0]["id"], "reason": "unreadable", "detail": "decoding fails at 0.40 s"}]
     assert sum(row["failed"] for row in metrics["table"]) == 1
+
+
+# --- the sync of written videos --------------------------------------------------------------------------------------
+
+
+def test_another_scorer_changes_only_the_sync_columns(finished):
+    """A real StableSyncNet of train_syncnet's making, untrained: it scores what it is given, whatever it is worth."""
+    run_generate(finished)
+    (before, items), (after, scored) = (
+        run_evaluate(finished, f"evaluate_{name}", True, name, weights)
+        for name, weights in (("envelope", None), ("stable_syncnet", finished / "train_syncnet/syncnet.safetensors"))
+    )
+    columns = {"sync_confidence", "sync_offset_frames", "sync_backend"}
+    for old, new in zip(items, scored, strict=True):
+        assert old.keys() == new.keys() and (old["kind"] != "video" or columns <= old.keys())
+        assert {name for name in old if old[name] != new[name]} <= columns
+    videos = [row for row in scored if row["kind"] == "video"]
+    assert {row["sync_backend"] for row in videos} == {"stable_syncnet"}
+    assert all(0 < row["sync_confidence"] < 1 for row in videos)
+    for old, new in zip(before["table"], after["table"], strict=True):
+        assert {name for name in old if old[name] != new[name]} <= columns | {"sync_within_1"}
+        assert new["sync_backend"] == "stable_syncnet"
+    assert {name for name in before if before[name] != after[name]} == {"table", "sync_scorer", "stand_ins"}
+    assert after["sync_scorer"]["stand_in"] is None and "cosine" in after["sync_scorer"]["scale"]
+    written = "the sync of written videos was scored by the correlation of mouth opening and loudness, not by SyncNet"
+    assert [sentence for sentence in before["stand_ins"] if sentence not in after["stand_ins"]] == [written]
+
+
+@pytest.mark.parametrize("offset", [-4, 5])
+def test_stable_syncnet_finds_a_planted_offset_in_a_written_video(finished, tmp_path, monkeypatch, offset):
+    """A head as bright as its mouth is open: the written video is `offset` frames late, its source is not."""
+    n, rng = 70, np.random.default_rng(4)
+    tune = toys.opening_tune(n + 20, rng)
+    audio = toys.speech(tune, rng)[10 * 640 : (10 + n) * 640]
+
+    def film(path, late: int):
+        def lit(index, width, height):
+            return (0.6 * head(index, width, height) + 90 * tune[10 + index - late]).astype(np.uint8)
+
+        return write_video(path, n, pictures=lit, size=(208, 176), sound=audio, sound_rate_hz=16_000)
+
+    run_generate(finished)
+    root = tmp_path / "tiny"
+    shutil.copytree(finished, root)
+    source = film(root / "videos/lit.mp4", 0)
+    film(root / "generate/media/late.mp4", offset)
+    write_flac(root / "resample/media/lit.flac", audio)
+    with open_detector("mediapipe", 1) as detector:
+        anchors = [detector.detect(rgb)[0].anchors for _, rgb in read_frames(source)]
+    matrices = np.array([similarity(points, RESOLUTION) for points in anchors])
+    clock = {"order": np.arange(n), "times_s": np.arange(n) / 25, "end_s": n / 25}
+    np.savez(root / "generate/media/lit.npz", matrices=matrices, **clock)
+    row = next(row for row in read_ledger(root / "generate/generated.jsonl") if row["system"] == "ours")
+    row |= {"kind": "own", "picture_path": "lit.mp4", "audio_file": "resample/media/lit.flac", "n_frames": n}
+    row |= {"video_file": "generate/media/late.mp4", "render_file": "generate/media/lit.npz"}
+    write_ledger(root / "generate/generated.jsonl", [row])
+    (root / "rigged").touch()
+    shape, original = config.TrainSyncnet(frames=16, resolution=32), syncnet.load
+    monkeypatch.setattr(syncnet, "load", lambda path: (Rigged(), shape) if path.name == "rigged" else original(path))
+    metrics, items = run_evaluate(root, "evaluate", False, "stable_syncnet", root / "rigged")
+    found = {item["system"]: item for item in items if item["kind"] == "video"}
+    assert found["ours"]["sync_offset_frames"] == offset and found["ground_truth"]["sync_offset_frames"] == 0
+    assert min(item["sync_confidence"] for item in found.values()) > 0.05
+    assert [row["sync_within_1"] for row in metrics["table"]] == [1, 0]

@@ -74,6 +74,13 @@ def test_names_of_the_figures_stand_at_the_top(demo):
     ]
 
 
+def test_the_table_says_which_scorer_judged_sync_and_that_it_stands_in(demo):
+    _, inputs, text, summary = demo
+    assert summary["evaluation"]["sync_scorer"] == json.loads(inputs["metrics"][0].read_text())["sync_scorer"]
+    assert "<code>envelope</code>: unrelated audio stays below about 4." in text
+    assert "A stand-in: sync was scored by loudness." in text
+
+
 def test_same_inputs_same_bytes_and_no_place_or_clock(demo):
     root, inputs, text, _ = demo
     write_report(root, inputs, "again")

@@ -15,6 +15,7 @@ from latentsync.models import syncnet, syncnet_v2
 from latentsync.steps import score_sync
 from latentsync.sync import curves
 from latentsync.weights.files import save
+from tests.rigged_syncnet import Rigged
 from tests.sync.test_curves import mouth_of, sound_of, speech
 
 N_TICKS = 130
@@ -168,33 +169,6 @@ def grey(path: Path, levels: np.ndarray) -> None:
     with VideoWriter(path, 25, 64, 64, crf=5) as writer:
         for level in levels:
             writer.write(np.full((64, 64, 3), np.clip(30 + 900 * level, 0, 255), np.uint8))
-
-
-class Rigged:
-    """Encoders that read off what a trained net would have learnt: brightness and loudness, frame by frame."""
-
-    def __init__(self):
-        self.weight = torch.zeros(1)
-        self.shapes: list[tuple] = []
-
-    def to(self, _: str) -> "Rigged":
-        return self
-
-    def parameters(self):
-        yield self.weight
-
-    def visual_encoder(self, x: torch.Tensor) -> torch.Tensor:
-        self.shapes.append(tuple(x.shape))
-        return self.unit(x.unflatten(1, (16, 3)).mean((2, 3, 4)))
-
-    def audio_encoder(self, mel: torch.Tensor) -> torch.Tensor:
-        self.shapes.append(tuple(mel.shape))
-        loud = mel.clamp(-4, 4).mean((1, 2))
-        return self.unit(torch.stack([loud[:, int(3.2 * k) : int(3.2 * k) + 3].mean(1) for k in range(16)], 1))
-
-    def unit(self, x: torch.Tensor) -> torch.Tensor:
-        x = (x - x.mean(1, keepdim=True)).relu() + 1e-6
-        return x / x.norm(dim=1, keepdim=True)
 
 
 @pytest.mark.parametrize(("offset", "span"), [(7, (0, N_TICKS)), (-4, (0, N_TICKS)), (0, (20, 110)), (7, (30, 100))])

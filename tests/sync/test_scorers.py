@@ -15,7 +15,7 @@ from latentsync.report.card import SCALES
 from latentsync.sync import curves, scorers
 from latentsync.weights import registry
 from tests import toys
-from tests.steps.test_score_sync import Rigged
+from tests.rigged_syncnet import Rigged
 
 
 def test_the_configuration_names_the_scorers_of_the_table():
@@ -39,6 +39,20 @@ def test_everything_about_a_scorer_follows_from_the_table(name, tmp_path, monkey
         monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
         with pytest.raises(ValueError, match=f"is missing.*evaluate.sync_backend: {name} asks for it"):
             scorers.open_scorer(name, None, 15, "evaluate.sync_backend")
+
+
+def test_weights_of_both_steps_are_looked_for(tmp_path, monkeypatch):
+    """A path for score_sync does not hide that evaluate's file is missing; one file for both is named once."""
+    monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
+    with pytest.raises(ValueError) as error:
+        required.check(
+            config.validate({"score_sync": {"weights": "nowhere.model"}, "train_unet_stage1": {"init": None}})
+        )
+    assert "nowhere.model is missing" in str(error.value)
+    assert "syncnet_v2, for evaluate.sync_backend: syncnet_v2" in str(error.value)
+    with pytest.raises(ValueError) as error:
+        required.check(config.Config())
+    assert str(error.value).count("auxiliary/syncnet_v2.model") == 1
 
 
 def test_the_table_is_imported_without_torch():
