@@ -1,4 +1,4 @@
-"""The step score_sync on small ledgers: columns, named verdicts, passing through, both backends."""
+"""The step score_sync on small ledgers: columns, named verdicts, passing through, all scorers."""
 
 from pathlib import Path
 
@@ -16,19 +16,19 @@ from latentsync.steps import score_sync
 from latentsync.sync import curves
 from latentsync.weights.files import save
 from tests.rigged_syncnet import Rigged
-from tests.sync.test_curves import mouth_of, sound_of, speech
+from tests.sync.test_curves import audio_of, mouth_of, speech
 
 N_TICKS = 130
 
 
 def clip_row(run: Path, name: str, start: int, end: int, offset: int, seed: int, **columns) -> Row:
-    """A clip [start, end) of a talking source, its sound and geometry written to disk; NaN in a few ticks."""
+    """A clip [start, end) of a talking source, its audio and geometry written to disk; NaN in a few ticks."""
     source = source_id(name)
     opening = speech(seed, N_TICKS / 25)
     audio, geometry = f"resample/media/{source}.flac", f"align_faces/media/{source}-{start}.npz"
     for file in (audio, geometry):
         (run / file).parent.mkdir(parents=True, exist_ok=True)
-    write_flac(run / audio, sound_of(opening, seed).astype(np.float32), 16000)
+    write_flac(run / audio, audio_of(opening, seed).astype(np.float32), 16000)
     mouth = mouth_of(opening, N_TICKS, offset, 0.006, seed)[start:end].astype(np.float32)
     mouth[5:8] = np.nan
     np.savez(run / geometry, mouth_opening=mouth, found=np.isfinite(mouth))
@@ -66,13 +66,13 @@ def test_planted_offsets_come_out_with_their_sign(run):
         assert row["sync_curve"].index(row["sync_confidence"]) == row["sync_offset_frames"] + 15
         assert len(row["sync_curve"]) == 31
         assert row["sync_backend"] == "envelope"
-        # Read where the offset says, the sound is in step, and the evidence for that is no weaker.
+        # Read where the offset says, the audio is in sync, and the evidence for that is no weaker.
         assert abs(row["remaining_offset_frames"]) <= 1
         assert abs(row["sync_offset_frames"] + row["remaining_offset_frames"] - offset) <= 1
         assert row["remaining_confidence"] == pytest.approx(row["sync_confidence"], rel=0.05)
 
 
-def test_no_sound_is_a_named_verdict_and_old_verdicts_pass_through(run):
+def test_no_audio_is_a_named_verdict_and_old_verdicts_pass_through(run):
     talking = clip_row(run, "talking.mp4", 0, N_TICKS, 0, seed=1)
     mute = clip_row(run, "mute.mp4", 0, N_TICKS, 0, seed=2, audio_file=None)
     faceless = rejected(talking | {"id": "x", "path": "wall.mp4", "kind": "segment"}, "no_face", "as before")
@@ -135,12 +135,12 @@ def test_syncnet_gets_what_the_original_would(run, weights, golden):
         for frame in frames:
             writer.write(np.ascontiguousarray(frame))
     scored = score(run, [row], ScoreSync(backend="syncnet_v2", weights=str(weights)))["golden.mp4"]
-    # 40 ticks of sound instead of 41 lose no window: min(40, 40) - 5. Chroma subsampling moves the numbers a little.
+    # 40 ticks of audio instead of 41 lose no window: min(40, 40) - 5. Chroma subsampling moves the numbers a little.
     assert scored["sync_offset_frames"] == -15
     assert scored["sync_confidence"] == pytest.approx(2.8725, abs=0.15)
 
 
-def test_syncnet_embeds_the_picture_once_and_the_sound_twice(run, weights, monkeypatch):
+def test_syncnet_embeds_the_video_once_and_the_audio_twice(run, weights, monkeypatch):
     calls = []
     for name in ("embed_picture", "embed_sound"):
         original = getattr(syncnet_v2, name)
@@ -186,10 +186,10 @@ def test_stable_syncnet_finds_a_planted_offset_and_none_remains(run, monkeypatch
     assert 0.05 < scored["sync_confidence"] <= 1 and len(scored["sync_curve"]) == 31
     assert {shape[1:] for shape in net.shapes} == {(48, 16, 32), (1, 80, 52)}
     windows = span[1] - span[0] - 15
-    lips = sum(shape[0] for shape in net.shapes if len(shape) == 4 and shape[1] == 48)
-    sounds = sum(shape[0] for shape in net.shapes) - lips
-    assert lips == windows  # the picture once, the sound once for each reading
-    assert sounds == (windows + 30) * (2 if scored["sync_offset_frames"] else 1)
+    video_windows = sum(shape[0] for shape in net.shapes if len(shape) == 4 and shape[1] == 48)
+    audio_windows = sum(shape[0] for shape in net.shapes) - video_windows
+    assert video_windows == windows  # the video once, the audio once for each reading
+    assert audio_windows == (windows + 30) * (2 if scored["sync_offset_frames"] else 1)
 
 
 def test_a_file_of_train_syncnet_scores_clips_of_another_resolution(run, tmp_path):

@@ -1,4 +1,4 @@
-"""Offsets from curves: planted ones are found, unrelated sound is not, holes are harmless, SyncNet's are golden."""
+"""Offsets from curves: planted ones are found, unrelated audio is not, holes are harmless, SyncNet's are golden."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def speech(seed: int, length_s: float) -> np.ndarray:
     return opening
 
 
-def sound_of(opening: np.ndarray, seed: int) -> np.ndarray:
+def audio_of(opening: np.ndarray, seed: int) -> np.ndarray:
     """Samples at 16 kHz, from one second into the opening: a buzz as loud as the mouth is open, and a little noise."""
     time = np.arange((len(opening) - 200) * 160) / 16000
     loud = np.interp(time + 1, np.arange(len(opening)) / 100, opening) ** 1.5
@@ -34,16 +34,16 @@ def sound_of(opening: np.ndarray, seed: int) -> np.ndarray:
     return 0.2 * loud * buzz + 0.002 * np.random.default_rng(seed).standard_normal(len(time))
 
 
-def envelope_of(sound: np.ndarray, n: int) -> np.ndarray:
+def envelope_of(audio: np.ndarray, n: int) -> np.ndarray:
     """As score_sync does it for a clip that is the whole file: unknown outside."""
-    around = np.pad(sound, (800 + SHIFT * 640, 800 + (SHIFT + 1) * 640))
+    around = np.pad(audio, (800 + SHIFT * 640, 800 + (SHIFT + 1) * 640))
     envelope = curves.speech_envelope(around[: (n + 2 * SHIFT) * 640 + 1600], n + 2 * SHIFT)
     envelope[:SHIFT] = envelope[n + SHIFT :] = np.nan
     return envelope
 
 
 def mouth_of(opening: np.ndarray, n: int, offset: int, noise: float, seed: int) -> np.ndarray:
-    """What a detector measures when the picture is `offset` ticks late."""
+    """What a detector measures when the video is `offset` ticks late."""
     times = 1 + (np.arange(n) - offset) / 25
     measured = 0.2 * np.interp(times, np.arange(len(opening)) / 100, opening)
     return measured + noise * np.random.default_rng(seed + 1).standard_normal(n)
@@ -59,19 +59,19 @@ def mouth_of(opening: np.ndarray, n: int, offset: int, noise: float, seed: int) 
 def test_a_planted_offset_is_found_surely(seed, n, offset, noise):
     opening = speech(seed, n / 25)
     curve = curves.envelope_curve(
-        mouth_of(opening, n, offset, noise, seed), envelope_of(sound_of(opening, seed), n), SHIFT
+        mouth_of(opening, n, offset, noise, seed), envelope_of(audio_of(opening, seed), n), SHIFT
     )
     found, confidence = curves.peak(curve)
     assert abs(found - offset) <= 1
     assert confidence > 4.5
 
 
-def test_unrelated_sound_and_a_still_mouth_stay_below_what_the_right_sound_gets():
+def test_unrelated_audio_and_a_still_mouth_stay_below_what_the_right_audio_gets():
     n, right, wrong, still = 80, [], [], []
     for seed in range(40):
         mouth = mouth_of(speech(seed, n / 25), n, 3, 0.01, seed)
-        own = envelope_of(sound_of(speech(seed, n / 25), seed), n)
-        foreign = envelope_of(sound_of(speech(seed + 1000, n / 25), seed), n)
+        own = envelope_of(audio_of(speech(seed, n / 25), seed), n)
+        foreign = envelope_of(audio_of(speech(seed + 1000, n / 25), seed), n)
         jitter = 0.01 * np.random.default_rng(seed).standard_normal(n)
         right.append(curves.envelope_curve(mouth, own, SHIFT).max())
         wrong.append(curves.envelope_curve(mouth, foreign, SHIFT).max())
@@ -85,14 +85,14 @@ def test_the_scale_is_that_of_chance():
     for seed in range(60):
         mouth = mouth_of(speech(seed, n / 25), n, 0, 0.006, seed)
         values.extend(
-            curves.envelope_curve(mouth, envelope_of(sound_of(speech(seed + 500, n / 25), seed), n), SHIFT)[::6]
+            curves.envelope_curve(mouth, envelope_of(audio_of(speech(seed + 500, n / 25), seed), n), SHIFT)[::6]
         )
     assert 0.7 < np.std(values) < 1.3 and abs(np.mean(values)) < 0.3
 
 
 def test_holes_are_left_out():
     opening, n = speech(7, 4), 100
-    mouth, envelope = mouth_of(opening, n, -6, 0.005, 7), envelope_of(sound_of(opening, 7), n)
+    mouth, envelope = mouth_of(opening, n, -6, 0.005, 7), envelope_of(audio_of(opening, 7), n)
     mouth[20:45] = np.nan
     curve = curves.envelope_curve(mouth, envelope, SHIFT)
     assert np.isfinite(curve).all()
@@ -101,7 +101,7 @@ def test_holes_are_left_out():
 
 @pytest.mark.parametrize("mouth", [np.full(90, np.nan), np.zeros(90), np.full(90, 0.1)])
 def test_a_mouth_that_says_nothing_gets_nothing(mouth):
-    curve = curves.envelope_curve(mouth, envelope_of(sound_of(speech(1, 3.6), 1), 90), SHIFT)
+    curve = curves.envelope_curve(mouth, envelope_of(audio_of(speech(1, 3.6), 1), 90), SHIFT)
     assert curves.peak(curve.round(9)) == (0, 0.0)
 
 
@@ -112,7 +112,7 @@ def test_silence_gets_nothing():
 
 def test_a_clip_shorter_than_half_a_second_gets_nothing():
     opening = speech(3, 0.44)
-    curve = curves.envelope_curve(mouth_of(opening, 11, 0, 0.0, 3), envelope_of(sound_of(opening, 3), 11), SHIFT)
+    curve = curves.envelope_curve(mouth_of(opening, 11, 0, 0.0, 3), envelope_of(audio_of(opening, 3), 11), SHIFT)
     assert not curve.any()
 
 
@@ -121,7 +121,7 @@ def test_the_offset_of_a_clip_of_one_second_is_mostly_found():
     for seed in range(30):
         opening, offset = speech(seed, 1.2), seed % 15 - 7
         curve = curves.envelope_curve(
-            mouth_of(opening, 30, offset, 0.006, seed), envelope_of(sound_of(opening, seed), 30), SHIFT
+            mouth_of(opening, 30, offset, 0.006, seed), envelope_of(audio_of(opening, seed), 30), SHIFT
         )
         found.append(abs(curves.peak(curve)[0] - offset) <= 1)
     assert np.mean(found) > 0.9
@@ -129,8 +129,8 @@ def test_the_offset_of_a_clip_of_one_second_is_mostly_found():
 
 def test_loudness_does_not_matter():
     opening, n = speech(11, 4), 100
-    mouth, sound = mouth_of(opening, n, 4, 0.005, 11), sound_of(opening, 11)
-    loud, quiet = (curves.envelope_curve(mouth, envelope_of(gain * sound, n), SHIFT) for gain in (1, 0.01))
+    mouth, audio = mouth_of(opening, n, 4, 0.005, 11), audio_of(opening, 11)
+    loud, quiet = (curves.envelope_curve(mouth, envelope_of(gain * audio, n), SHIFT) for gain in (1, 0.01))
     np.testing.assert_allclose(loud, quiet, atol=0.05)
 
 
@@ -140,7 +140,7 @@ def test_of_equal_maxima_the_one_nearest_to_zero_wins():
 
 
 def test_distances_are_those_of_the_original(golden):
-    """golden/syncnet_v2: sound four frames late is -4; index i of the original is the offset 15 - i."""
+    """golden/syncnet_v2: audio four frames late is -4; index i of the original is the offset 15 - i."""
     data = {
         k: v.astype(np.float64) for k, v in load_file(golden("syncnet_v2") / "synthetic_embeddings.safetensors").items()
     }
@@ -157,18 +157,18 @@ def test_distances_are_those_of_the_original(golden):
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**31), offset=st.integers(-10, 10))
 def test_embeddings_that_agree_are_found_with_the_same_sign(seed, offset):
-    sound = np.random.default_rng(seed).standard_normal((60, 16))
-    picture = np.roll(sound, offset, axis=0)  # late by offset
-    assert curves.peak(curves.distance_curve(picture, sound, SHIFT))[0] == offset
+    audio = np.random.default_rng(seed).standard_normal((60, 16))
+    video = np.roll(audio, offset, axis=0)  # late by offset
+    assert curves.peak(curves.distance_curve(video, audio, SHIFT))[0] == offset
 
 
 @given(v=st.integers(1, 20), max_shift=st.integers(1, 6), planted=st.data())
 def test_equal_unit_vectors_are_found_at_their_shift(v, max_shift, planted):
-    """Window w of the picture was made from the sound of frame w - offset."""
+    """Window w of the video was made from the audio of frame w - offset."""
     offset = planted.draw(st.integers(-max_shift, max_shift))
-    sounds = np.abs(np.random.default_rng(v).standard_normal((v + 2 * max_shift, 32)))
-    sounds /= np.linalg.norm(sounds, axis=1, keepdims=True)
-    lips = sounds[max_shift - offset : max_shift - offset + v]
-    curve = curves.similarity_curve(lips, sounds, max_shift)
+    audio = np.abs(np.random.default_rng(v).standard_normal((v + 2 * max_shift, 32)))
+    audio /= np.linalg.norm(audio, axis=1, keepdims=True)
+    video = audio[max_shift - offset : max_shift - offset + v]
+    curve = curves.similarity_curve(video, audio, max_shift)
     assert curves.peak(curve)[0] == offset and len(curve) == 2 * max_shift + 1
     assert np.median(curve) == pytest.approx(0, abs=1e-12) and 0 < curve.max() < 1
