@@ -206,8 +206,8 @@ def floor(paths: list[Path]) -> dict[str, float]:
     import numpy as np
 
     from latentsync.faces.alignment import similarity
-    from latentsync.faces.detection import open_detector
-    from latentsync.generation.paste import align_face
+    from latentsync.faces.backends import open_detector
+    from latentsync.faces.crop import align_face
     from latentsync.media.picture import Picture
     from latentsync.media.read import Reader, frame_times
     from latentsync.media.write import VideoWriter

@@ -18,7 +18,7 @@ VERSIONS = {
     "resample": 2,
     "detect_scenes": 1,
     "segment": 1,
-    "align_faces": 3,
+    "align_faces": 4,
     "score_sync": 2,
     "score_quality": 2,
     "select_clips": 2,
@@ -38,6 +38,7 @@ VERSIONS = {
 }
 
 SyncScorer = Literal["syncnet_v2", "stable_syncnet", "envelope"]  # the keys of sync/scorers.py's table, see there
+FaceBackend = Literal["mediapipe", "face_alignment", "insightface"]  # the names of faces/backends.py
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -85,7 +86,7 @@ class Segment(Section):
 class AlignFaces(Section):
     """Track faces and write one video of aligned crops per face track."""
 
-    backend: Literal["mediapipe", "face_alignment", "insightface"] = Field(
+    backend: FaceBackend = Field(
         "face_alignment", description="detector and landmarks; insightface: optional package, non-commercial weights"
     )
     resolution: Literal[64, 128, 256, 512] = Field(256, description="width and height of the crop, in pixels")
@@ -379,9 +380,7 @@ class Enhance(Section):
 class Evaluate(Section):
     """Measure the generated videos and their controls."""
 
-    faces: Literal["mediapipe", "face_alignment", "insightface"] = Field(
-        "mediapipe", description="face backend that measures the mouth in the results"
-    )
+    faces: FaceBackend = Field("mediapipe", description="face backend that measures the mouth in the results")
     sync_backend: SyncScorer = Field(
         "syncnet_v2",
         description="sync scorer of the results, see the table below; a SyncNet that also supervised the training "

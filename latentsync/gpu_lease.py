@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from latentsync.faces.backends import BACKENDS
 from latentsync.sync.scorers import SCORERS
 
 DEVICES = Path("/proc/driver/nvidia/gpus")
@@ -25,9 +26,9 @@ def _always(_: Any) -> bool:
 # Step -> whether it runs a network on the GPU, from its section. score_quality is missing: hyperiqa stays on the CPU
 # (models/quality.py), and so are steps without a network.
 USES_GPU: dict[str, Callable[[Any], bool]] = {
-    "align_faces": lambda section: section.backend != "mediapipe",
+    "align_faces": lambda section: BACKENDS[section.backend].gpu,
     "score_sync": lambda section: SCORERS[section.backend].gpu,
-    "evaluate": lambda section: section.faces != "mediapipe" or SCORERS[section.sync_backend].gpu,
+    "evaluate": lambda section: BACKENDS[section.faces].gpu or SCORERS[section.sync_backend].gpu,
     "train_vae": _always,
     "extract_features": _always,
     "train_syncnet": _always,

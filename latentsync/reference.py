@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from latentsync.config import Config, Section
+from latentsync.faces.backends import BACKENDS
 from latentsync.sync.scorers import SCORERS
 from latentsync.weights import registry
 
@@ -38,6 +39,10 @@ the weights are not stated or are disputed; treat it as not allowed until you ha
 refuse what is unclear or forbidden and name an alternative.
 This is a reading of the publishers' texts, not legal advice; what the training data allow is a separate question.
 
+Face backends (`align_faces.backend`, `evaluate.faces`, `--faces`):
+
+FACES
+
 Of the optional packages, the code of CodeFormer (extra `codeformer`) has the same non-commercial licence as its
 weights, so it is not part of the lock file. The package of InsightFace (extra `insightface`) is MIT, its weights are
 not.
@@ -54,7 +59,11 @@ def licences() -> str:
     lines = ["| name | what | commercial use | licence | source |", "|---|---|---|---|---|"]
     for entry in registry.entries().values():
         lines.append(f"| `{entry.name}` | {entry.what} | {entry.commercial} | {entry.licence} | {entry.source} |")
-    return LICENCES.replace("TABLE", "\n".join(lines))
+    faces = ["| backend | weights | licence |", "|---|---|---|"]
+    for backend in BACKENDS.values():
+        weights = ", ".join(f"`{name}`" for name in backend.weights) or "in the package"
+        faces.append(f"| `{backend.name}` | {weights} | {backend.licence} |")
+    return LICENCES.replace("TABLE", "\n".join(lines)).replace("FACES", "\n".join(faces))
 
 
 def readme() -> str:

@@ -6,17 +6,16 @@ This module does not import torch, because the Snakefile imports it.
 from collections.abc import Iterator
 
 from latentsync.config import Config
+from latentsync.faces.backends import BACKENDS
 from latentsync.sync.scorers import SCORERS
 from latentsync.weights import registry
-
-NEEDED_BY_FACES = {"mediapipe": (), "face_alignment": ("s3fd", "2dfan4"), "insightface": ("buffalo_l",)}
 
 
 def needed(cfg: Config) -> Iterator[tuple[str, str | None, str]]:
     """Every pretrained part that a configuration asks for: its name, the path chosen for it, and the key that asks."""
     features, stage2 = cfg.extract_features, cfg.train_unet_stage2
     for key, faces in (("align_faces.backend", cfg.align_faces.backend), ("evaluate.faces", cfg.evaluate.faces)):
-        for name in NEEDED_BY_FACES[faces]:
+        for name in BACKENDS[faces].weights:
             yield name, None, f"{key}: {faces}"
     for key, scorer, chosen in (
         ("score_sync.backend", cfg.score_sync.backend, cfg.score_sync.weights),

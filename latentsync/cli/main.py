@@ -13,6 +13,8 @@ import typer
 
 from latentsync import required
 from latentsync.cli import weights as cli_weights
+from latentsync.config import FaceBackend
+from latentsync.faces.backends import BACKENDS
 from latentsync.weights import registry
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -52,7 +54,7 @@ def generate(
     resolution: Annotated[
         int | None, typer.Option(help="256 or 512, for published weights that do not say which")
     ] = None,
-    faces: Annotated[str, typer.Option(help="mediapipe, face_alignment or insightface, as in training")] = "mediapipe",
+    faces: Annotated[FaceBackend, typer.Option(help="detector and landmarks, as in training")] = "mediapipe",
     enhance: Annotated[str | None, typer.Option(help="face enhancement: gfpgan, codeformer or gpen")] = None,
     enhance_strength: Annotated[float, typer.Option(min=0, max=1, help="0: untouched, 1: fully enhanced")] = 0.8,
     enhance_weights: Annotated[Path | None, typer.Option(help="file of the restorer")] = None,
@@ -109,7 +111,7 @@ def _generate(
 ) -> dict[str, Any]:
     # One command among others on somebody's machine: threads that spin while they wait took minutes instead of seconds.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
-    from latentsync.faces.detection import open_detector
+    from latentsync.faces.backends import open_detector
     from latentsync.generation.audio import sound_of
     from latentsync.generation.loading import load_models
     from latentsync.generation.pipeline import lip_sync
@@ -156,7 +158,7 @@ def _parts(weights: Path, vae: Path | None, faces: str, enhance: str | None, pre
     """The published parts that one call of generate uses, each with the option that asks for it."""
     parts = [(str(weights), f"--weights {weights}")] if str(weights) in registry.entries() else []
     parts += [("vae", "generate without --vae")] if parts and vae is None else []
-    parts += [(name, f"--faces {faces}") for name in required.NEEDED_BY_FACES.get(faces, ())]
+    parts += [(name, f"--faces {faces}") for name in BACKENDS[faces].weights]
     parts += [(enhance, f"--enhance {enhance}")] if enhance else []
     return parts + ([("taesd", "--preview")] if preview else [])
 

@@ -16,7 +16,7 @@ import numpy as np
 from latentsync.evaluation import metrics
 from latentsync.faces import alignment
 from latentsync.faces.crop import align_face
-from latentsync.faces.detection import Detector, Face
+from latentsync.faces.face import Detector, Face
 from latentsync.generation import planes
 from latentsync.generation.paste import paste_region
 from latentsync.generation.video import in_order, open_writer, yuv

@@ -1,8 +1,9 @@
-"""MediaPipe's FaceMesh, its models in the wheel: on the whole picture, and on windows around small faces.
+"""MediaPipe's FaceMesh, its models in the wheel: on the whole image, and on windows around small faces.
 
-FaceMesh looks for faces at 128 x 128 pixels and misses those below about a tenth of the picture's longer side
-(measured: 130 px in 1080 x 1920 are missed). The full-range detector sees smaller ones, but gives no mesh: so it
-searches, and a second FaceMesh follows what it found in a window (measured: 45 px in 568 x 320, 60 px in 1080 x 1920).
+478 landmarks, 4 ms a frame on one core. FaceMesh looks for faces at 128 x 128 pixels and misses those below about a
+tenth of the image's longer side (measured: it misses 130 px in 1080 x 1920). The full-range detector finds smaller
+faces but gives no mesh: so it searches, and a second FaceMesh follows what it found in a window (measured: 45 px in
+568 x 320, 60 px in 1080 x 1920).
 """
 
 import os
@@ -13,32 +14,26 @@ import numpy as np
 from mediapipe.python.solutions.face_detection import FaceDetection
 from mediapipe.python.solutions.face_mesh import FaceMesh
 
-from latentsync.faces.detection import MIN_FACE_PX, Face, Scheme, is_new
+from latentsync.faces.backends import FACE_MESH
+from latentsync.faces.face import MIN_FACE_PX, Face, is_new
 
-FACE_MESH = Scheme(
-    left_brow=(70, 63, 105, 66, 107, 46, 53, 52, 65, 55),
-    right_brow=(300, 293, 334, 296, 336, 276, 283, 282, 295, 285),
-    nose=(168, 6, 195, 4, 98, 97, 2, 326, 327),
-    eyes=(33, 263),
-    upper_lip=(82, 13, 312),
-    lower_lip=(87, 14, 317),
-)
-# MediaPipe's own limit of 0.5 takes a collar for a face now and then; with 0.7 the 13 real clips lose 1 frame of 2662.
-# In a window a real face fills the view and scores above 0.8; hands, which the full-range detector likes, do not.
+# MediaPipe's own limit of 0.5 sometimes takes a collar for a face; with 0.7 the 13 real clips lose 1 frame of 2662.
+# In a window a real face fills the view and scores above 0.8; hands, which the full-range detector often finds, do not.
 SURE, SURE_SMALL = 0.7, 0.8
-_BLANK = np.zeros((64, 64, 3), np.uint8)  # a first picture, so that a graph says what it has to say while quiet
+_BLANK = np.zeros((64, 64, 3), np.uint8)  # a first image, so that a graph logs its start-up while stderr is closed
 
 
 class MediapipeDetector:
     """A Detector that follows faces from frame to frame; a context manager."""
 
+    scheme = FACE_MESH
     SCAN_EVERY = 10  # frames between searches for small faces while another face is seen
 
     def __init__(self, max_faces: int):
         self.max_faces = max_faces
         self.stack = ExitStack()
         self.windows: list[_Window] = []
-        self.idle: list[_Mesh] = []  # meshes of windows gone by, for the next window: starting one takes 40 ms
+        self.idle: list[_Mesh] = []  # meshes of closed windows, for the next one: starting a mesh takes 40 ms
         self.frame = 0
 
     def __enter__(self) -> "MediapipeDetector":
@@ -67,10 +62,10 @@ class MediapipeDetector:
             self.idle.append(window.mesh)
 
     def detect(self, rgb: np.ndarray) -> list[Face]:
-        """Faces of uint8 (h, w, 3), the widest first."""
+        """Faces in an image uint8 (h, w, 3), the widest first."""
         rgb = np.ascontiguousarray(rgb)
         faces: list[Face] = []
-        for face in self.mesh.detect(rgb):  # now and then it finds one face twice
+        for face in self.mesh.detect(rgb):  # sometimes it finds one face twice
             if is_new(face.box, faces):
                 faces.append(face)
         alive = []
@@ -113,7 +108,7 @@ class MediapipeDetector:
 
 
 def _squares(rgb: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(x0, y0, picture): the whole and, if it is oblong, overlapping squares along it, in which a face is larger."""
+    """(x0, y0, image): the whole and, if it is oblong, overlapping squares along it, in which a face is larger."""
     yield 0, 0, rgb
     height, width = rgb.shape[:2]
     side, long = min(height, width), max(height, width)
@@ -147,7 +142,7 @@ class _Mesh:
         self.graph.close()
 
     def detect(self, rgb: np.ndarray) -> list[Face]:
-        """Faces that are wide enough; MediaPipe gives landmarks as shares of the picture's edges."""
+        """Faces that are wide enough; MediaPipe gives landmarks as shares of the image's sides."""
         with _quiet(self.stale):
             if self.stale:
                 self.graph.reset()
@@ -159,8 +154,8 @@ class _Mesh:
 
 
 class _Window:
-    """A cut-out three faces wide around one small face. It stays where it is while the face stays near its middle, so
-    that its mesh can follow the face in it."""
+    """A region three faces wide around one small face. It stays in place while the face is near its middle, so that its
+    mesh can follow the face."""
 
     def __init__(self, mesh: _Mesh, box: tuple[float, ...]):
         self.mesh = mesh
@@ -187,7 +182,7 @@ class _Window:
 
 @contextmanager
 def _quiet(silent: bool = True) -> Iterator[None]:
-    """Send the start-up chatter of C++ threads, which no setting switches off, to nowhere; exceptions still rise."""
+    """Discard what C++ threads write to stderr as they start, which no setting switches off; exceptions still rise."""
     if not silent:
         yield
         return

@@ -1,6 +1,6 @@
-"""What a face crop looks like, in plain numbers: sharpness, exposure, clipping, and how well it is aligned.
+"""Measures of a face: sharpness, exposure and clipping of its crop, how well it is aligned, and the pose of the head.
 
-Axes: h w picture, p landmarks. Pictures are uint8 RGB crops (R, R, 3); the face is the convex hull of its landmarks.
+Axes: h w image, p landmarks, n frames. Crops are uint8 RGB (R, R, 3); the face is the convex hull of its landmarks.
 """
 
 import cv2
@@ -10,11 +10,19 @@ from latentsync.faces import alignment
 
 SHARPNESS_SIDE_PX = 256
 BLACK, WHITE = 5, 250  # luma at and beyond which a pixel has lost its detail, of 0..255
-
-
-def to_face(points: np.ndarray, resolution: int) -> np.ndarray:
-    """Points [..., 2] of the unstretched crop as pixels of the stretched face (R, R)."""
-    return (points + 0.5) * (resolution / np.array(alignment.crop_size(resolution))) - 0.5
+# Nose tip, nose bridge, outer eye corners and mouth corners (viewer's left, right), centimetres: x to the right,
+# y up, z towards the camera. Vertices 1, 168, 33, 263, 61, 291 of MediaPipe's canonical face model (Apache 2.0).
+# They hardly move with speech; the chin would.
+HEAD_CM = np.array(
+    [
+        [0.0, -1.127, 7.476],
+        [0.0, 3.271, 5.236],
+        [-4.446, 2.664, 3.173],
+        [4.446, 2.664, 3.173],
+        [-2.456, -4.343, 4.284],
+        [2.456, -4.343, 4.284],
+    ]
+)
 
 
 def face_mask(points: np.ndarray, resolution: int) -> np.ndarray:
@@ -28,8 +36,8 @@ def sharpness(face: np.ndarray, mask: np.ndarray) -> float:
     """Variance of the Laplacian of luma 0..255 inside the mask, of the face brought to 256 px.
 
     The measure of Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy" (2000). At one size, so that it
-    says how much detail a training picture of 256 px would hold: an enlarged small face is as blurred as a blurred
-    one. It grows with contrast and with noise, so it compares clips of like light.
+    says how much detail a training image of 256 px would hold: an enlarged small face counts as blurred. It grows with
+    contrast and noise, so it compares clips of similar light.
     """
     side = (SHARPNESS_SIDE_PX, SHARPNESS_SIDE_PX)
     if face.shape[0] != SHARPNESS_SIDE_PX:
@@ -41,7 +49,7 @@ def sharpness(face: np.ndarray, mask: np.ndarray) -> float:
 
 
 def exposure(face: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
-    """Mean luma of the face, 0..1, and the share of its pixels that are all but black or white."""
+    """Mean luma of the face, 0..1, and the share of its pixels that are nearly black or white."""
     values = luma(face)[mask]
     if not len(values):
         return 0.0, 1.0
@@ -57,3 +65,28 @@ def anchor_distance(anchors: np.ndarray, resolution: int) -> float:
     """Mean distance of anchors [3, 2], in pixels of the unstretched crop, from the template, in widths of the crop."""
     away = np.linalg.norm(anchors - alignment.template(resolution), axis=1)
     return float(away.mean() / alignment.crop_size(resolution)[0])
+
+
+def head_pose(points: np.ndarray) -> np.ndarray:
+    """Yaw, pitch and roll in degrees, float64 [n, 3], of the six points [n, 6, 2] in square pixels, y down.
+
+    A rigid model of the head is fitted under scaled orthographic projection: POS of DeMenthon and Davis, "Model-based
+    object pose in 25 lines of code" (1995), without its perspective iterations, since the focal length of cropped and
+    rescaled footage is not known. A face that fills a third of a phone's image loses a few degrees by that.
+
+    Yaw > 0: the nose points to the viewer's right; pitch > 0: up; roll > 0: the head leans anticlockwise as seen.
+    The rotation is roll about the line of sight, after yaw about the vertical, after pitch about the ears.
+    A person's own pitch at rest differs from the model's by up to ten degrees.
+    """
+    image = np.asarray(points, np.float64) * (1, -1)
+    image = image - image.mean(1, keepdims=True)
+    model = HEAD_CM - HEAD_CM.mean(0)
+    affine = np.swapaxes(np.linalg.pinv(model) @ image, 1, 2)  # [n, 2, 3], least squares
+    u, _, vt = np.linalg.svd(affine, full_matrices=False)
+    rows = u @ vt  # the nearest two rows of a rotation
+    x, y = rows[:, 0], rows[:, 1]
+    z = np.cross(x, y)
+    yaw = np.arcsin(np.clip(-z[:, 0], -1, 1))
+    pitch = -np.arctan2(z[:, 1], z[:, 2])
+    roll = np.arctan2(y[:, 0], x[:, 0])
+    return np.degrees(np.stack([yaw, pitch, roll], 1))

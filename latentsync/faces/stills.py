@@ -1,6 +1,6 @@
-"""Some faces of a clip in the pixels of its source, for what a crop smaller than the published ones cannot show.
+"""Some frames of a face in the pixels of its source: quality metrics need more detail than a crop below 256 px has.
 
-They are taken while the source is decoded for the crop, so that nobody has to decode it a third time.
+They are kept while the source is decoded for the crop, which saves a third decode.
 """
 
 import math
@@ -14,23 +14,23 @@ from latentsync.faces.tracking import Track
 from latentsync.ledger.files import replacing
 from latentsync.media.picture import Picture
 
-STILLS = 5  # of a clip as long as its segment, one more at most; a shorter one has fewer, but one at least
+STILLS = 5  # of a clip as long as its segment, at most one more; a shorter clip has fewer, but at least one
 MARGIN = 0.1  # of the box of the landmarks, on each side
 MIN_SIDE_PX = 96  # six blocks of PIQE; a smaller box is widened into its surroundings
 MAX_SIDE_PX = 256
 
 
 class Stills:
-    """What is kept of the pictures of one segment of `n_frames`."""
+    """The stills of all tracks of one segment of `n_frames`."""
 
     def __init__(self, n_frames: int):
         self.every = math.ceil(n_frames / STILLS)
         self.first: dict[int, int] = {}
-        self.kept: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}  # birth -> frame, corner, surroundings
+        self.kept: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}  # track id -> frame, corner, surroundings
 
-    def see(self, birth: int, number: int, picture: Picture, matrix: np.ndarray, resolution: int) -> None:
-        """Keep the surroundings of a face, if it is time for one; `matrix` as of its crop."""
-        first = self.first.setdefault(birth, number)
+    def add(self, track_id: int, number: int, picture: Picture, matrix: np.ndarray, resolution: int) -> None:
+        """Keep the surroundings of the face in one frame in `every`; `matrix` is that of its crop."""
+        first = self.first.setdefault(track_id, number)
         if (number - first) % self.every:
             return
         size = np.array(alignment.crop_size(resolution), np.float64)
@@ -40,22 +40,22 @@ class Stills:
         low = [int(min(max(at, 0), end - 1)) for at, end in zip(np.floor(corners.min(0)), ends, strict=True)]
         high = [int(max(at, least + 1)) for at, least in zip(np.ceil(corners.max(0)), low, strict=True)]
         around = picture.exact()[low[1] : high[1], low[0] : high[0]].copy()
-        self.kept.setdefault(birth, []).append((number, np.array(low), around))
+        self.kept.setdefault(track_id, []).append((number, np.array(low), around))
 
     def write(self, path: Path, track: Track) -> None:
         """The faces of one track as npz, uint8 (h, w, 3) each, in order."""
         faces = []
-        for number, corner, around in self.kept[track.birth]:
+        for number, corner, around in self.kept[track.track_id]:
             index = number - track.start
             if track.found[index]:
                 faces.append(face_region(around, track.landmarks[index] - corner))
-        assert faces, "a track begins with a find"
+        assert faces, "a track begins with a detection"
         with replacing(path) as temporary:
             np.savez_compressed(temporary, **{f"{number:03d}": face for number, face in enumerate(faces)})
 
 
 def read_stills(path: Path, count: int) -> list[np.ndarray]:
-    """At most `count` of the faces in a file of Stills, spread from the first to the last."""
+    """At most `count` of the faces in a file of Stills, evenly spread from the first to the last."""
     with np.load(path) as arrays:
         names = sorted(arrays.files)
         places = np.linspace(0, len(names) - 1, min(count, len(names)))
@@ -63,9 +63,9 @@ def read_stills(path: Path, count: int) -> list[np.ndarray]:
 
 
 def face_region(rgb: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """The part (h, w, 3) of a picture around landmarks (p, 2): their box, its margin, inside the picture.
+    """The part (h, w, 3) of an image around landmarks (p, 2): their box and its margin, clipped to the image.
 
-    At least MIN_SIDE_PX where the picture has as much; reduced by area averaging to at most MAX_SIDE_PX a side.
+    At least MIN_SIDE_PX wide and high where the image is; reduced by area averaging to at most MAX_SIDE_PX.
     """
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
     size_px = np.array(rgb.shape[1::-1])

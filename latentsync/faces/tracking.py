@@ -1,49 +1,56 @@
-"""Follow faces through the frames of a video: which find belongs to which face, short gaps, steady anchors.
+"""Track faces through the frames of a video: assign detections to tracks, bridge short gaps, smooth the anchors.
 
-Everything runs forward in one pass with a few frames of delay, so a caller can use the pixels of each frame as soon as
-the anchors in it are final (`settled`) and no video is ever held in memory.
+One forward pass with a few frames of delay: a caller gets each frame as soon as its anchors are final (`on_anchors`),
+and no video is ever held in memory.
 
-Frames are numbered from 0 as they come; ranges are half-open; n is the number of frames of a track, P of landmarks.
+Frames are numbered from 0 in order; ranges are half-open; n is the number of frames of a track, P of landmarks.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from latentsync.faces.detection import Detector, Face, overlap
+from latentsync.faces.face import Detector, Face, overlap
 from latentsync.faces.smoothing import SMOOTHING_WINDOW, steady
 
-MIN_FRAMES = 5  # a shorter track is an accident, unless there is no other
+MIN_FRAMES = 5  # a shorter track is taken for a false detection, unless there is no other
 MIN_IOU = 0.2
 MAX_STEP = 0.5  # a face that jumps by more than this share of its width is another face
 MAX_ZOOM = 1.6
-RIVAL = 0.6  # a second claim to a find that is so nearly as good makes it nobody's: see `_match`
+RIVAL = 0.6  # a detection is ambiguous if its second-best track scores at least this share of the best: see `_match`
 MIN_BROW_PX = 0.1  # between the brows; below, there is no alignment (the demo's talkers have 24 and more)
 
-# settled(birth, frame number, picture, anchors float64 [3, 2]); once for each frame of each track, in order.
-Settled = Callable[[int, int, Any, np.ndarray], None]
+# on_anchors(track id, frame number, frame, anchors float64 [3, 2]); once for each frame of each track, in order.
+OnAnchors = Callable[[int, int, Any, np.ndarray], None]
 
 
 @dataclass(frozen=True)
 class Track:
-    """One face over frames [start, stop); where `found` is false it was not seen and its place is interpolated."""
+    """One face over frames [start, stop); where `found` is false it was not detected and is interpolated."""
 
     start: int
     stop: int
-    birth: int  # by what number `settled` knew it, the order in which faces came up
-    anchors: np.ndarray  # float32 [n, 3, 2], steadied
-    raw_anchors: np.ndarray  # float32 [n, 3, 2], as measured
-    landmarks: np.ndarray  # float32 [n, P, 2], as measured
-    boxes: np.ndarray  # float32 [n, 4]
-    mouth_opening: np.ndarray  # float32 [n], NaN where not found
-    found: np.ndarray  # bool [n]
+    track_id: int
+    """As given to `on_anchors`: tracks are numbered as they appear."""
+    anchors: np.ndarray
+    """float32 [n, 3, 2], smoothed."""
+    raw_anchors: np.ndarray
+    """float32 [n, 3, 2], as detected."""
+    landmarks: np.ndarray
+    """float32 [n, P, 2], as detected."""
+    boxes: np.ndarray
+    """float32 [n, 4]."""
+    mouth_opening: np.ndarray
+    """float32 [n], NaN where not found."""
+    found: np.ndarray
+    """bool [n]."""
 
     @property
     def face_px(self) -> float:
-        """Median width of the face where it was seen, source pixels."""
+        """Median width of the face where it was found, source pixels."""
         return float(np.median(self.boxes[self.found, 2] - self.boxes[self.found, 0]))
 
 
@@ -51,111 +58,110 @@ def track_faces(
     frames: Iterable[Any],
     detector: Detector,
     max_gap: int,
-    settled: Settled | None = None,
-    cuts: Collection[int] = (),
-    ended: Callable[[int], None] | None = None,
-    look: Callable[[Any], np.ndarray] = np.asarray,
+    on_anchors: OnAnchors | None = None,
+    on_end: Callable[[int], None] | None = None,
+    to_rgb: Callable[[Any], np.ndarray] = np.asarray,
 ) -> list[Track]:
     """All faces of a video, the widest first.
 
     Args:
-        frames: pictures, in order. Where their size changes, coordinates begin anew, as at a cut.
-        detector: as opened; it is reset first, and at every cut.
+        frames: in order. Where their size changes, all tracks end and the detector is reset.
+        detector: as opened; it is reset first.
         max_gap: longest run of frames in which a face may be missing and is interpolated; a longer one ends its track.
-        settled: told each frame of each track once its anchors are final, while the picture is still at hand. Tracks
-            that turn out too short are told as well while there is no other; the result says which birth numbers stay.
-        cuts: frames at which a new scene begins; no track crosses one.
-        ended: told the birth number of a track after the last of its frames, and of those never settled.
-        look: a picture as uint8 (h, w, 3) for the detector.
+        on_anchors: called for each frame of each track once its anchors are final, while the frame is still in memory.
+            It is also called for tracks that turn out too short, while there is no other; the result says which stay.
+        on_end: called with the id of a track after its last frame, even if `on_anchors` never was.
+        to_rgb: a frame as uint8 (h, w, 3) for the detector.
     """
-    cuts = set(cuts)
-    births: list[_Growing] = []
-    alive: list[_Growing] = []
-    pictures: dict[int, Any] = {}
+    tracks: list[_OpenTrack] = []
+    alive: list[_OpenTrack] = []
+    held: dict[int, Any] = {}  # frames whose anchors are not final yet
     detector.reset()
 
-    lasting = False  # a track is long enough, so those that end too short are accidents
+    lasting = False  # a track is long enough, so tracks that end too short are false detections
 
-    def settle(track: _Growing, last: bool) -> None:
+    def emit(track: _OpenTrack, ended: bool) -> None:
         nonlocal lasting
         long_enough = track.last + 1 - track.start >= MIN_FRAMES
         lasting = lasting or long_enough
-        if settled is not None and (long_enough or not lasting):
-            for index, anchors in track.settle(last):
-                settled(track.birth, index, pictures[index], anchors)
-        if last and ended is not None:
-            ended(track.birth)
+        if on_anchors is not None and (long_enough or not lasting):
+            for index, anchors in track.final_anchors(ended):
+                on_anchors(track.track_id, index, held[index], anchors)
+        if ended and on_end is not None:
+            on_end(track.track_id)
 
     shape = None
-    for number, picture in enumerate(frames):
-        rgb = look(picture)
-        if number in cuts or shape not in (None, rgb.shape):
+    for number, frame in enumerate(frames):
+        rgb = to_rgb(frame)
+        if shape not in (None, rgb.shape):
             detector.reset()
             for track in alive:
-                settle(track, last=True)
+                emit(track, ended=True)
             alive = []
         shape = rgb.shape
-        if settled is not None:
-            pictures[number] = picture
+        if on_anchors is not None:
+            held[number] = frame
         faces = [face for face in detector.detect(rgb) if _usable(face)]
-        taken, lost = _match(alive, faces)
-        for track in lost:
-            settle(track, last=True)
-        alive = [track for track in alive if track not in lost]
+        matched, ambiguous = _match(alive, faces)
+        for track in ambiguous:
+            emit(track, ended=True)
+        alive = [track for track in alive if track not in ambiguous]
         for index, face in enumerate(faces):
-            if index in taken:
-                taken[index].see(number, face)
+            if index in matched:
+                matched[index].add(number, face)
             else:
-                births.append(_Growing(len(births), number, face))
-                alive.append(births[-1])
+                tracks.append(_OpenTrack(len(tracks), number, face))
+                alive.append(tracks[-1])
         for track in alive:
-            settle(track, last=number - track.last > max_gap)
+            emit(track, ended=number - track.last > max_gap)
         alive = [track for track in alive if number - track.last <= max_gap]
         needed = min((track.next for track in alive), default=number + 1)
-        pictures = {index: kept for index, kept in pictures.items() if index >= needed}
+        held = {index: kept for index, kept in held.items() if index >= needed}
     for track in alive:
-        settle(track, last=True)
-    return _finished(births)
+        emit(track, ended=True)
+    return _finished(tracks)
 
 
 def _usable(face: Face) -> bool:
-    """Whether the find can be aligned at all; a detector's slip counts as not found."""
+    """Whether the detection can be aligned at all; one that cannot counts as not found."""
     left, right, _ = face.anchors
     return bool(np.isfinite(face.landmarks).all() and np.hypot(*(right - left)) >= MIN_BROW_PX)
 
 
-def _finished(births: "list[_Growing]") -> list[Track]:
-    tracks = [track.finish() for track in births]
+def _finished(open_tracks: "list[_OpenTrack]") -> list[Track]:
+    """The tracks that are long enough, the widest first."""
+    tracks = [track.finish() for track in open_tracks]
     longest = max((track.stop - track.start for track in tracks), default=0)
     least = min(MIN_FRAMES, longest)
     kept = [track for track in tracks if track.stop - track.start >= least]
-    if longest < MIN_FRAMES:  # nothing but accidents: the widest stands for all
+    if longest < MIN_FRAMES:  # no track is long enough: keep the widest
         kept = sorted(kept, key=lambda track: -track.face_px)[:1]
-    mean_width = {track.birth: float(np.mean(np.diff(track.boxes[track.found][:, ::2]))) for track in kept}
-    return sorted(kept, key=lambda track: (-mean_width[track.birth], track.birth))
+    mean_width = {track.track_id: float(np.mean(np.diff(track.boxes[track.found][:, ::2]))) for track in kept}
+    return sorted(kept, key=lambda track: (-mean_width[track.track_id], track.track_id))
 
 
-def _match(alive: "list[_Growing]", faces: list[Face]) -> "tuple[dict[int, _Growing], list[_Growing]]":
-    """Index of a find -> its track, best overlap first, each once; and the tracks that are to end.
+def _match(alive: "list[_OpenTrack]", faces: list[Face]) -> "tuple[dict[int, _OpenTrack], list[_OpenTrack]]":
+    """Index of a detection -> its track, best overlap first, each once; and the tracks that must end.
 
-    Where faces pass in front of one another, one find fits two tracks nearly as well, or two finds one track. Then
-    nobody can say who is who (neither the shape of FaceMesh's points nor a small picture of the face tells people
-    apart, see docs/decisions.md), so the tracks end there, and what comes after the meeting begins anew.
+    Where one face passes in front of another, one detection fits two tracks nearly equally well, or two detections one
+    track. The identities are then unknown (neither the shape of FaceMesh's points nor a small image of the face tells
+    people apart, see docs/decisions.md), so these tracks end there, and new ones start afterwards.
     """
-    claims = np.array([[_likeness(track.faces[-1].box, face.box) for face in faces] for track in alive])
-    taken: dict[int, _Growing] = {}
-    lost: set[int] = set()
-    if claims.size == 0:
-        return taken, []
-    for order, index in sorted(np.argwhere(claims > 0).tolist(), key=lambda pair: (-claims[*pair], pair)):
-        best = claims[order, index]
-        others = [other for other in range(len(alive)) if other != order and claims[other, index] >= RIVAL * best]
-        elsewhere = np.delete(claims[order], index).max(initial=0.0) >= RIVAL * best
+    scores = np.array([[_likeness(track.faces[-1].box, face.box) for face in faces] for track in alive])
+    matched: dict[int, _OpenTrack] = {}
+    ambiguous: set[int] = set()
+    if scores.size == 0:
+        return matched, []
+    for order, index in sorted(np.argwhere(scores > 0).tolist(), key=lambda pair: (-scores[*pair], pair)):
+        best = scores[order, index]
+        others = [other for other in range(len(alive)) if other != order and scores[other, index] >= RIVAL * best]
+        elsewhere = np.delete(scores[order], index).max(initial=0.0) >= RIVAL * best
         if others or elsewhere:
-            lost |= {order, *others}
-        elif index not in taken and alive[order] not in taken.values():
-            taken[index] = alive[order]
-    return {index: track for index, track in taken.items() if alive.index(track) not in lost}, [alive[i] for i in lost]
+            ambiguous |= {order, *others}
+        elif index not in matched and alive[order] not in matched.values():
+            matched[index] = alive[order]
+    sure = {index: track for index, track in matched.items() if alive.index(track) not in ambiguous}
+    return sure, [alive[order] for order in ambiguous]
 
 
 def _likeness(a: tuple[float, ...], b: tuple[float, ...]) -> float:
@@ -172,24 +178,24 @@ def _anchors(face: Face) -> np.ndarray:
     return face.anchors
 
 
-class _Growing:
-    """A track under way: the frames in which the face was seen, and what has been settled."""
+class _OpenTrack:
+    """A track that has not ended: the frames in which the face was detected, and which anchors are final."""
 
-    def __init__(self, birth: int, number: int, face: Face):
-        self.birth, self.start = birth, number
+    def __init__(self, track_id: int, number: int, face: Face):
+        self.track_id, self.start = track_id, number
         self.seen, self.faces = [number], [face]
-        self.next = number  # first frame not settled yet
+        self.next = number  # first frame whose anchors are not final
 
     @property
     def last(self) -> int:
         return self.seen[-1]
 
-    def see(self, number: int, face: Face) -> None:
+    def add(self, number: int, face: Face) -> None:
         self.seen.append(number)
         self.faces.append(face)
 
     def _filled(self, part: Callable[[Face], object], first: int | None = None) -> np.ndarray:
-        """A part of the seen faces -> float64 [n, ...] for all frames from `first` to the last seen, linear between."""
+        """A part of each face, float64 [n, ...], for all frames from `first` to the last, gaps interpolated."""
         first = self.start if first is None else first
         skip = max(0, bisect_right(self.seen, first) - 1)
         seen = np.array(self.seen[skip:])
@@ -200,13 +206,13 @@ class _Growing:
         share = (frames - seen[left]) / np.maximum(seen[right] - seen[left], 1)
         return table[left] + share.reshape(-1, *[1] * (table.ndim - 1)) * (table[right] - table[left])
 
-    def settle(self, ended: bool) -> list[tuple[int, np.ndarray]]:
-        """(frame, anchors) of all frames that have become final since the last call."""
+    def final_anchors(self, ended: bool) -> list[tuple[int, np.ndarray]]:
+        """(frame, anchors) of all frames whose anchors have become final since the last call."""
         half = SMOOTHING_WINDOW // 2
         stop = self.last + 1 if ended else self.last + 1 - half
         if stop <= self.next or (not ended and self.last - self.start < 2 * half):
             return []
-        first = max(self.start, self.next - 2 * half)  # what lies before has no part in the frames to come
+        first = max(self.start, self.next - 2 * half)  # earlier frames do not influence those that follow
         anchors = steady(self._filled(_anchors, first))
         ready = [(index, anchors[index - first]) for index in range(self.next, stop)]
         self.next = stop
@@ -220,7 +226,7 @@ class _Growing:
         return Track(
             self.start,
             self.last + 1,
-            self.birth,
+            self.track_id,
             steady(self._filled(_anchors)).astype(np.float32),
             self._filled(_anchors).astype(np.float32),
             self._filled(lambda face: face.landmarks).astype(np.float32),

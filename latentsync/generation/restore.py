@@ -1,7 +1,8 @@
 """Face restoration of a generated video: FFHQ alignment, restore, blend back into the planes of the frame.
 
-Restorers know faces in FFHQ alignment at 512 pixels, not LatentSync's stretched crop, so every frame is aligned anew by
-five points, in one warp from the frame. The lips can be protected: restorers sharpen them towards a resting mouth.
+Restorers are trained on faces in FFHQ alignment at 512 pixels, not on LatentSync's stretched crop, so the face of every
+frame is aligned by five points, in one warp from the frame. The lips can be protected: restorers sharpen them towards a
+resting mouth.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from latentsync.config import Enhance
 from latentsync.faces import alignment
-from latentsync.faces.detection import Detector
+from latentsync.faces.face import Detector, Scheme
 from latentsync.faces.smoothing import smooth
 from latentsync.faces.tracking import Track
 from latentsync.generation import planes
@@ -28,24 +29,9 @@ from latentsync.media.read import frame_times, read_video_frames
 _X = (192.98138, 318.90277, 256.63416, 201.26117, 313.08905)
 _Y = (239.94708, 240.1936, 314.01935, 371.41043, 371.15118)
 FFHQ = np.stack([_X, _Y], axis=1)
-# Landmarks of each of the five points (their mean), and the outer edge of the lips, by number of landmarks.
-FIVE = {
-    478: ((33, 133), (362, 263), (4,), (61,), (291,)),
-    68: (tuple(range(36, 42)), tuple(range(42, 48)), (30,), (48,), (54,)),
-}
-LIPS = {
-    478: (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146),
-    68: tuple(range(48, 60)),
-}
 BATCH = 8
 Restore = Callable[[np.ndarray], np.ndarray]
 Item = tuple[av.VideoFrame, np.ndarray, np.ndarray | None]  # frame, its matrix, landmarks in pixels of the file
-
-
-def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """Eyes, nose tip and mouth corners (..., 5, 2) of landmarks (..., P, 2)."""
-    parts = FIVE[landmarks.shape[-2]]
-    return np.stack([landmarks[..., list(indices), :].mean(-2) for indices in parts], axis=-2)
 
 
 def ffhq_matrix(points: np.ndarray, size: int) -> np.ndarray:
@@ -91,32 +77,32 @@ def _shifted(matrix: np.ndarray, x0: int, y0: int) -> np.ndarray:
 def enhance_video(
     video: Path, out: Path, matrices: np.ndarray, resolution: int, restore: Restore, cfg: Enhance, detector: Detector
 ) -> int:
-    """Write `video` with its generated frames restored; returns how many were.
+    """Write `video` with its generated frames restored; returns their number.
 
     Args:
         video: what generate wrote.
-        out: the new mp4, of the same size, format, frame times and sound.
-        matrices: float64 [m, 2, 3] of the render; NaN marks frames that stay as they are.
+        out: the new mp4, with the same size, format, frame times and audio.
+        matrices: float64 [m, 2, 3] of the render; NaN marks frames that are copied.
         resolution: of the generated faces.
         restore: faces float32 (n, S, S, 3), 0..255, FFHQ-aligned -> the same, restored; `restore.size` is S.
         cfg: strength, region, lip protection, crf.
-        detector: of faces in the written frames.
+        detector: finds the faces in the written frames; its scheme says which landmarks align them.
     """
     times_s, end_s = frame_times(video)
     frames = (frame for _, frame in read_video_frames(video))
     first = next(frames)
     to_displayed = planes.to_displayed(first)
-    points = _points(track_video(video, detector), matrices @ np.linalg.inv(to_displayed), resolution)
+    shown = _landmarks(track_video(video, detector), matrices @ np.linalg.inv(to_displayed), resolution)
     to_file = np.linalg.inv(to_displayed)[:2]
-    points = [None if lot is None else alignment.apply(to_file, lot) for lot in points]
+    landmarks = [None if points is None else alignment.apply(to_file, points) for points in shown]
     n_enhanced = 0
     sound = Sound(np.zeros(0, np.float32), copied_from=video)
     with open_writer(out, first, video, times_s, end_s, cfg.crf, sound) as writer:
-        for batch in _batches(zip(chain([first], frames), matrices, points, strict=True)):
-            batch = [(yuv(frame, writer.pix_fmt), matrix, lot) for frame, matrix, lot in batch]
-            for frame in _enhanced(batch, resolution, restore, cfg):
+        for batch in _batches(zip(chain([first], frames), matrices, landmarks, strict=True)):
+            batch = [(yuv(frame, writer.pix_fmt), matrix, points) for frame, matrix, points in batch]
+            for frame in _enhanced(batch, resolution, restore, cfg, detector.scheme):
                 writer.write_frame(frame)
-            n_enhanced += sum(lot is not None for _, _, lot in batch)
+            n_enhanced += sum(points is not None for _, _, points in batch)
     return n_enhanced
 
 
@@ -131,32 +117,34 @@ def _batches(items: Iterator) -> Iterator[list]:
         yield batch
 
 
-def _points(tracks: Sequence[Track], matrices: np.ndarray, resolution: int) -> list[np.ndarray | None]:
-    """Landmarks [P, 2] of the generated face in every frame, steadied over time; None where nothing was generated.
+def _landmarks(tracks: Sequence[Track], matrices: np.ndarray, resolution: int) -> list[np.ndarray | None]:
+    """Smoothed landmarks [P, 2] of the generated face in every frame; None where nothing was generated.
 
     matrices: displayed pixels -> crop pixels. The face is the track nearest to the middle of the crop box.
     """
     middle = np.array(alignment.crop_size(resolution)) / 2
-    steady = [smooth(track.landmarks) for track in tracks]
+    smoothed = [smooth(track.landmarks) for track in tracks]
     chosen: list[np.ndarray | None] = []
     for index, matrix in enumerate(matrices):
-        here = [(t, s) for t, s in zip(tracks, steady, strict=True) if t.start <= index < t.stop]
+        here = [(t, s) for t, s in zip(tracks, smoothed, strict=True) if t.start <= index < t.stop]
         if not here or not np.isfinite(matrix).all():
             chosen.append(None)
             continue
         centre = alignment.apply(alignment.invert(matrix), middle)
-        landmarks = [lot[index - track.start] for track, lot in here]
-        away = [np.hypot(*(lot.mean(0) - centre)) for lot in landmarks]
+        landmarks = [points[index - track.start] for track, points in here]
+        away = [np.hypot(*(points.mean(0) - centre)) for points in landmarks]
         best = int(np.argmin(away))
         chosen.append(landmarks[best] if away[best] < here[best][0].face_px / 2 else None)
     return chosen
 
 
-def _enhanced(batch: Sequence[Item], resolution: int, restore: Restore, cfg: Enhance) -> list[av.VideoFrame]:
+def _enhanced(
+    batch: Sequence[Item], resolution: int, restore: Restore, cfg: Enhance, scheme: Scheme
+) -> list[av.VideoFrame]:
     """The frames of a batch, restored where landmarks are given."""
     size = restore.size
     aligned = {
-        index: ffhq_matrix(five_points(landmarks), size)
+        index: ffhq_matrix(scheme.five_points(landmarks), size)
         for index, (_, _, landmarks) in enumerate(batch)
         if landmarks is not None
     }
@@ -180,8 +168,8 @@ def _enhanced(batch: Sequence[Item], resolution: int, restore: Restore, cfg: Enh
         if not alpha.size:
             result.append(frame)
             continue
-        five = five_points(landmarks)
-        lips = lip_mask(landmarks[list(LIPS[len(landmarks)])], region, float(np.hypot(*(five[1] - five[0]))))
+        left_eye, right_eye, *_ = scheme.five_points(landmarks)
+        lips = lip_mask(landmarks[list(scheme.outer_lips)], region, float(np.hypot(*(right_eye - left_eye))))
         weight = cfg.strength * alpha * (1 - cfg.lip_protection * lips)
         x0, y0, x1, y1 = region
         patch = alignment.warp(restored[index], _shifted(aligned[index], x0, y0), (x1 - x0, y1 - y0))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.config import DetectScenes
-from latentsync.faces.detection import Detector
+from latentsync.faces.face import Detector
 from latentsync.faces.tracking import Track, track_faces
 from latentsync.media.ahead import ahead
 from latentsync.media.picture import Picture
@@ -18,12 +18,6 @@ from latentsync.media.scenes import LATE, CutFinder
 
 NO_FACE, OTHER_FACE = -1, -2
 PASSED_THROUGH = {NO_FACE: "no_face", OTHER_FACE: "other_face"}  # why a frame was left as it is
-# A face is known by how many landmarks it has.
-BACKEND_OF_POINTS = {
-    478: "mediapipe",
-    68: "face_alignment",
-    106: "insightface",
-}
 MAX_GAP_S = 0.2  # longest time without the face that is interpolated, as align_faces.max_gap_ticks is by default
 
 
@@ -58,7 +52,7 @@ def track_video(video: Path, detector: Detector, max_s: float | None = None) -> 
     tracks, start = [], 0
     for _, scene in groupby(scenes(pictures), key=lambda pair: pair[0]):
         counted = _Counted(picture for _, picture in scene)
-        for track in track_faces(counted, detector, max_gap, look=Picture.quick):
+        for track in track_faces(counted, detector, max_gap, to_rgb=Picture.quick):
             tracks.append(dataclasses.replace(track, start=track.start + start, stop=track.stop + start))
         start += counted.n
     assert start == len(times_s), (start, len(times_s))

@@ -1,15 +1,16 @@
-"""align_faces: follow the faces of each segment and write their aligned crops, the only pictures this pipeline encodes.
+"""align_faces: track the faces of each segment and write their aligned crops, the only video that curation encodes.
 
 Each source is decoded once, through all its segments, with a few dozen frames in memory at most: a crop is cut as soon
-as the anchors of its frame are final. Decoding, detecting and encoding go on side by side where there are cores. Faces
-are followed through the source frames that the segment shows, each once, and then laid out on its 25 fps ticks, so a
-frame that stands for two ticks looks the same in both.
+as the anchors of its frame are final. Decoding, detecting and encoding run in parallel where there are cores. Faces are
+tracked through the source frames that the segment shows, each frame once, and then repeated on the 25 fps ticks, so a
+frame that is shown for two ticks looks the same in both.
 
 A segment becomes one row of kind clip for each face, the widest first (t0), with
+  faces          name of the backend that found the face and its landmarks (faces/backends.py)
   crop_file      mp4, 25 fps, R x R; one frame for each tick of the clip
   geometry_file  npz: matrices float32 [n, 2, 3] (source pixels -> unstretched crop pixels), landmarks float32 [n, P, 2]
                  (source pixels), found bool [n], mouth_opening float32 [n] (NaN where not found)
-  stills_file    npz: some faces in the pixels of the source, where R is below the published 256; else null
+  stills_file    npz: some frames of the face in the pixels of the source, where R is below the published 256; else null
 """
 
 import functools
@@ -22,8 +23,9 @@ import numpy as np
 
 from latentsync.config import VERSIONS, AlignFaces
 from latentsync.faces.alignment import PUBLISHED_RESOLUTION, similarity
+from latentsync.faces.backends import open_detector
 from latentsync.faces.crop import align_face
-from latentsync.faces.detection import Detector, open_detector
+from latentsync.faces.face import Detector
 from latentsync.faces.smoothing import jitter_px
 from latentsync.faces.stills import Stills
 from latentsync.faces.tracking import Track, track_faces
@@ -62,14 +64,14 @@ def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video
     stills = Stills(len(indices)) if cfg.resolution < PUBLISHED_RESOLUTION else None
     with _CropWriters(root / "align_faces/media", f"{row['id']}.{key}", cfg) as writers:
 
-        def settled(birth: int, number: int, picture: Picture, anchors: np.ndarray) -> None:
+        def on_anchors(track_id: int, number: int, picture: Picture, anchors: np.ndarray) -> None:
             matrix = similarity(anchors, cfg.resolution)
-            writers.write(birth, align_face(picture, matrix, cfg.resolution), int(repeats[number]))
+            writers.write(track_id, align_face(picture, matrix, cfg.resolution), int(repeats[number]))
             if stills is not None:
-                stills.see(birth, number, picture, matrix, cfg.resolution)
+                stills.add(track_id, number, picture, matrix, cfg.resolution)
 
         with closing(ahead(picture for _, picture in video.pictures(indices))) as frames:
-            tracks = track_faces(frames, detector, max_gap, settled, ended=writers.close, look=Picture.quick)
+            tracks = track_faces(frames, detector, max_gap, on_anchors, on_end=writers.close, to_rgb=Picture.quick)
     if not tracks:
         writers.keep({})
         raise Rejection("no_face", f"no face was found in {len(indices)} frames")
@@ -80,7 +82,7 @@ def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video
         end_tick = row["start_tick"] + int(first_tick[track.stop - 1] + repeats[track.stop - 1])
         ident = clip_id(row["source_id"], start_tick, end_tick, number)
         crop_file, geometry_file = (media_file("align_faces", ident, key, suffix) for suffix in (".mp4", ".npz"))
-        names[track.birth] = root / crop_file
+        names[track.track_id] = root / crop_file
         stills_file = None
         if stills is not None:
             stills_file = media_file("align_faces", ident, key, ".stills.npz")
@@ -93,6 +95,7 @@ def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video
                 "id": ident,
                 "segment_id": row["id"],
                 "track": number,
+                "faces": cfg.backend,
                 "start_tick": start_tick,
                 "end_tick": end_tick,
                 "crop_file": crop_file,
@@ -133,9 +136,9 @@ def _write_geometry(path: Path, track: Track, repeats: np.ndarray, resolution: i
 
 
 class _CropWriters:
-    """A crop video for each face as it comes up, closed when its track ends: an open one holds an encoder.
+    """A crop video for each track as it appears, closed when the track ends: an open one holds an encoder.
 
-    Which of them stay, and by what names, is known at the end.
+    Which videos are kept, and their names, are known only at the end.
     """
 
     def __init__(self, media: Path, segment: str, cfg: AlignFaces):
@@ -157,7 +160,7 @@ class _CropWriters:
         self._end(*error)
 
     def _end(self, *error: Any) -> None:
-        """Whatever fails, the thread stops, all files are closed, and none of a failed segment stays."""
+        """Whatever fails: stop the thread, close all files, delete those of a failed segment."""
         with ExitStack() as stack:
             if error[0] is not None:
                 for path in self.paths.values():
@@ -166,28 +169,28 @@ class _CropWriters:
                 stack.callback(writer.__exit__, *error)
             stack.callback(self.encoder.stop)
 
-    def write(self, birth: int, face: np.ndarray, times: int) -> None:
-        """Append a face to the video of the birth number, once for each tick that shows it."""
-        if birth not in self.paths:
-            path, side = self.media / f".{self.segment}-{birth}.mp4", self.cfg.resolution
-            self.open[birth] = VideoWriter(path, TICKS_PER_S, side, side, crf=self.cfg.crf).__enter__()
-            self.paths[birth] = path
+    def write(self, track_id: int, face: np.ndarray, times: int) -> None:
+        """Append a face to the video of its track, once for each tick that shows it."""
+        if track_id not in self.paths:
+            path, side = self.media / f".{self.segment}-{track_id}.mp4", self.cfg.resolution
+            self.open[track_id] = VideoWriter(path, TICKS_PER_S, side, side, crf=self.cfg.crf).__enter__()
+            self.paths[track_id] = path
         for _ in range(times):
-            self.encoder.call(self.open[birth].write, face)
+            self.encoder.call(self.open[track_id].write, face)
 
-    def close(self, birth: int) -> None:
-        """Finish the video of a face of which no more will come, if there is one."""
-        if birth in self.open:
-            self.encoder.call(self._finish, birth)
+    def close(self, track_id: int) -> None:
+        """Finish the video of a track that has ended, if it has one."""
+        if track_id in self.open:
+            self.encoder.call(self._finish, track_id)
 
-    def _finish(self, birth: int) -> None:
-        self.open.pop(birth).__exit__(None, None, None)
+    def _finish(self, track_id: int) -> None:
+        self.open.pop(track_id).__exit__(None, None, None)
 
     def keep(self, names: dict[int, Path]) -> None:
-        """Once the files are closed: give those of these births their names and delete the others."""
+        """Once the files are closed: rename those of these track ids and delete the others."""
         self.encoder.wait()
-        for birth, path in self.paths.items():
-            if birth in names:
-                path.replace(names[birth])
+        for track_id, path in self.paths.items():
+            if track_id in names:
+                path.replace(names[track_id])
             else:
                 path.unlink()

@@ -26,7 +26,7 @@ def run(cfg: Enhance, inputs: dict[str, list[Path]], outputs: dict[str, Path], s
 
     from contextlib import ExitStack
 
-    from latentsync.faces.detection import open_detector
+    from latentsync.faces.backends import open_detector
     from latentsync.generation.restore import enhance_video
     from latentsync.models.restorers import open_restorer
     from latentsync.weights.files import content_hash

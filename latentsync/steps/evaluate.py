@@ -37,7 +37,7 @@ from latentsync.config import Evaluate
 from latentsync.curation.funnel import STAND_INS
 from latentsync.evaluation import figures, measure, metrics, planted, systems
 from latentsync.evaluation.evidence import NO_PAIRS, TOP_DB, Evidence, Pairs
-from latentsync.faces.detection import open_detector
+from latentsync.faces.backends import BACKENDS, open_detector
 from latentsync.ledger.files import read_ledger, read_ledgers, run_dir, write_json, write_ledger
 from latentsync.ledger.rows import Row
 from latentsync.media.audio import read_audio, read_flac
@@ -51,7 +51,6 @@ NEGATIVES = 5, 15  # frames between video and audio of a pair that is out of syn
 SHUFFLES = 3  # pairs with foreign audio for each pair, so that chance moves the control less
 MAX_LAG = 6  # native frames
 MAX_SHIFT_FRAMES = 15  # of sync scorers
-FACES = "faces were found by MediaPipe's FaceMesh, not by S3FD and 2DFAN4 as in LatentSync 1.5"
 
 
 def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
@@ -248,8 +247,8 @@ def _stand_ins(cfg: Evaluate, rows: list[Row], test: list[Row]) -> list[str]:
     backends = {row[name] for row in test for name in ("sync_backend", "quality_backend")}
     said = [sentence for row in rows for sentence in row["stand_ins"]]
     said += [STAND_INS[name] for name in sorted(backends) if name in STAND_INS]
-    if any(row.get("faces") == "mediapipe" for row in rows):
-        said.append(FACES)
+    detectors = (BACKENDS[name] for name in sorted({row["faces"] for row in rows if "faces" in row}))
+    said += [backend.stand_in for backend in detectors if backend.stand_in]
     if scorers.SCORERS[cfg.sync_backend].stand_in:
         said.append(f"the sync of written videos was scored by {scorers.SCORERS[cfg.sync_backend].stand_in}")
     return list(dict.fromkeys(said))

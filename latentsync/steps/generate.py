@@ -149,7 +149,7 @@ class _Renderer:
     def __init__(self, cfg: Generate, load: Callable[..., Any], clips: dict[str, Row], root: Path, sources: Path):
         from contextlib import ExitStack
 
-        from latentsync.faces.detection import open_detector
+        from latentsync.faces.backends import open_detector
         from latentsync.generation import speakers
 
         self.cfg, self.clips, self.root, self.sources = cfg, clips, root, sources
@@ -199,11 +199,10 @@ class _Renderer:
         from latentsync.media.read import frame_times
 
         rows = [self.clips[clip] for clip in clip_ids]
-        backend, faces, chosen = "", max(row["n_faces"] for row in rows), []
+        backend, faces, chosen = rows[0]["faces"], max(row["n_faces"] for row in rows), []
         for row in rows:
             with np.load(self.root / row["geometry_file"]) as geometry:
                 landmarks = geometry["landmarks"]
-            backend = speakers.BACKEND_OF_POINTS[landmarks.shape[1]]
             tracks = self.tracks(picture, backend, faces)
             chosen.append(speakers.same_face(tracks, frame_times(picture)[0], landmarks, row["start_tick"]))
         return backend, faces, [index for index in chosen if index is not None]

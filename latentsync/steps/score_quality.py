@@ -1,18 +1,19 @@
-"""score_quality: what each clip looks and sounds like, in numbers. No judgement: thresholds belong to select_clips.
+"""score_quality: image quality, light, pose, speech and alignment of each clip. select_clips applies the thresholds.
 
 Means over a few frames spread from the clip's first to its last, unless said otherwise.
   quality, quality_backend  a metric without a reference, higher is better; scales in models/quality.py. It judges
                  hyperiqa  the crop, as published;
-                 piqe      the crop; below 256 px the face in the pixels of the source, since so small a crop hides what
-                           piqe looks for: the landmarks' box with a margin, as align_faces kept it (faces/stills.py)
-Always, from the crop, its geometry and the sound, without another decode of the source:
+                 piqe      the crop; below 256 px the face in the pixels of the source, since a crop that small hides
+                           what PIQE measures: the box of the landmarks with a margin, kept by align_faces
+                           (faces/stills.py)
+Always, from the crop, its geometry and the audio, without decoding the source again:
   sharpness      variance of the Laplacian of the face at 256 px (faces/measures.py)
   exposure       mean luma of the face, 0..1; clipped_share: share of its pixels that are black or white
-  yaw_deg, pitch_deg, roll_deg  head pose, median over all frames with the face (faces/head_pose.py)
-  speech_share   share of the clip with speech, 0..1 (audio/vad.py); null without sound
-  aligned_share  share of the frames in which a fresh detector finds exactly one face in the crop, its anchors on
+  yaw_deg, pitch_deg, roll_deg  head pose, median over all frames with the face (faces/measures.py)
+  speech_share   share of the clip with speech, 0..1 (audio/vad.py); null without audio
+  aligned_share  share of the frames in which a second detector finds exactly one face in the crop, with anchors on
                  average within ALIGNED_WITHIN of the template: step 7 of the published pipeline, "remove incorrect
-                 affined". Always FaceMesh, so that it needs no weights and does not trust what made the crop.
+                 affined". Always FaceMesh: it needs no weights, and it is independent of the one that made the crop.
   picture_hash   of the middle frame; motion_hash: of the mouth's movement, null where it rests (curation/duplicates.py)
 """
 
@@ -25,8 +26,8 @@ from latentsync.audio.vad import speech_share
 from latentsync.config import VERSIONS, ScoreQuality
 from latentsync.curation import duplicates
 from latentsync.faces import alignment, measures
-from latentsync.faces.detection import Detector, open_detector
-from latentsync.faces.head_pose import head_pose, pose_points
+from latentsync.faces.backends import backend, open_detector
+from latentsync.faces.face import Detector
 from latentsync.faces.stills import read_stills
 from latentsync.ledger.files import read_ledger, run_dir
 from latentsync.ledger.rows import Row
@@ -37,11 +38,11 @@ from latentsync.models.quality import Scorer, open_scorer
 from latentsync.timing import samples_of
 
 # Of the crop's width. Measured on 216 crops of 73 clips at 64 px, talkers and public videos: median 0.036, 99 % below
-# 0.075, the furthest 0.09; a face off by a third of its width, too near or on its side lies farther away or is missed.
-# FaceMesh takes a face on its head for an upright one.
+# 0.075, at most 0.09; a face off by a third of its width, too near or on its side lies farther away or is missed.
+# FaceMesh takes an upside-down face for an upright one.
 ALIGNED_WITHIN = 0.12
-LOOKED_AT = 256  # resolution of the crop as the fresh detector sees it, unstretched, ...
-SURROUNDINGS = 0.25  # ... in a grey frame this wide, of its height: a face that fills a picture is missed
+CHECK_RESOLUTION = 256  # of the unstretched crop that the second detector sees, ...
+BORDER = 0.25  # ... with a grey border this wide, of its height: a face that fills the image is missed
 
 
 def run(
@@ -64,24 +65,25 @@ def run(
 
 
 def measure_crop(row: Row, frames: int, detector: Detector, root: Path) -> Row:
-    """The columns that need no metric."""
+    """The columns that need no quality metric."""
     with np.load(root / row["geometry_file"]) as arrays:
-        geometry_of = {name: arrays[name] for name in ("found", "landmarks", "matrices", "mouth_opening")}
-    found, landmarks, matrices = (geometry_of[name] for name in ("found", "landmarks", "matrices"))
-    crop_file, looks = root / row["crop_file"], []
+        found, landmarks, matrices, mouth_opening = (
+            arrays[name] for name in ("found", "landmarks", "matrices", "mouth_opening")
+        )
+    crop_file, per_frame = root / row["crop_file"], []
     for tick in chosen_ticks(found, frames):
         face = read_clip(crop_file, tick, tick + 1)[0]
-        points = measures.to_face(alignment.apply(matrices[tick], landmarks[tick]), row["resolution"])
+        points = alignment.apply(alignment.to_face(matrices[tick], row["resolution"]), landmarks[tick])
         mask = measures.face_mask(points, row["resolution"])
-        looks.append((measures.sharpness(face, mask), *measures.exposure(face, mask), is_aligned(face, detector)))
-    pose = np.median(head_pose(pose_points(landmarks[found])), axis=0)
+        per_frame.append((measures.sharpness(face, mask), *measures.exposure(face, mask), is_aligned(face, detector)))
+    pose = np.median(measures.head_pose(landmarks[found][:, backend(row["faces"]).scheme.pose]), axis=0)
     middle = len(found) // 2
     names = ("sharpness", "exposure", "clipped_share", "aligned_share", "yaw_deg", "pitch_deg", "roll_deg")
-    numbers = zip(names, [*np.mean(looks, axis=0), *pose], strict=True)
+    numbers = zip(names, [*np.mean(per_frame, axis=0), *pose], strict=True)
     return {name: round(float(value), 4) + 0.0 for name, value in numbers} | {
         "speech_share": _speech_share(row, root),
         "picture_hash": duplicates.picture_hash(read_clip(crop_file, middle, middle + 1)[0]),
-        "motion_hash": duplicates.motion_hash(geometry_of["mouth_opening"].astype(np.float64)),
+        "motion_hash": duplicates.motion_hash(mouth_opening.astype(np.float64)),
     }
 
 
@@ -92,15 +94,15 @@ def _speech_share(row: Row, root: Path) -> float | None:
 
 
 def is_aligned(face: np.ndarray, detector: Detector) -> bool:
-    """Whether a crop uint8 (R, R, 3) holds one face, and that where the template has it."""
-    width, height = alignment.crop_size(LOOKED_AT)
+    """Whether a crop uint8 (R, R, 3) holds exactly one face, aligned with the template."""
+    width, height = alignment.crop_size(CHECK_RESOLUTION)
     grows = face.shape[0] < height
     crop = cv2.resize(face, (width, height), interpolation=cv2.INTER_CUBIC if grows else cv2.INTER_AREA)
-    margin = round(SURROUNDINGS * height)
+    margin = round(BORDER * height)
     grey = (alignment.FILL,) * 3
     detector.reset()
     faces = detector.detect(cv2.copyMakeBorder(crop, *(margin,) * 4, cv2.BORDER_CONSTANT, value=grey))
-    return len(faces) == 1 and measures.anchor_distance(faces[0].anchors - margin, LOOKED_AT) <= ALIGNED_WITHIN
+    return len(faces) == 1 and measures.anchor_distance(faces[0].anchors - margin, CHECK_RESOLUTION) <= ALIGNED_WITHIN
 
 
 def chosen_ticks(found: np.ndarray, frames: int) -> np.ndarray:
@@ -118,7 +120,7 @@ def score_crop(row: Row, scorer: Scorer, frames: int, root: Path) -> float:
 
 
 def score_stills(row: Row, scorer: Scorer, frames: int, root: Path) -> float:
-    """Mean score of faces in the source's pixels; of the crop where it is large enough to have none."""
+    """Mean score of the stills; of the crop where it is large enough to need none."""
     if row["stills_file"] is None:
         return score_crop(row, scorer, frames, root)
     return float(np.mean([scorer(still) for still in read_stills(root / row["stills_file"], frames)]))

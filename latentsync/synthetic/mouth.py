@@ -19,7 +19,7 @@ CLOSED_GAP_PX = 0.35  # a closed mouth shows a dark line
 SEAM = 0.22  # the lips meet at this share of the gap that the photograph's smile leaves
 JAW = 0.5  # the chin moves this far for one pixel of the lower lip
 HOLE_MARGIN_PX, HOLE_FADE_PX = 2.0, 5.0  # movement is zero at the first distance from the hole's edge, whole at the sum
-# Brows and nose as detectors take them (faces/detection.py, and a nose low and high): what moves lies in each hole.
+# Brows and nose as detectors take them (faces/backends.py, and a nose low and high): what moves lies in each hole.
 _UPPER_BROWS = tuple(brow[:5] for brow in photos.BROWS)
 READINGS = ((*photos.BROWS, photos.NOSE), (*_UPPER_BROWS, (1,)), (*_UPPER_BROWS, (4, 5)))
 _SIDE = 256

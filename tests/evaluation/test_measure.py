@@ -5,8 +5,9 @@ import pytest
 
 from latentsync.evaluation import measure
 from latentsync.faces import alignment
+from latentsync.faces.backends import open_detector
 from latentsync.faces.crop import align_face
-from latentsync.faces.detection import Face, open_detector
+from latentsync.faces.face import Face
 from latentsync.media.picture import Picture, to_rgb
 from latentsync.media.read import read_frames, read_video_frames
 from latentsync.sync import curves

@@ -1,10 +1,13 @@
-"""Sharpness, exposure and alignment of a crop, on pictures whose answers are known."""
+"""Sharpness, exposure and alignment of crops with known answers; head pose of a turned model, from afar and near."""
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from latentsync.faces import alignment, measures
+from latentsync.faces.backends import FACE_MESH, open_detector
 
 ALL = np.ones((256, 256), bool)
 
@@ -50,7 +53,7 @@ def test_exposure_and_clipping():
 
 @pytest.mark.parametrize("resolution", [64, 256, 512])
 def test_landmarks_are_carried_to_the_stretched_face(resolution):
-    """A dot drawn in the unstretched crop lies where to_face says after the stretch."""
+    """A dot drawn in the unstretched crop lies where alignment.to_face says after the stretch."""
     width, height = alignment.crop_size(resolution)
     crop = np.zeros((height, width, 3), np.float32)
     x, y = width // 3, height // 4
@@ -58,7 +61,9 @@ def test_landmarks_are_carried_to_the_stretched_face(resolution):
     stretched = alignment.stretch(crop, resolution)[..., 0].clip(0)
     rows, columns = np.mgrid[:resolution, :resolution]
     found = [(axis * stretched).sum() / stretched.sum() for axis in (columns, rows)]
-    np.testing.assert_allclose(measures.to_face(np.array([x, y], float), resolution), found, atol=0.15)
+    np.testing.assert_allclose(
+        alignment.apply(alignment.to_face(np.eye(2, 3), resolution), np.array([x, y])), found, atol=0.15
+    )
 
 
 def test_the_mask_is_the_hull_of_the_landmarks():
@@ -73,3 +78,54 @@ def test_anchors_on_the_template_are_no_distance_away():
         assert measures.anchor_distance(target, resolution) == 0
         moved = target + np.array([0.3 * width, 0.4 * width])
         assert measures.anchor_distance(moved, resolution) == pytest.approx(0.5)
+
+
+def turned(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """The model after the rotation that the docstring describes, written out axis by axis; degrees."""
+    (sy, sp, sr), (cy, cp, cr) = (f(np.radians([yaw, pitch, roll])) for f in (np.sin, np.cos))
+    up = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    side = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    lean = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return measures.HEAD_CM @ (lean @ side @ up).T
+
+
+def seen(points: np.ndarray, distance_cm: float | None) -> np.ndarray:
+    """Pixels [1, 6, 2], y down, of a camera at a distance; None: from afar."""
+    scale = 20.0 if distance_cm is None else 1000 / (distance_cm - points[:, 2:])
+    return (points[:, :2] * scale * (1, -1) + (320, 240))[None]
+
+
+@given(yaw=st.floats(-75, 75), pitch=st.floats(-75, 75), roll=st.floats(-80, 80))
+def test_any_turn_is_recovered_exactly_from_afar(yaw, pitch, roll):
+    np.testing.assert_allclose(
+        measures.head_pose(seen(turned(yaw, pitch, roll), None))[0], [yaw, pitch, roll], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("yaw", [-45, 0, 30])
+@pytest.mark.parametrize("pitch", [-25, 0, 25])
+def test_a_camera_at_arms_length_costs_a_few_degrees(yaw, pitch):
+    np.testing.assert_allclose(measures.head_pose(seen(turned(yaw, pitch, 10), 60))[0], [yaw, pitch, 10], atol=6)
+
+
+def test_signs_are_those_of_the_docstring():
+    """The nose moves to the right, upwards, or the right eye above the left one."""
+    nose = slice(0, 1)
+    rest = turned(0, 0, 0)
+    assert (turned(20, 0, 0) - rest)[nose, 0] > 0
+    assert (turned(0, 20, 0) - rest)[nose, 1] > 0
+    assert turned(0, 0, 20)[3, 1] > turned(0, 0, 20)[2, 1]
+
+
+def test_a_photograph_reads_sensibly():
+    """The astronaut looks past the camera, her head nearly upright; mirrored, yaw and roll change their signs."""
+    from skimage import data
+
+    picture = np.ascontiguousarray(data.astronaut()[:300, 60:380])
+    angles = []
+    for rgb in (picture, np.ascontiguousarray(picture[:, ::-1])):
+        with open_detector("mediapipe", 1) as detector:
+            [face] = detector.detect(rgb)
+        angles.append(measures.head_pose(face.landmarks[None, FACE_MESH.pose])[0])
+    assert np.abs(angles).max() < 40
+    np.testing.assert_allclose(angles[0] * (-1, 1, -1), angles[1], atol=5)

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from mediapipe.python.solutions.face_mesh import FaceMesh
 
-from latentsync.faces.detection import open_detector
-from latentsync.faces.face_mesh import FACE_MESH
+from latentsync.faces.backends import FACE_MESH, open_detector
 from latentsync.faces.tracking import track_faces
 from latentsync.media.picture import Picture
 from latentsync.media.read import Reader
@@ -54,7 +53,7 @@ def mirrored(rgb):
 
 
 class Blinks:
-    """mediapipe, but for one frame in which it sees nobody."""
+    """mediapipe, but for one frame in which it finds no face."""
 
     def __init__(self, detector, blind: int):
         self.detector, self.blind, self.seen = detector, blind, -1
@@ -68,7 +67,7 @@ class Blinks:
         return [] if self.seen == self.blind else faces
 
 
-class AskedAnew:
+class EachFrame:
     """FaceMesh that looks for the face in every frame instead of following it, at the least confidence given."""
 
     def __init__(self, confidence):
@@ -91,7 +90,7 @@ def detector():
 
 def follow(path, detector, n, start=0, max_gap=5):
     pictures = (picture for _, picture in Reader(path).pictures(np.arange(start, start + n)))
-    return track_faces(pictures, detector, max_gap, look=Picture.quick)
+    return track_faces(pictures, detector, max_gap, to_rgb=Picture.quick)
 
 
 def test_a_face_in_an_inset_does_not_disturb_the_speaker(clips, detector):
@@ -115,9 +114,9 @@ def test_a_frame_without_a_face_does_not_break_the_clip(clips, detector):
     assert np.abs(track.anchors[21] - whole.anchors[21]).max() < 3  # of 1080 x 1920
 
 
-def test_frames_in_which_facemesh_finds_nobody_are_filled_in(clips):
-    """Asked anew with 0.63 it finds nobody in frames 308, 315 and 316; with 0.6 in 316 alone of all 600."""
-    [track] = follow(clips / "ls_demo3.mp4", AskedAnew(0.63), 40, start=290)
+def test_frames_in_which_facemesh_finds_no_face_are_interpolated(clips):
+    """In each frame with 0.63 it finds no face in frames 308, 315 and 316; with 0.6 only in 316 of all 600."""
+    [track] = follow(clips / "ls_demo3.mp4", EachFrame(0.63), 40, start=290)
     assert (track.start, track.stop) == (0, 40)
     seen, lost = np.flatnonzero(track.found), np.flatnonzero(~track.found)
     assert 1 <= lost.size <= 5 and np.array_equal(np.isnan(track.mouth_opening), ~track.found)

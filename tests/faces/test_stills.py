@@ -16,10 +16,10 @@ def picture(number: int) -> Picture:
     return Picture(av.VideoFrame.from_ndarray(np.full((240, 320, 3), number, np.uint8), "rgb24"), 0, False)
 
 
-def track(start: int, found: np.ndarray, birth: int = 0) -> Track:
+def track(start: int, found: np.ndarray, track_id: int = 0) -> Track:
     n = len(found)
     landmarks = np.repeat((TEMPLATE * 1.5 + [100, 60])[None], n, 0)
-    return Track(start, start + n, birth, None, None, landmarks, None, None, found)
+    return Track(start, start + n, track_id, None, None, landmarks, None, None, found)
 
 
 @settings(max_examples=40, deadline=None)
@@ -32,7 +32,7 @@ def test_the_frames_are_spread_and_only_finds_are_kept(tmp_path_factory, n_frame
     matrix = similarity(TEMPLATE * 1.5 + [100, 60], 64)
     stills = Stills(n_frames)
     for number in range(start, stop):
-        stills.see(0, number, picture(number), matrix, 64)
+        stills.add(0, number, picture(number), matrix, 64)
     path = tmp_path_factory.mktemp("stills") / "x.npz"
     stills.write(path, track(start, found))
     levels = [int(np.median(still)) for still in read_stills(path, 99)]
@@ -47,7 +47,7 @@ def test_the_frames_are_spread_and_only_finds_are_kept(tmp_path_factory, n_frame
 def test_a_face_at_the_edge_is_kept_as_far_as_it_is_seen(tmp_path):
     landmarks = TEMPLATE * 1.5 + [-30, 200]
     stills = Stills(1)
-    stills.see(0, 0, picture(9), similarity(landmarks, 64), 64)
+    stills.add(0, 0, picture(9), similarity(landmarks, 64), 64)
     one = track(0, np.ones(1, bool))
     one.landmarks[0] = landmarks
     stills.write(tmp_path / "x.npz", one)

@@ -1,4 +1,4 @@
-"""Following faces: which find belongs to whom, gaps, cuts, numbering, and anchors that do not tremble."""
+"""Tracking faces: which detection belongs to which track, gaps, numbering, and anchors without jitter."""
 
 import weakref
 
@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import savgol_filter
 
-from latentsync.faces import smoothing as steadying
-from latentsync.faces.detection import POINTS_68, Face
+from latentsync.faces import smoothing
+from latentsync.faces.backends import IBUG_68
+from latentsync.faces.face import Face
 from latentsync.faces.smoothing import jitter_px, smooth, steady
 from latentsync.faces.tracking import track_faces
 
@@ -17,7 +18,7 @@ from latentsync.faces.tracking import track_faces
 def face(x: float, y: float = 100, width: float = 60) -> Face:
     """A face of 68 points whose box is `width` wide about (x, y)."""
     grid = np.stack(np.meshgrid(np.linspace(-0.5, 0.5, 17), np.linspace(-0.6, 0.6, 4)), -1).reshape(-1, 2)
-    found = POINTS_68.face(grid * width + [x, y])
+    found = IBUG_68.face(grid * width + [x, y])
     return Face(found.box, found.landmarks, found.anchors, 0.25)
 
 
@@ -35,13 +36,15 @@ class Script:
         self.resets.append(self.seen + 1)
 
 
-def frames(n: int):
+def frames(n: int, cuts=()):
+    """Frames whose size changes at each cut."""
     for number in range(n):
-        yield np.full((2, 2, 3), number, np.uint8)
+        side = 2 + sum(cut <= number for cut in cuts)
+        yield np.full((side, side, 3), number, np.uint8)
 
 
-def follow(faces: dict[int, list[Face]], n: int = 40, max_gap: int = 3, **more):
-    return track_faces(frames(n), Script(faces), max_gap, **more)
+def follow(faces: dict[int, list[Face]], n: int = 40, max_gap: int = 3, cuts=(), **more):
+    return track_faces(frames(n, cuts), Script(faces), max_gap, **more)
 
 
 def test_one_face_all_the_way():
@@ -134,7 +137,7 @@ def test_too_few_frames_have_no_jitter():
     assert jitter_px(np.zeros((2, 3, 2))) == 0
 
 
-def test_accidents_are_dropped_unless_there_is_nothing_else():
+def test_short_tracks_are_dropped_unless_there_is_nothing_else():
     long = {t: [face(100)] + ([face(400)] if t in (7, 8, 9) else []) for t in range(40)}
     assert len(follow(long)) == 1
     [track] = follow({7: [face(100)], 8: [face(100), face(300, width=90)], 9: [face(100), face(300, width=90)]})
@@ -142,20 +145,14 @@ def test_accidents_are_dropped_unless_there_is_nothing_else():
     assert follow({}) == []
 
 
-def test_no_track_crosses_a_cut():
+def test_no_track_crosses_a_change_of_the_frame_size():
     detector = Script({t: [face(100)] for t in range(40)})
-    tracks = track_faces(frames(40), detector, 3, cuts=[15])
+    tracks = track_faces(frames(40, cuts=[15]), detector, 3)
     assert sorted((t.start, t.stop) for t in tracks) == [(0, 15), (15, 40)]
     assert detector.resets == [0, 15]
 
 
-def test_no_track_crosses_a_change_of_the_pictures_size():
-    pictures = (np.full((2, 2 if t < 15 else 4, 3), t, np.uint8) for t in range(40))
-    tracks = track_faces(pictures, Script({t: [face(100)] for t in range(40)}), 3)
-    assert sorted((t.start, t.stop) for t in tracks) == [(0, 15), (15, 40)]
-
-
-def test_a_find_that_cannot_be_aligned_is_not_found():
+def test_a_detection_that_cannot_be_aligned_is_not_found():
     point = Face((50, 50, 150, 150), np.full((68, 2), 100, np.float32), np.full((3, 2), 100, np.float32), 0.0)
     nowhere = Face((0, 0, 60, 60), np.full((68, 2), np.nan, np.float32), np.full((3, 2), np.nan, np.float32), 0.0)
     [track] = follow({t: [point if t == 20 else nowhere if t == 25 else face(100)] for t in range(40)})
@@ -163,12 +160,12 @@ def test_a_find_that_cannot_be_aligned_is_not_found():
     assert follow({t: [point, nowhere] for t in range(40)}) == []
 
 
-def test_the_end_of_each_track_is_told_once_and_accidents_beside_a_track_are_not_settled():
+def test_on_end_is_called_once_for_each_track_and_short_tracks_beside_a_long_one_get_no_anchors():
     script = {t: [face(100)] + ([face(300 + 200 * (t // 4 % 2))] if t % 4 < 2 and t < 36 else []) for t in range(40)}
-    settled, ended = [], []
-    [track] = follow(script, max_gap=1, settled=lambda birth, *_: settled.append(birth), ended=ended.append)
-    assert set(settled) - {track.birth} <= {1}  # the first accident came before any track was long enough
-    assert sorted(ended) == list(range(10)) and len(settled) <= 42
+    given, ended = [], []
+    [track] = follow(script, max_gap=1, on_anchors=lambda track_id, *_: given.append(track_id), on_end=ended.append)
+    assert set(given) - {track.track_id} <= {1}  # the first short track came before any track was long enough
+    assert sorted(ended) == list(range(10)) and len(given) <= 42
 
 
 finds = st.lists(st.lists(st.booleans(), min_size=2, max_size=2), min_size=1, max_size=45)
@@ -176,19 +173,19 @@ finds = st.lists(st.lists(st.booleans(), min_size=2, max_size=2), min_size=1, ma
 
 @settings(max_examples=60, deadline=None)
 @given(finds, st.integers(0, 4), st.sets(st.integers(1, 40), max_size=2), st.integers(0, 5))
-def test_each_frame_is_settled_once_in_order_with_the_anchors_of_the_track(seen, max_gap, cuts, seed):
+def test_on_anchors_gets_each_frame_once_in_order_with_the_anchors_of_the_track(seen, max_gap, cuts, seed):
     jitter = np.random.default_rng(seed).normal(0, 0.3, (len(seen), 2))
     script = {
         t: [face(x + 3 * t + jitter[t, k]) for k, x in enumerate((100, 400)) if seen[t][k]] for t in range(len(seen))
     }
-    told: dict[int, list] = {}
+    given: dict[int, list] = {}
 
-    def settled(birth, number, picture, anchors):
-        assert picture[0, 0, 0] == number
-        told.setdefault(birth, []).append((number, anchors))
+    def on_anchors(track_id, number, frame, anchors):
+        assert frame[0, 0, 0] == number
+        given.setdefault(track_id, []).append((number, anchors))
 
-    for track in follow(script, len(seen), max_gap, settled=settled, cuts=cuts):
-        numbers, anchors = zip(*told[track.birth], strict=True)
+    for track in follow(script, len(seen), max_gap, on_anchors=on_anchors, cuts=cuts):
+        numbers, anchors = zip(*given[track.track_id], strict=True)
         assert list(numbers) == list(range(track.start, track.stop))
         assert np.abs(np.array(anchors) - track.anchors).max() < 1e-3
         assert track.found[0] and track.found[-1]
@@ -196,7 +193,7 @@ def test_each_frame_is_settled_once_in_order_with_the_anchors_of_the_track(seen,
         assert max(map(len, gaps)) <= max_gap
 
 
-def test_only_a_few_pictures_are_kept():
+def test_only_a_few_frames_are_held():
     alive, most = set(), 0
 
     class Picture(np.ndarray):
@@ -213,14 +210,14 @@ def test_only_a_few_pictures_are_kept():
             yield picture
 
     script = Script({t: [face(100)] for t in range(120) if t % 7 > 1})
-    track_faces(pictures(), script, 3, settled=lambda *_: None)
-    assert most <= steadying.SMOOTHING_WINDOW + 3 + 3
+    track_faces(pictures(), script, 3, on_anchors=lambda *_: None)
+    assert most <= smoothing.SMOOTHING_WINDOW + 3 + 3
 
 
 @given(st.integers(3, 40), st.integers(0, 99))
 def test_the_filter_is_savitzky_golay(n, seed):
     values = np.random.default_rng(seed).normal(size=(n, 2, 2))
-    window = min(steadying.SMOOTHING_WINDOW, n if n % 2 else n - 1)
+    window = min(smoothing.SMOOTHING_WINDOW, n if n % 2 else n - 1)
     assert np.abs(smooth(values) - savgol_filter(values, window, 2, axis=0)).max() < 1e-9
 
 
@@ -231,7 +228,7 @@ def test_jitter_goes_and_motion_stays():
     noisy = course + rng.normal(0, 0.15, (200, 3, 2))
     steadied = steady(noisy)
     assert np.std(steadied - course) < 0.7 * np.std(noisy - course)
-    assert np.abs(steadied - noisy).max() < 80 * (steadying.PLACE_LIMIT + steadying.SHAPE_LIMIT)
+    assert np.abs(steadied - noisy).max() < 80 * (smoothing.POSITION_LIMIT + smoothing.SHAPE_LIMIT)
     nod = course + np.where(np.abs(time - 4) < 0.05, 15.0, 0)[:, None, None]  # three frames of a quick nod
-    assert np.abs(steady(nod) - nod).max() < 0.5 * 80 * steadying.PLACE_LIMIT + 1e-6
+    assert np.abs(steady(nod) - nod).max() < 0.5 * 80 * smoothing.POSITION_LIMIT + 1e-6
     assert np.abs(smooth(nod) - nod).max() > 2

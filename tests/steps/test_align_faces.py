@@ -10,8 +10,8 @@ from skimage import data
 
 from latentsync.config import AlignFaces
 from latentsync.faces.alignment import apply, crop_size, invert, similarity
+from latentsync.faces.backends import IBUG_68, open_detector
 from latentsync.faces.crop import align_face
-from latentsync.faces.detection import POINTS_68, open_detector
 from latentsync.faces.smoothing import jitter_px
 from latentsync.faces.tracking import track_faces
 from latentsync.ledger.files import read_ledger, write_ledger
@@ -110,7 +110,7 @@ def test_a_clip_has_one_crop_and_one_matrix_for_each_tick(made):
     [row] = rows["slow.mp4"]
     assert (row["kind"], row["status"], row["track"], row["start_tick"], row["end_tick"]) == ("clip", "ok", 0, 0, 38)
     assert row["id"] == f"{row['source_id']}-000000-000038-t0" and row["segment_id"] == row["id"][:-3]
-    assert (row["resolution"], row["face_share"], row["n_faces"]) == (64, 1.0, 1)
+    assert (row["faces"], row["resolution"], row["face_share"], row["n_faces"]) == ("mediapipe", 64, 1.0, 1)
     assert row["face_px"] == pytest.approx(92, abs=8)
     crops = read_clip(root / row["crop_file"])
     geometry = np.load(root / row["geometry_file"])
@@ -216,7 +216,7 @@ def test_a_strobing_detector_keeps_few_encoders_open(made, tmp_path, monkeypatch
             grid = np.stack(np.meshgrid(np.linspace(0, 60, 17), np.linspace(0, 72, 4)), -1).reshape(-1, 2)
             places = [(60, 60), (300, 60)] if self.count // 2 % 2 else [(180, 150), (350, 150)]
             Strobe.most = max(Strobe.most, len(list((tmp_path / "align_faces/media").glob("*.part*"))))
-            return [POINTS_68.face(grid + place) for place in places]
+            return [IBUG_68.face(grid + place) for place in places]
 
     ledger = prepare(tmp_path, videos, ["leaves.mp4"])
     [segment] = read_ledger(ledger)
@@ -286,7 +286,7 @@ def test_a_still_head_does_not_tremble(tmp_path, monkeypatch):
     film.film(take, 1, tmp_path)
     pictures = (picture for _, picture in Reader(tmp_path / "still.mp4").pictures())
     with open_detector("mediapipe", 2) as detector:
-        [track] = track_faces(pictures, detector, 5, look=Picture.quick)
+        [track] = track_faces(pictures, detector, 5, to_rgb=Picture.quick)
     corners = np.array([[0, 0], [210, 0], [0, 280], [210, 280]])
     trembling = {}
     for name, anchors in (("before", track.raw_anchors), ("after", track.anchors)):

@@ -3,13 +3,16 @@
 No trained restorer is available to tests; what a good one does to a face is not tested here.
 """
 
+from contextlib import ExitStack
+
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from latentsync.config import Enhance
-from latentsync.faces import alignment
-from latentsync.faces.detection import open_detector
+from latentsync.faces import alignment, insight_faces
+from latentsync.faces.backends import BACKENDS, FACE_MESH, INSIGHT_106, open_detector
 from latentsync.generation import planes, speakers
 from latentsync.generation import restore as enhance
 from latentsync.generation.paste import paste_region
@@ -19,6 +22,7 @@ from latentsync.media.read import read_video_frames
 from latentsync.models import restorers
 from latentsync.steps import enhance as step
 from latentsync.weights import files as weight_files
+from tests.face_charts import Charted, of_face_mesh
 from tests.videos import head, write_video
 
 RESOLUTION = 64
@@ -53,6 +57,13 @@ def detector():
         yield detector
 
 
+@pytest.fixture(scope="module", params=BACKENDS)
+def any_detector(request, detector):
+    """FaceMesh's faces in the landmarks of every backend."""
+    scheme = BACKENDS[request.param].scheme
+    return detector if scheme is FACE_MESH else Charted(detector, scheme)
+
+
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     path, silence = tmp_path_factory.mktemp("video") / "v.mp4", np.zeros(24_000, np.float32)
@@ -83,15 +94,17 @@ def test_the_five_points_land_where_ffhq_has_them():
     np.testing.assert_allclose((half + 0.5) * 2, enhance.FFHQ + 0.5, atol=1e-6)  # the same place of a smaller picture
 
 
-def test_a_real_face_lies_upright_in_the_square(video, detector):
-    [track] = speakers.track_video(video, detector)
-    points = enhance.five_points(track.landmarks[0])
+def test_a_real_face_lies_upright_in_the_square(video, any_detector):
+    [track] = speakers.track_video(video, any_detector)
+    points = any_detector.scheme.five_points(track.landmarks[0])
     aligned = alignment.apply(enhance.ffhq_matrix(points, 512), points)
     assert np.abs(aligned - enhance.FFHQ).max() < 40  # a real face is no template, but near it
 
 
-def test_only_the_generated_region_changes_and_frames_that_passed_through_do_not(video, matrices, detector, tmp_path):
-    n, changed = run(video, tmp_path / "o.mp4", matrices, detector, Paint(), strength=1.0, lip_protection=0.0)
+def test_only_the_generated_region_changes_and_frames_that_passed_through_do_not(
+    video, matrices, any_detector, tmp_path
+):
+    n, changed = run(video, tmp_path / "o.mp4", matrices, any_detector, Paint(), strength=1.0, lip_protection=0.0)
     assert n == 11 and changed[3].max() == 0
     for index in (0, 4, 11):
         region, alpha = paste_region(changed.shape[1:], matrices[index], RESOLUTION)
@@ -124,6 +137,43 @@ def test_the_whole_face_where_that_is_asked_for(video, matrices, detector, tmp_p
         settings = {"strength": 1.0, "lip_protection": 0.0, "region": region}
         _, changed = run(video, tmp_path / f"{region}.mp4", matrices, detector, Paint(), **settings)
         assert (changed[0][y, x] > 0) == touched
+
+
+class Remembers(Paint):
+    """A restorer that paints everything green and keeps the first face it is given."""
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        self.first = getattr(self, "first", faces[0])
+        return super().__call__(faces)
+
+
+def test_106_landmarks_align_the_face_and_protect_the_lips_as_facemesh_does(video, matrices, detector, tmp_path):
+    """InsightFace's scheme through enhance_video, its points carried over from FaceMesh's of the same face."""
+    changed, given = [], []
+    for found_by in (detector, Charted(detector, INSIGHT_106)):
+        restore, out = Remembers(), tmp_path / f"{len(changed)}.mp4"
+        n, luma = run(video, out, matrices, found_by, restore, strength=1.0, lip_protection=1.0)
+        assert n == 11
+        changed.append(luma[0])
+        given.append(cv2.GaussianBlur(restore.first, (0, 0), 3)[24:104, 24:104])  # without its border
+    assert np.abs(given[0] - given[1]).mean() < 4  # the same face, moved by a pixel at most ...
+    assert np.abs(given[0] - given[1][:, ::-1]).mean() > 20  # ... and the same way round
+
+    [track] = speakers.track_video(video, detector)
+    mesh = track.landmarks[0]
+    five = INSIGHT_106.five_points(of_face_mesh(INSIGHT_106, mesh))
+    placed = alignment.apply(enhance.ffhq_matrix(five, 512), FACE_MESH.five_points(mesh))
+    assert np.abs(placed - enhance.FFHQ).max() < 40
+
+    region, alpha = paste_region(changed[0].shape, matrices[0], RESOLUTION)
+    redrawn = np.zeros(changed[0].shape, bool)
+    redrawn[region[1] : region[3], region[0] : region[2]] = alpha > 0.5
+    lips = cv2.fillPoly(
+        np.zeros(redrawn.shape, np.uint8), [np.rint(mesh[list(FACE_MESH.outer_lips)]).astype(np.int32)], 1
+    )
+    around = cv2.dilate(lips, np.ones((25, 25), np.uint8)).astype(bool)
+    for luma in changed:
+        assert (luma[lips > 0] == 0).mean() > 0.95 and (luma[redrawn & ~around] > 0).mean() > 0.9
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +238,25 @@ def test_the_step_writes_restored_videos_and_leaves_controls(video, matrices, tm
     before, after = probe_media(video), probe_media(tmp_path / "demo" / ours["video_file"])
     assert (before.n_frames, before.width, before.has_audio) == (after.n_frames, after.width, after.has_audio)
     assert ours["n_enhanced"] == 11
+
+
+def test_the_step_opens_the_backend_that_the_row_names(video, matrices, tmp_path, gfpgan_file, monkeypatch):
+    """InsightFace's detector is taken for one that needs no weights."""
+    opened = []
+
+    class Faces(Charted):
+        def __init__(self, max_faces):
+            opened.append(max_faces)
+            super().__init__(stack.enter_context(open_detector("mediapipe", max_faces)), INSIGHT_106)
+
+    monkeypatch.setattr(insight_faces, "InsightFaceDetector", Faces)
+    generated, enhanced = tmp_path / "demo/generate/generated.jsonl", tmp_path / "demo/enhance/enhanced.jsonl"
+    write_ledger(generated, [row(video, matrices, tmp_path) | {"faces": "insightface"}])
+    with ExitStack() as stack:
+        cfg = Enhance(method="gfpgan", weights=str(gfpgan_file))
+        step.run(cfg, {"generate": [generated]}, {"ledger": enhanced}, None)
+    [ours] = read_ledger(enhanced)
+    assert opened == [1] and ours["n_enhanced"] == 11 and ours["faces"] == "insightface"
 
 
 def test_missing_weights_are_one_sentence_before_anything_else(tmp_path):

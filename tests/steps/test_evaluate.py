@@ -17,7 +17,7 @@ from latentsync.curation.selection import pair
 from latentsync.evaluation.evidence import measured
 from latentsync.evaluation.systems import SYSTEMS
 from latentsync.faces.alignment import similarity
-from latentsync.faces.detection import open_detector
+from latentsync.faces.backends import open_detector
 from latentsync.ledger.files import read_ledger, write_json, write_ledger, write_text
 from latentsync.ledger.rows import rejected, segment_id, source_id
 from latentsync.media.audio import read_audio

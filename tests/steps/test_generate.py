@@ -11,7 +11,7 @@ from skimage import data
 
 from latentsync.audio import whisper
 from latentsync.config import Generate, TrainVae
-from latentsync.faces.detection import open_detector
+from latentsync.faces.backends import open_detector
 from latentsync.generation import planes, speakers
 from latentsync.generation import video as video_io
 from latentsync.generation.paste import paste_region

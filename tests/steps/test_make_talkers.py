@@ -14,7 +14,7 @@ import pytest
 
 from latentsync.config import MakeTalkers
 from latentsync.faces.alignment import crop, similarity, stretch
-from latentsync.faces.detection import open_detector
+from latentsync.faces.backends import open_detector
 from latentsync.faces.mask import keep_mask
 from latentsync.ledger.rows import REASONS, Rejection, source_id
 from latentsync.media.audio import read_audio

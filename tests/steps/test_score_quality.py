@@ -8,7 +8,7 @@ import pytest
 
 from latentsync.config import ScoreQuality
 from latentsync.faces.alignment import crop, similarity, stretch
-from latentsync.faces.detection import open_detector
+from latentsync.faces.backends import open_detector
 from latentsync.faces.stills import face_region
 from latentsync.ledger.files import read_ledger, write_ledger
 from latentsync.ledger.rows import Row, clip_id, rejected, source_id
@@ -71,6 +71,7 @@ def clip_row(
     still = np.zeros((96, 96, 3), np.uint8) if picture is None else face_region(picture, face.landmarks)
     np.savez(run / stills_file, **{"000": still})
     row |= {
+        "faces": "mediapipe",
         "resolution": 64,
         "stills_file": stills_file,
         "geometry_file": geometry_file,
