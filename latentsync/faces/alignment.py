@@ -1,8 +1,8 @@
-"""The published face alignment: three points to a template, a warp, a stretch. Pure numpy (OpenCV for Lanczos only).
+"""The published face alignment: a similarity transform of three points to a template, a warp, a stretch.
 
 Convention: points are (x, y) with the centre of the top-left pixel at (0, 0); sizes are (width, height); a matrix
 [2, 3] maps column vectors (x, y, 1) from source pixels to pixels of the *unstretched crop*, a 3:4 box (210 x 280 at
-R = 256). The face that networks see is that crop stretched to R x R, anisotropic as published, for its checkpoints.
+R = 256). Networks see that crop stretched to R x R, anisotropically, as the published checkpoints expect.
 Formulas: LatentSync a229c39, latentsync/utils/affine_transform.py, restated; parity is tested against golden/alignment.
 """
 
@@ -11,12 +11,12 @@ import math
 import cv2
 import numpy as np
 
-Image = np.ndarray | tuple[np.ndarray, ...]  # a picture (H, W, c), or its channels as planes (H, W)
+Image = np.ndarray | tuple[np.ndarray, ...]  # an image (H, W, c), or its channels as planes (H, W)
 
 # Left brow, right brow (as one sees them), nose, in units of a 75 x 100 box.
 TEMPLATE = np.array([[17.0, 20.0], [58.0, 20.0], [37.5, 40.0]])
-FILL = 127.0  # grey level where the crop reaches beyond the picture
-PUBLISHED_RESOLUTION = 256  # the lowest at which LatentSync was published
+FILL = 127.0  # grey level where the crop reaches beyond the image
+PUBLISHED_RESOLUTION = 256  # the lowest of the published models
 
 
 def crop_size(resolution: int) -> tuple[int, int]:
@@ -30,10 +30,10 @@ def template(resolution: int) -> np.ndarray:
 
 
 def similarity(points: np.ndarray, resolution: int) -> np.ndarray:
-    """Matrix float64 [2, 3] that carries the anchors float [3, 2] to the template, with the published bias.
+    """Matrix float64 [2, 3] that maps the anchors float [3, 2] to the template, with the published bias.
 
-    The bias is the same number of crop pixels at 256 and 512 (below one for upright faces). Below 256 nothing is
-    published: there it shrinks with R, so that a small crop is a 256 crop made smaller.
+    The bias is the same number of crop pixels at 256 and 512 (below one for upright faces). Below 256, where nothing
+    is published, it shrinks with R, so that a small crop is a 256 crop made smaller.
     """
     matrix, bias = _fit(points, resolution)
     matrix[:, 2] += bias * min(1.0, resolution / PUBLISHED_RESOLUTION)
@@ -41,10 +41,10 @@ def similarity(points: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def published_similarity(points: np.ndarray, resolution: int, bias: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """What the published code computes: anchors rounded to integers (half to even), bias smoothed over calls.
+    """The published code's matrix: anchors rounded to integers (half to even), bias averaged over calls.
 
     Returns the matrix and the state for the next call. Only for parity: rounding adds jitter, and the moving average
-    does not smooth the face, only its sub-pixel bias.
+    smooths only the sub-pixel bias, not the face.
     """
     matrix, now = _fit(np.rint(points), resolution)
     bias = now if bias is None else 0.2 * bias + 0.8 * now
@@ -88,14 +88,14 @@ def scale_of(matrix: np.ndarray) -> float:
 def warp(image: Image, back: np.ndarray, size: tuple[int, int], fill: float = FILL) -> np.ndarray:
     """Sample `image` bilinearly, `back` [2, 3] mapping output pixels to input pixels; float32 (h', w', c).
 
-    Exact to a thousandth of a pixel: cv2.warpAffine and cv2.remap round positions to 1/32 pixel, which is off by up to
-    1.7 grey levels (measured) and makes a slowly moving face step; so cv2.remap only gathers neighbours. Beyond the
-    border stands `fill`, blended in over one pixel.
+    Exact to a thousandth of a pixel: cv2.warpAffine and cv2.remap round positions to 1/32 pixel, an error of up to
+    1.7 grey levels (measured) that makes a slowly moving face jump; so cv2.remap only gathers neighbours. Beyond the
+    border the image is `fill`, blended in over one pixel.
     """
     width, height = size
     ends = _shape(image)[1::-1]
     corners = apply(back, np.array([[0, 0], [width - 1, 0], [0, height - 1], [width - 1, height - 1]], np.float64))
-    # Everything farther out than one pixel is fill alone: clip there, so that the cut-out below stays small.
+    # Farther out than one pixel everything is fill: clip there, so that the patch below stays small.
     low, high = (np.clip(edge, -1, ends) for edge in (corners.min(0), corners.max(0)))
     left, top = (math.floor(at) for at in low)
     right, bottom = (math.floor(at) + 2 for at in high)
@@ -113,7 +113,7 @@ def warp(image: Image, back: np.ndarray, size: tuple[int, int], fill: float = FI
     corner = cv2.merge(whole)
 
     def row_of(patch: np.ndarray) -> np.ndarray:
-        """The upper (or, one row down, lower) two neighbours of every place, blended."""
+        """The upper (or, one row down, lower) two neighbours of every position, blended."""
         a, b = (cv2.remap(part, corner, None, cv2.INTER_NEAREST).astype(np.float32) for part in (patch, patch[:, 1:]))
         return _blend(a, b, fraction_x)
 
@@ -142,7 +142,7 @@ def _part(image: Image, top: int, bottom: int, left: int, right: int) -> np.ndar
 
 
 def _cut(image: Image, left: int, top: int, right: int, bottom: int, fill: float) -> np.ndarray:
-    """Contiguous cut-out (h, w, c), half-open, padded with `fill` where it reaches beyond the image."""
+    """Contiguous patch (h, w, c), half-open ranges, padded with `fill` where it reaches beyond the image."""
     height, width = _shape(image)[:2]
     rows, columns = (max(top, 0), min(bottom, height)), (max(left, 0), min(right, width))
     inside = _part(image, rows[0], max(rows), columns[0], max(columns))
@@ -153,11 +153,11 @@ def _cut(image: Image, left: int, top: int, right: int, bottom: int, fill: float
 
 
 def crop(image: Image, matrix: np.ndarray, resolution: int, fill: float = FILL) -> np.ndarray:
-    """The unstretched crop, float32 (h, w, c), of a picture.
+    """The unstretched crop, float32 (h, w, c), of an image.
 
     At 256 and above one bilinear sample per pixel, as published. Below, where a face is usually shrunk several times
-    and single samples would flicker, the picture is shrunk by area first, and each crop pixel is the mean of k x k
-    samples at most a pixel of the shrunk picture apart.
+    and single samples would flicker, the image is shrunk by area first, and each crop pixel is the mean of k x k
+    samples at most a pixel of the shrunk image apart.
     """
     width, height = crop_size(resolution)
     if resolution >= PUBLISHED_RESOLUTION:
@@ -171,9 +171,9 @@ def crop(image: Image, matrix: np.ndarray, resolution: int, fill: float = FILL) 
 
 
 def _shrunk(image: Image, matrix: np.ndarray, resolution: int) -> tuple[Image, np.ndarray]:
-    """What a crop sees of a picture, shrunk by area in whole blocks, and the matrix from there to the crop.
+    """The part of an image that a crop shows, shrunk by area in whole blocks, and the matrix from there to the crop.
 
-    Blocks lie on one grid whatever the crop, so that a moving face does not make them flicker.
+    Blocks lie on one grid for all crops, so that they do not flicker when the face moves.
     """
     block = max(1, int(1 / scale_of(matrix) + 1e-6))
     if block == 1:
@@ -203,20 +203,20 @@ def stretch(cropped: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def to_face(matrix: np.ndarray, resolution: int) -> np.ndarray:
-    """The matrix [2, 3] that carries source pixels to pixels of the stretched R x R face, float64."""
+    """The matrix [2, 3] from source pixels to pixels of the stretched R x R face, float64; `matrix` is to the crop."""
     return resized(matrix, crop_size(resolution), (resolution, resolution))
 
 
 def resized(matrix: np.ndarray, size: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """The matrix [2, 3] to a picture of `size` (width, height), as the matrix to that picture resized to `new`."""
+    """A matrix [2, 3] to an image of `size` (width, height), as the matrix to that image resized to `new`."""
     scale = np.array(new, np.float64) / size
     result = np.asarray(matrix, np.float64) * scale[:, None]
-    result[:, 2] += (scale - 1) / 2  # pixel centres: 0.5 of the one lies on 0.5 of the other
+    result[:, 2] += (scale - 1) / 2  # pixel centres: both images share their top-left corner, at (-0.5, -0.5)
     return result
 
 
 def resize_cubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Antialiased bicubic resize (a = -0.5), float32 (h, w, c) to (h', w', c): what torch and Pillow compute."""
+    """Antialiased bicubic resize (a = -0.5), float32 (h, w, c) to (h', w', c), as in torch and Pillow."""
     rows, columns = _cubic_weights(image.shape[0], size[1]), _cubic_weights(image.shape[1], size[0])
     tall = np.tensordot(rows, image.astype(np.float32), (1, 0))
     return np.ascontiguousarray(np.tensordot(columns, tall, (1, 1)).transpose(1, 0, 2))

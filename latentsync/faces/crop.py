@@ -9,11 +9,11 @@ from latentsync.media.picture import Picture, colour_of, has_planes, planes, to_
 
 
 def aligned(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray:
-    """The aligned face float32 (R, R, 3), RGB about 0..255: `geometry.crop` of the picture, stretched.
+    """The aligned face float32 (R, R, 3), RGB about 0..255: `alignment.crop` of the frame, stretched.
 
-    `matrix` leads from displayed pixels to the crop. Planar YUV is cropped as it is, chroma centred on its block,
-    and only the face becomes RGB. (Where a side is odd, swscale stretches the chroma over it instead.) From the
-    published resolution on, chroma keeps its share of the luma's: of 4:2:0 half the crop's, as crops are stored.
+    `matrix` maps displayed pixels to the crop. Planar YUV is cropped before the conversion to RGB, chroma centred on
+    its block. (Where a side is odd, swscale stretches the chroma over it instead.) From the published resolution on,
+    chroma keeps its ratio to luma: with 4:2:0, half the size of the crop, as crops are stored.
     """
     if not has_planes(picture.frame.format):
         return alignment.stretch(alignment.crop(picture.exact(), matrix, resolution), resolution)
@@ -38,7 +38,7 @@ def aligned(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray
 
 
 def align_face(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray:
-    """The aligned face uint8 (R, R, 3) of a picture: warp, stretch, one rounding."""
+    """The aligned face uint8 (R, R, 3) of a frame: warp, stretch, one rounding."""
     return cv2.add(aligned(picture, matrix, resolution), 0, dtype=cv2.CV_8U)  # rounds and saturates in one go
 
 

@@ -1,8 +1,8 @@
 """The fixed mask that hides the lower face: 1 keeps a pixel, 0 has it generated. Pure numpy and OpenCV.
 
-The published mask.png (256 x 256, every published configuration uses it) as the inclusive x spans of its rows: two
-side bands beside the nose, then a U over cheeks, mouth and chin. It hides that much so that the cheeks and the jaw
-cannot tell the mouth's shape. It is not quite symmetric.
+The published mask.png (256 x 256, used by every published configuration) as the inclusive x spans of its rows: two
+bands beside the nose, then a U over cheeks, mouth and chin. It hides so much because cheeks and jaw would give away the
+shape of the mouth. It is not quite symmetric.
 """
 
 from functools import lru_cache
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 SIDE = 256
+FEATHER_PX = 10  # at the size of the mask, see feathered_hole
 BANDS = range(95, 128), ((9, 77), (178, 246))
 U_TOP = 128
 # fmt: off
@@ -63,17 +64,17 @@ def keep_mask(resolution: int) -> np.ndarray:
 def latent_mask(resolution: int, factor: int = 8) -> np.ndarray:
     """The mask at the latent's size, float32 (R / factor, R / factor): nearest, i.e. each cell's top-left pixel."""
     if resolution % factor:
-        raise ValueError(f"A face of {resolution} pixels does not divide into latent cells of {factor}.")
+        raise ValueError(f"A face of {resolution} pixels does not divide into latent cells of {factor} pixels.")
     return np.ascontiguousarray(_mask(resolution)[::factor, ::factor])
 
 
 @lru_cache
-def feathered_hole(size: tuple[int, int], feather: float = 10.0) -> np.ndarray:
-    """How much of the generated picture to show, float32 (h, w) for a crop of (w, h): 0 outside the hole, 1 deep in it.
+def feathered_hole(size: tuple[int, int]) -> np.ndarray:
+    """Opacity of the generated face, float32 (h, w) for a crop of (w, h): 0 outside the mask's hole, 1 well inside it.
 
-    The ramp lies inside the hole, `feather` pixels of the 256 mask wide, so nothing outside the hole ever changes.
+    The ramp lies inside the hole and is FEATHER_PX wide, so nothing outside the hole ever changes.
     """
     depth = cv2.distanceTransform(255 - published_mask(), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) - 0.5
-    ramp = np.clip(depth / feather, 0, 1).astype(np.float32)
+    ramp = np.clip(depth / FEATHER_PX, 0, 1).astype(np.float32)
     shrinks = size[0] <= SIDE and size[1] <= SIDE
     return cv2.resize(ramp, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
