@@ -57,19 +57,13 @@ INSIGHT_106 = Scheme(  # the chart 2d106markup of InsightFace's coordinate_reg; 
 class Backend:
     """What the rest of the program knows about a face backend."""
 
-    name: str
-    """As align_faces.backend, evaluate.faces and --faces have it."""
-    detector: str
-    """module:class of a Detector, made with the largest number of faces; imported when it is opened."""
+    name: str  # the value of align_faces.backend, evaluate.faces and --faces
+    detector: str  # module:class of a Detector, called with max_faces; imported when it is opened
     scheme: Scheme
-    weights: tuple[str, ...]
-    """Names in the registry of pretrained files."""
-    gpu: bool
-    """Whether it runs on a GPU where there is one."""
-    code_licence: str
-    """Of the package, and of the models that come with it."""
-    stand_in: str | None
-    """A sentence for the list of stand-ins; None: LatentSync was made with it."""
+    weights: tuple[str, ...]  # names in the registry of pretrained files
+    gpu: bool  # whether it runs on a GPU where there is one
+    code_licence: str  # of the package, and of the models that come with it
+    stand_in: str | None  # a sentence for the list of stand-ins; None: LatentSync was made with it
 
     @property
     def licence(self) -> str:

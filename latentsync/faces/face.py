@@ -19,14 +19,10 @@ Points = tuple[int, ...]  # indices of landmarks
 class Face:
     """One face in one image."""
 
-    box: tuple[float, float, float, float]
-    """x0, y0, x1, y1 around the landmarks: ear to ear, brow to chin."""
-    landmarks: np.ndarray
-    """float32 [P, 2]."""
-    anchors: np.ndarray
-    """float32 [3, 2]: left brow, right brow, nose; what the alignment is computed from."""
-    mouth_opening: float
-    """Gap between the inner lips over the distance of the outer eye corners."""
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 around the landmarks: ear to ear, brow to chin
+    landmarks: np.ndarray  # float32 [P, 2]
+    anchors: np.ndarray  # float32 [3, 2]: left brow, right brow, nose; the alignment is computed from them
+    mouth_opening: float  # gap between the inner lips over the distance of the outer eye corners
 
     @property
     def width_px(self) -> float:
@@ -39,21 +35,15 @@ class Scheme:
     """Which landmarks are what."""
 
     n_points: int
-    left_brow: Points
-    """The mean of these is an anchor; so for right_brow and nose."""
+    left_brow: Points  # each anchor is the mean of its landmarks
     right_brow: Points
     nose: Points
-    eyes: tuple[int, int]
-    """Outer corners."""
-    upper_lip: Points
-    """Inner edge, in three pairs with lower_lip."""
+    eyes: tuple[int, int]  # outer corners
+    upper_lip: Points  # inner edge, in three pairs with lower_lip
     lower_lip: Points
-    pose: tuple[int, int, int, int, int, int]
-    """The six points of measures.HEAD_CM."""
-    five: tuple[Points, Points, Points, Points, Points]
-    """Left eye, right eye, nose tip, left and right mouth corner; each is the mean of its landmarks."""
-    outer_lips: Points
-    """Outer edge of both lips, all the way round."""
+    pose: tuple[int, int, int, int, int, int]  # the six points of measures.HEAD_CM
+    five: tuple[Points, Points, Points, Points, Points]  # eyes, nose tip, mouth corners; each the mean of its landmarks
+    outer_lips: Points  # outer edge of both lips, all the way round
 
     def face(self, landmarks: np.ndarray) -> Face:
         """A Face from landmarks [P, 2]."""

@@ -33,20 +33,13 @@ class Track:
 
     start: int
     stop: int
-    track_id: int
-    """As given to `on_anchors`: tracks are numbered as they appear."""
-    anchors: np.ndarray
-    """float32 [n, 3, 2], smoothed."""
-    raw_anchors: np.ndarray
-    """float32 [n, 3, 2], as detected."""
-    landmarks: np.ndarray
-    """float32 [n, P, 2], as detected."""
-    boxes: np.ndarray
-    """float32 [n, 4]."""
-    mouth_opening: np.ndarray
-    """float32 [n], NaN where not found."""
-    found: np.ndarray
-    """bool [n]."""
+    track_id: int  # as given to `on_anchors`: tracks are numbered as they appear
+    anchors: np.ndarray  # float32 [n, 3, 2], smoothed
+    raw_anchors: np.ndarray  # float32 [n, 3, 2], as detected
+    landmarks: np.ndarray  # float32 [n, P, 2], as detected
+    boxes: np.ndarray  # float32 [n, 4]
+    mouth_opening: np.ndarray  # float32 [n], NaN where not found
+    found: np.ndarray  # bool [n]
 
     @property
     def face_px(self) -> float:
