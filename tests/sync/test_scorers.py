@@ -37,7 +37,7 @@ def test_everything_about_a_scorer_follows_from_the_table(name, tmp_path, monkey
     if entry.weights:
         assert registry.entry(entry.weights).what
         monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path))
-        with pytest.raises(ValueError, match=f"is missing.*evaluate.sync_backend: {name} asks for it"):
+        with pytest.raises(ValueError, match=f"is missing.*needed by evaluate.sync_backend: {name}"):
             scorers.open_scorer(name, None, 15, "evaluate.sync_backend")
 
 
