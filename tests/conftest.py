@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import typechecker  # noqa: F401  named in pyproject.toml as what checks annotations
+
 ROOT = Path(__file__).parent.parent
 
 

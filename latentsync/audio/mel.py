@@ -1,4 +1,4 @@
-"""The two log-mel spectrograms in use, both of 16 kHz mono sound. No torch, no librosa.
+"""The two log-mel spectrograms in use, both of 16 kHz mono audio. No torch, no librosa.
 
 StableSyncNet's (Wav2Lip's recipe): 80 bands, 80 columns a second. Whisper's: 80 bands, 100 columns a second.
 Both use Slaney's mel scale with area-normalised triangles (Auditory Toolbox, 1998), as librosa does.
@@ -8,15 +8,16 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.fft
+from jaxtyping import Float, Float32
 
 SAMPLE_RATE_HZ = 16_000
 N_MELS = 80
 SYNCNET_FFT, SYNCNET_HOP = 800, 200
 WHISPER_FFT, WHISPER_HOP = 400, 160
-_BLOCK = 4096  # columns computed at a time: the spectra of an hour of sound would be gigabytes
+_BLOCK = 4096  # columns computed at a time: the spectra of an hour of audio would take gigabytes
 
 
-def syncnet_mel(samples: np.ndarray) -> np.ndarray:
+def syncnet_mel(samples: Float[np.ndarray, " n"]) -> Float32[np.ndarray, "80 t"]:
     """StableSyncNet's mel: float32 [80, 1 + n // 200] in [-4, 4], -100 dB and 0 dB; no loudness normalisation."""
     samples = np.asarray(samples, np.float64)
     if len(samples) == 0:
@@ -29,10 +30,10 @@ def syncnet_mel(samples: np.ndarray) -> np.ndarray:
     return np.clip(8 * (decibel + 100) / 100 - 4, -4, 4).astype(np.float32)
 
 
-def whisper_logmel(samples: np.ndarray) -> np.ndarray:
-    """Whisper's log-mel over the whole sound: float32 [80, n // 160].
+def whisper_logmel(samples: Float[np.ndarray, " n"]) -> Float32[np.ndarray, "80 t"]:
+    """Whisper's log-mel over the whole audio: float32 [80, n // 160].
 
-    Nothing lies more than 8 (a factor of 10^8 in power) below the loudest value of the whole sound, so a column
+    Values are clamped at 8 (a factor of 10^8 in power) below the loudest value of the whole audio, so every column
     depends on all of it. Upstream's last STFT column is dropped here too.
     """
     samples = np.asarray(samples, np.float64)
@@ -56,7 +57,7 @@ def _mel(padded: np.ndarray, filters: np.ndarray, hop: int, count: int, power: i
 
 
 @lru_cache
-def mel_filters(n_fft: int, low_hz: float, high_hz: float) -> np.ndarray:
+def mel_filters(n_fft: int, low_hz: float, high_hz: float) -> Float32[np.ndarray, "80 bins"]:
     """Triangular filters [80, n_fft/2 + 1] of unit area in Hz, evenly spaced on Slaney's mel scale."""
     edges = _mel_to_hz(np.linspace(_hz_to_mel(low_hz), _hz_to_mel(high_hz), N_MELS + 2))
     bins = np.linspace(0, SAMPLE_RATE_HZ / 2, n_fft // 2 + 1)
@@ -64,7 +65,7 @@ def mel_filters(n_fft: int, low_hz: float, high_hz: float) -> np.ndarray:
     falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
     triangles = np.maximum(0, np.minimum(rising, falling))
     filters = triangles * (2 / (edges[2:] - edges[:-2]))[:, None]
-    filters = filters.astype(np.float32)  # as librosa and Whisper store them
+    filters = filters.astype(np.float32)  # the precision that librosa and Whisper store
     filters.setflags(write=False)
     return filters
 

@@ -1,9 +1,10 @@
-"""The 13 cepstral coefficients that SyncNet hears, by the formulas of python_speech_features 0.6 at its defaults.
+"""The 13 cepstral coefficients that SyncNet takes, by the formulas of python_speech_features 0.6 at its defaults.
 
 Axes: n samples, t columns (100 a second), c cepstral coefficients.
 """
 
 import numpy as np
+from jaxtyping import Float64, Shaped
 from scipy.fft import dct, rfft
 
 RATE_HZ = 16000
@@ -13,7 +14,7 @@ PREEMPHASIS = 0.97
 TINY = np.finfo(np.float64).eps
 
 
-def mel_filters() -> np.ndarray:
+def mel_filters() -> Float64[np.ndarray, "26 257"]:
     """Triangles (26, 257), equally spaced in mel = 2595 log10(1 + f/700) from 0 to 8000 Hz, corners on whole bins."""
     top = 2595 * np.log10(1 + RATE_HZ / 2 / 700)
     corners_hz = 700 * (10 ** (np.linspace(0, top, FILTERS + 2) / 2595) - 1)
@@ -26,7 +27,7 @@ def mel_filters() -> np.ndarray:
     return rising + falling
 
 
-def mfcc(samples: np.ndarray) -> np.ndarray:
+def mfcc(samples: Shaped[np.ndarray, " n"]) -> Float64[np.ndarray, "13 t"]:
     """MFCC (13, t) float64 of samples (n,) on the int16 scale; t = 1 + ceil((n - 400) / 160), zeros after the end.
 
     The first coefficient is replaced by the log energy of the window, as the original does by default.

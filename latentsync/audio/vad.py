@@ -1,6 +1,7 @@
-"""How much of a sound is speech, by WebRTC's voice activity detector: Gaussian mixtures over six bands."""
+"""The share of an audio track that is speech, by WebRTC's voice activity detector: Gaussian mixtures over six bands."""
 
 import numpy as np
+from jaxtyping import Float
 
 from latentsync.timing import SAMPLE_RATE_HZ
 
@@ -10,15 +11,15 @@ FRAME_SAMPLES = SAMPLE_RATE_HZ * 30 // 1000
 MODE = 2
 
 
-def speech_share(samples: np.ndarray) -> float:
+def speech_share(samples: Float[np.ndarray, " n"]) -> float:
     """Share of 30 ms frames with speech, 0..1, of float samples (n,) at 16 kHz; 0 for less than one frame.
 
-    A fresh detector each time: it adapts to what it heard.
+    A new detector each time, since it adapts to its input.
     """
     import webrtcvad
 
     detector = webrtcvad.Vad(MODE)
     pcm = np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
     starts = range(0, len(pcm) - FRAME_SAMPLES + 1, FRAME_SAMPLES)
-    heard = [detector.is_speech(pcm[i : i + FRAME_SAMPLES].tobytes(), SAMPLE_RATE_HZ) for i in starts]
-    return float(np.mean(heard)) if heard else 0.0
+    voiced = [detector.is_speech(pcm[i : i + FRAME_SAMPLES].tobytes(), SAMPLE_RATE_HZ) for i in starts]
+    return float(np.mean(voiced)) if voiced else 0.0

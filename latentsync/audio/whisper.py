@@ -1,11 +1,11 @@
 """Audio features: Whisper's encoder (arXiv 2212.04356), five states of 384 numbers for every 20 ms.
 
-Sound becomes a log-mel of 100 columns a second, the encoder halves that to 50 rows a second. The states of a row are
+Audio becomes a log-mel of 100 columns a second, the encoder halves that to 50 rows a second. The states of a row are
 the convolutions' output with positions, and the output of every block before the final norm. A frame of video takes
 the 10 rows around it: with 5 states that makes 50 tokens.
 
-The encoder sees 30 s at a time. Published: pieces of 30 s side by side, whose borders are heard (#132 upstream).
-Default: windows of 30 s every 20 s, cross-faded; up to 30 s of sound the two are the same.
+The encoder sees 30 s at a time. Published: adjacent pieces of 30 s, whose borders are audible (#132 upstream).
+Default: windows of 30 s every 20 s, cross-faded; up to 30 s of audio the two are equal.
 
 Axes: n frames of video, t rows (50 a second), s states, d width.
 """
@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32, Int, Num
 from torch import Tensor, nn
 from transformers.models.whisper.configuration_whisper import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -32,14 +33,14 @@ Chunking = Literal["overlap", "published"]
 
 
 class WhisperFeatures:
-    """A frozen encoder that gives its states; `width` and `states` say how wide and how many."""
+    """A frozen encoder that returns its hidden states: `states` of them, each `width` wide."""
 
     def __init__(self, encoder: WhisperEncoder, chunking: Chunking = "overlap"):
         self.encoder = encoder.eval().requires_grad_(False)
         self.chunking = chunking
         self.width, self.states = encoder.config.d_model, encoder.config.encoder_layers + 1
 
-    def features(self, samples: np.ndarray) -> np.ndarray:
+    def features(self, samples: Float[np.ndarray, " n"]) -> Float32[np.ndarray, "t s d"]:
         """Samples (16 kHz mono) -> float32 [t, s, d], t = n // 160 // 2."""
         logmel = whisper_logmel(samples)
         rows = logmel.shape[1] // 2
@@ -51,7 +52,7 @@ class WhisperFeatures:
         return total
 
     @torch.inference_mode()
-    def _encode(self, logmel: np.ndarray) -> np.ndarray:
+    def _encode(self, logmel: Float32[np.ndarray, "80 columns"]) -> Float32[np.ndarray, "1500 s d"]:
         """The states of one piece, padded to 30 s with 0 in the log-mel domain, as published: [1500, s, d]."""
         columns = np.zeros((1, N_MELS, CHUNK_COLUMNS), np.float32)
         columns[0, :, : logmel.shape[1]] = logmel
@@ -109,21 +110,23 @@ def load_whisper(path: Path, heads: int | None = None) -> WhisperEncoder:
     names = ("model.safetensors", "pytorch_model.bin")
     file = next((path / name for name in names if (path / name).exists()), path / names[0]) if path.is_dir() else path
     if not file.exists():
-        raise ValueError(f"{file} does not exist; name OpenAI's tiny.pt or a folder with Whisper's model.safetensors.")
+        raise ValueError(f"{file} does not exist; give OpenAI's tiny.pt or a folder with Whisper's model.safetensors.")
     published = weight_files.read_foreign(file)
     state = layouts.whisper_encoder_state(published)
     first, layers = state.get("conv1.weight"), sum(key.endswith(".fc1.weight") for key in state)
     if first is None or first.dim() != 3 or layers == 0:
         looks = layouts.recognise(published) or ""
-        raise ValueError(f"{file} holds no encoder of Whisper; name OpenAI's tiny.pt or small.pt. {looks}".rstrip())
+        raise ValueError(f"{file} holds no Whisper encoder; give OpenAI's tiny.pt or small.pt. {looks}".rstrip())
     width = first.shape[0]
     if first.shape[1] != N_MELS:
         raise ValueError(
-            f"{file} is a Whisper for {first.shape[1]} mel bands; LatentSync's hear {N_MELS}: tiny or small."
+            f"{file} is a Whisper with {first.shape[1]} mel bands; LatentSync needs {N_MELS}: use tiny or small."
         )
     heads = heads or max(1, width // 64)  # every published Whisper has 64 channels a head
     if width % heads:
-        raise ValueError(f"{file} is {width} wide, which {heads} heads do not divide; it is no published Whisper.")
+        raise ValueError(
+            f"{file} is {width} wide, which is not a multiple of {heads} heads; it is not a published Whisper."
+        )
     return weight_files.load_strictly(WhisperEncoder(_config(width, layers, heads)), state, str(file), published)
 
 
@@ -139,13 +142,14 @@ def _config(width: int, layers: int, heads: int) -> WhisperConfig:
 
 
 def _embedded(width: int, layers: int, seed: int) -> WhisperEncoder:
-    """A stand-in that hears the spectrum without training.
+    """A stand-in that passes the spectrum on without training.
 
-    Convolutions start as He et al. (arXiv 1502.01852, Eq. 10) say, the first one three times as wide, since a band of
-    the log-mel has a standard deviation of about a third; blocks add little to what they are given, so every state
-    varies in time by about 1/2. Positions are zero: untrained attention cannot use them, and they would tell the
-    U-Net where in the clip it is. Measured with a small attention net that reads the mouth opening of unseen voices,
-    after 500 steps: r 0.25 with transformers' own start, 0.85 so, 0.97 with UNetConfig.audio_positions as well.
+    Convolutions are initialised as in He et al. (arXiv 1502.01852, Eq. 10), the first with three times the scale, since
+    a band of the log-mel has a standard deviation of about a third; blocks add little to their input, so every state
+    varies in time by about 1/2. Positions are zero: untrained attention cannot use them, and the U-Net could read the
+    place in the clip from them. Measured with a small attention network that predicts the mouth opening of unseen
+    voices, after 500 steps: r 0.25 with transformers' initialisation, 0.85 with this, 0.97 with
+    UNetConfig.audio_positions as well.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -163,7 +167,9 @@ def _embedded(width: int, layers: int, seed: int) -> WhisperEncoder:
     return encoder
 
 
-def tokens_at(features: np.ndarray | Tensor, centres: np.ndarray) -> np.ndarray | Tensor:
+def tokens_at(
+    features: Num[np.ndarray | Tensor, "t s d"], centres: Int[np.ndarray, " n"]
+) -> Num[np.ndarray | Tensor, "n tokens d"]:
     """The tokens around centre rows: [t, s, d], (n,) -> [n, 10 s, d]; token = row * s + state, rows clamped."""
     rows = timing.whisper_window(centres, len(features))
     return features[rows].reshape(len(rows), -1, features.shape[-1])

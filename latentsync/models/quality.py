@@ -1,11 +1,11 @@
-"""Picture quality without a reference: one number for one picture, higher is better.
+"""Image quality without a reference: one number per image, higher is better.
 
 piqe (embedded): (100 - PIQE) times the share of blocks that PIQE itself does not call noisy. From block statistics, no
-    weights. PIQE alone charges noise so little that a face under heavy noise scores like a clean one (measured: 50 and
-    52); with the factor 26 and 51. It wants pixels as the camera wrote them: an enlarged face looks blurred to it.
+    weights. PIQE alone weighs noise so little that a face under heavy noise scores like a clean one (measured: 50 and
+    52); with the factor 26 and 51. It needs pixels as the camera recorded them: it scores an enlarged face as blurred.
 hyperiqa (published): HyperIQA with its KonIQ-10k weights, 0 to 100 (mean opinions: 0 bad, 50 fair). LatentSync
-    keeps 40 and more, judging the centre of 224 px: most of a crop of 256, but only the nose of one of 512. Here the
-    picture is brought to 256 px first, so that a crop of 256 scores as published and 40 means the same at 512.
+    keeps 40 and more, scoring the central 224 px: most of a crop of 256, but only the nose of one of 512. Here the
+    image is resized to 256 px first, so that a crop of 256 scores as published and 40 means the same at 512.
 
 Both run on the CPU with one thread, so that a score does not depend on the machine.
 """
@@ -40,9 +40,11 @@ def _open_piqe() -> Scorer:
     metric = pyiqa.create_metric("piqe", device="cpu")
 
     def score(rgb: np.ndarray) -> float:
-        height, width = (side // 16 * 16 for side in rgb.shape[:2])  # whole blocks; pyiqa would mirror the rest
+        height, width = (
+            side // 16 * 16 for side in rgb.shape[:2]
+        )  # whole blocks; pyiqa would pad the rest by mirroring
         if min(height, width) == 0 or rgb.max() == 0:
-            return 0.0  # black or no block at all: nothing to see, and pyiqa would divide by zero
+            return 0.0  # black, or smaller than a block: pyiqa would divide by zero
         top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
         inner = np.ascontiguousarray(rgb[top : top + height, left : left + width])
         piqe = float(metric(torch.from_numpy(inner).permute(2, 0, 1).unsqueeze(0).float() / 255))
@@ -77,7 +79,7 @@ def _open_hyperiqa() -> Scorer:
 
 
 def build_hyperiqa():
-    """pyiqa's HyperNet, untrained. Its constructor would fetch ImageNet weights, so it is given an empty ResNet."""
+    """pyiqa's HyperNet, untrained. Its constructor would download ImageNet weights, so it gets an empty ResNet."""
     import timm
     from pyiqa.archs.hypernet_arch import HyperNet
 

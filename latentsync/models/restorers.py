@@ -2,10 +2,10 @@
 
 All have the form `restore(faces) -> faces`, float32 (n, S, S, 3), RGB 0..255, with S = `restore.size`. Their packages
 are optional and imported here only: spandrel for GFPGAN and onnxruntime for GPEN (extra `restorers`),
-spandrel-extra-arches for CodeFormer (extra `codeformer`, kept apart: the licence of its very code forbids commercial
+spandrel-extra-arches for CodeFormer (extra `codeformer`, separate because the licence of its code forbids commercial
 use).
 
-What is the same for all: the file is checked before a network is built, and nothing in it is run but ONNX operators.
+Every file is checked before a network is built, and no code in it is run except ONNX operators.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,12 +29,12 @@ PUBLISHED_GFPGAN = {
     "sft_half": True,
 }
 CODEFORMER_SIDE_PX = 512
-CODEFORMER_FIDELITY = 0.5  # `w` of its paper (arXiv 2206.11253, Sec. 3.3): 0 free invention, 1 true to the input
+CODEFORMER_FIDELITY = 0.5  # `w` of its paper (arXiv 2206.11253, Sec. 3.3): 0 most freedom, 1 closest to the input
 Forward = Callable[[Any], Any]
 
 
 class TorchRestorer:
-    """A network in PyTorch on the CPU or the GPU at hand; pixels go in and come out as n 3 S S in [-1, 1]."""
+    """A network in PyTorch on the GPU where there is one; its pixels are n 3 S S in [-1, 1]."""
 
     def __init__(self, network: Any, size: int, forward: Forward):
         import torch
@@ -64,10 +64,10 @@ def gfpgan_network(**shape: Any):
 
 
 def open_gfpgan(path: Path) -> TorchRestorer:
-    """GFPGAN (arXiv 2101.04061). Its noise maps are the fixed ones of its file: fresh ones for every frame flicker."""
+    """GFPGAN (arXiv 2101.04061). It uses the fixed noise maps of its file: new noise for every frame flickers."""
     state, shape = _state(path, PUBLISHED_GFPGAN)
     if shape.keys() != PUBLISHED_GFPGAN.keys():
-        raise ValueError(f"{path} carries the configuration of another network than GFPGAN.")
+        raise ValueError(f"{path} holds the configuration of another network, not GFPGAN.")
     network = _fill(gfpgan_network(**shape), state, path, "GFPGANv1.3.pth or GFPGANv1.4.pth")
 
     def forward(pixels):
@@ -106,12 +106,13 @@ class OnnxRestorer:
                  "NotImplemented", "RuntimeException")  # fmt: skip
         unreadable = (UnicodeDecodeError, *(getattr(faults, kind) for kind in kinds))
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; what is wrong with a file is said below
-        try:  # without fallback: a GPU that fails must not become a CPU in silence
+        options.log_severity_level = 3  # errors only; faults of the file are reported below
+        try:  # no fallback: a GPU that fails must not silently become a CPU
             self.session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
         except unreadable as error:
             raise ValueError(
-                f"{path} is damaged or no ONNX network ({str(error)[:100]}); `latentsync weights fetch gpen` gets one."
+                f"{path} is damaged or not an ONNX network ({str(error)[:100]}); get it by "
+                "`latentsync weights fetch gpen`."
             ) from error
         onnx.require_started(self.session, providers)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
@@ -123,11 +124,11 @@ class OnnxRestorer:
             or shape[2] != shape[3]
             or not isinstance(shape[2], int)
         ):
-            raise ValueError(f"{path} takes {[one.shape for one in inputs]}, not one picture 1 x 3 x 512 x 512.")
+            raise ValueError(f"{path} takes {[one.shape for one in inputs]}, not one image 1 x 3 x 512 x 512.")
         self.size, self.input, self.output = shape[2], inputs[0].name, outputs[0].name
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
-        """Restore float32 (n, S, S, 3), RGB 0..255, one after the other, as the file is made for."""
+        """Restore float32 (n, S, S, 3), RGB 0..255, one at a time, as the file requires."""
         assert faces.shape[1:] == (self.size, self.size, 3), faces.shape
         pixels = np.ascontiguousarray(faces.transpose(0, 3, 1, 2) / 127.5 - 1, np.float32)
         restored = [self.session.run([self.output], {self.input: face[None]})[0] for face in pixels]
@@ -147,7 +148,7 @@ def open_restorer(method: str, path: Path) -> TorchRestorer | OnnxRestorer:
 
 
 def _state(path: Path, shape: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Tensors of a file, and the shape of the network: that of our metadata, else the published one."""
+    """Tensors of a file, and the shape of the network: from our metadata, else the published one."""
     from latentsync.weights import files as weight_files
 
     state, facts = weight_files.read(path)

@@ -1,4 +1,4 @@
-"""StableSyncNet (arXiv 2412.09262, Sec. 3.3): do this mouth and this sound belong together?
+"""StableSyncNet (arXiv 2412.09262, Sec. 3.3): do this mouth and this audio belong together?
 
 Two encoders of the same build, one for the lower half of a face over some frames, one for the mel spectrogram of the
 same time, end in unit vectors; their cosine is the probability. Key names are upstream's.
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -83,7 +84,7 @@ class ResnetBlock(nn.Module):
         self.padding = _padding(factor)
         self.downsample_conv = nn.Conv2d(width, width, 3, stride=factor) if factor != (1, 1) else None
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:  # noqa: D102
         y = self.conv1(F.silu(self.norm1(x)))
         y = self.conv2(self.dropout(F.silu(self.norm2(y))))
         y = self.conv_shortcut(x) + y
@@ -98,7 +99,7 @@ class FeedForward(nn.Module):
         self.net = nn.ModuleList([nn.Module(), nn.Identity(), nn.Linear(4 * width, width)])
         self.net[0].proj = nn.Linear(width, 8 * width)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:  # noqa: D102
         value, gate = self.net[0].proj(x).chunk(2, dim=-1)
         return self.net[2](value * F.gelu(gate))
 
@@ -114,7 +115,7 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(width, width)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:  # noqa: D102
         q, k, v = (to(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v))
         return self.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
 
@@ -132,7 +133,7 @@ class AttentionBlock(nn.Module):
         self.ff = FeedForward(width)
         self.conv_out = nn.Conv2d(width, width, 1)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:  # noqa: D102
         tokens = self.conv_in(self.norm1(x)).flatten(2).transpose(1, 2)
         tokens = tokens + self.attn(self.norm2(tokens))
         tokens = tokens + self.ff(self.norm3(tokens))
@@ -142,7 +143,7 @@ class AttentionBlock(nn.Module):
 class Encoder(nn.Module):
     """Blocks down to 1x1, then a ReLU (so that cosines are not negative) and a unit vector: b c h w -> b d.
 
-    `size`, the (h, w) of what will be fed, is checked at once where it is known.
+    `size`, the (h, w) of the input, is checked at construction where it is known.
     """
 
     def __init__(self, cfg: SyncNetEncoder, size: tuple[int, int] | None = None):
@@ -165,7 +166,7 @@ class Encoder(nn.Module):
             width = width_out
         self.norm_out = _norm(width)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:  # noqa: D102
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
@@ -193,8 +194,10 @@ class StableSyncNet(nn.Module):
         self.visual_encoder = Encoder(visual, visual_size)
         self.audio_encoder = Encoder(audio, (N_MELS, mel_width(frames)) if frames else None)
 
-    def forward(self, visual: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit vectors of picture and sound, (b, d) each, no component negative.
+    def forward(
+        self, visual: Float[Tensor, "b fc h w"], mel: Float[Tensor, "b 1 80 t"]
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
+        """Unit vectors of frames and audio, without negative components.
 
         visual: b (f c) h w, the frames' lower halves stacked on channels, frame first, in [-1, 1].
         mel: b 1 80 t.
@@ -230,10 +233,10 @@ def load(path: Path) -> tuple[StableSyncNet, TrainSyncnet]:
 
 
 def configuration(config: dict[str, Any], path: Path) -> TrainSyncnet:
-    """The train_syncnet section that a file of ours carries.
+    """The train_syncnet section stored in a file that this project wrote.
 
     Raises:
-        ValueError: it carries that of another network.
+        ValueError: the file holds another network.
     """
     try:
         return TrainSyncnet.model_validate(config)
@@ -242,14 +245,16 @@ def configuration(config: dict[str, Any], path: Path) -> TrainSyncnet:
 
 
 def _published_configuration(state: weight_files.State, path: Path) -> TrainSyncnet:
-    """The configuration of PUBLISHED that has these very shapes; frames on channels, lower half of 256 px."""
+    """The configuration in PUBLISHED with exactly these shapes; frames on channels, lower half of 256 px."""
     shapes = {key: value.shape for key, value in state.items()}
     for name, published in PUBLISHED.items():
         with torch.device("meta"):
             wanted = {key: value.shape for key, value in build_published(name).state_dict().items()}
         if shapes == wanted:
             if name == "16_latent":
-                raise ValueError(f"{path} is the published 16_latent, which sees latents; what runs here sees pixels.")
+                raise ValueError(
+                    f"{path} is the published 16_latent, which takes latents; scores are made on pixels, so give another."
+                )
             return TrainSyncnet(frames=published.frames, visual=published.visual, audio=published.audio)
     looks = layouts.recognise(state)
     raise ValueError(f"{path} has the shapes of no published StableSyncNet ({', '.join(PUBLISHED)})."
@@ -257,7 +262,7 @@ def _published_configuration(state: weight_files.State, path: Path) -> TrainSync
 
 
 @torch.inference_mode()
-def embed_picture(net: StableSyncNet, halves: Tensor, frames: int) -> Tensor:
+def embed_frames(net: StableSyncNet, halves: Float[Tensor, "f c h w"], frames: int) -> Float[Tensor, "n d"]:
     """Unit vectors (f - frames + 1, d) of every window of lower halves f c h w in [-1, 1]."""
     n, device = len(halves) - frames + 1, next(net.parameters()).device
     windows = (halves[start : start + frames].flatten(0, 1) for start in range(n))
@@ -266,7 +271,7 @@ def embed_picture(net: StableSyncNet, halves: Tensor, frames: int) -> Tensor:
 
 
 @torch.inference_mode()
-def embed_sound(net: StableSyncNet, mel: Tensor, n: int, frames: int) -> Tensor:
+def embed_audio(net: StableSyncNet, mel: Float[Tensor, "80 t"], n: int, frames: int) -> Float[Tensor, "{n} d"]:
     """Unit vectors (n, d) of the windows of a mel (80, t) that begin at frames 0..n-1."""
     device = next(net.parameters()).device
     windows = (mel[None, :, mel_start(frame) : mel_start(frame) + mel_width(frames)] for frame in range(n))
@@ -275,7 +280,7 @@ def embed_sound(net: StableSyncNet, mel: Tensor, n: int, frames: int) -> Tensor:
 
 
 def _norm(width: int) -> nn.GroupNorm:
-    """32 groups, as published; in a narrow net the most that divide the width, two channels to a group at least."""
+    """32 groups, as published; in a narrow network as many as divide the width into groups of two channels or more."""
     groups = 32 if width % 32 == 0 else max(n for n in range(1, 33) if width % n == 0 and width >= 2 * n)
     return nn.GroupNorm(groups, width, eps=1e-6)
 
@@ -294,7 +299,7 @@ def _padding(factor: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def sizes(size: tuple[int, int], factors: Iterable[int | Sequence[int]]) -> list[tuple[int, int]]:
-    """The (h, w) of the feature map before and after each block; it ends early where nothing is left."""
+    """The (h, w) of the feature map before and after each block; ends early when a side reaches 0."""
     path = [size]
     for factor in map(_pair, factors):
         h, w = path[-1]

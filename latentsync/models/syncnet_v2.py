@@ -1,14 +1,15 @@
 """SyncNet of Chung and Zisserman, "Out of time: automated lip sync in the wild" (2016), as published.
 
 Two convolutional towers give 1024 numbers for 5 frames of a face (224 x 224, BGR, 0..255) and for 20 columns of MFCC;
-they lie close together where lips and sound agree. Key names are those of the published file, a flat state dict.
-Axes: b batch, c channels, f frames, h w picture, m cepstral coefficients, t MFCC columns, d embedding.
+the embeddings are close where lips and audio agree. Key names are those of the published file, a flat state dict.
+Axes: b batch, c channels, f frames, h w frame size, m cepstral coefficients, t MFCC columns, d embedding.
 """
 
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from latentsync.weights import files as weight_files
@@ -28,7 +29,7 @@ def _head() -> nn.Sequential:
 
 
 class SyncNetV2(nn.Module):
-    """Both towers; 13 631 616 parameters. 102 entries, 88 in the published file, which has no counters of batches."""
+    """Both towers; 13 631 616 parameters. 102 entries; the published file has 88, without batch counters."""
 
     def __init__(self):
         super().__init__()
@@ -57,22 +58,22 @@ class SyncNetV2(nn.Module):
         )
         self.netfclip = _head()
 
-    def audio_features(self, mfcc: Tensor) -> Tensor:
-        """Last activations (b, 512) of the sound tower for windows (b, 1, m=13, t=20)."""
+    def audio_features(self, mfcc: Float[Tensor, "b 1 13 20"]) -> Float[Tensor, "b 512"]:
+        """Last activations (b, 512) of the audio tower for windows (b, 1, m=13, t=20)."""
         return self.netcnnaud(mfcc).flatten(1)
 
-    def lip_features(self, frames: Tensor) -> Tensor:
-        """Last activations (b * (f - 4), 512) of the picture tower for b c f h w, one per window of five frames.
+    def lip_features(self, frames: Float[Tensor, "b 3 f h w"]) -> Float[Tensor, "n 512"]:
+        """Last activations (b * (f - 4), 512) of the video tower for b c f h w, one per window of five frames.
 
-        Only the first layer looks along time, without padding, so a run of frames gives every window in one go.
+        Only the first layer looks along time, without padding, so one pass over a run of frames gives every window.
         """
         return self.netcnnlip(frames).squeeze((-2, -1)).transpose(1, 2).flatten(0, 1)
 
-    def embed_audio(self, mfcc: Tensor) -> Tensor:
+    def embed_audio(self, mfcc: Float[Tensor, "b 1 13 20"]) -> Float[Tensor, "b 1024"]:
         """Embeddings (b, d) of windows (b, 1, 13, 20)."""
         return self.netfcaud(self.audio_features(mfcc))
 
-    def embed_lips(self, frames: Tensor) -> Tensor:
+    def embed_lips(self, frames: Float[Tensor, "1 3 f h w"]) -> Float[Tensor, "n 1024"]:
         """Embeddings (f - 4, d) of the frames (1, c, f, h, w)."""
         return self.netfclip(self.lip_features(frames))
 
@@ -87,10 +88,12 @@ def load(path: Path) -> SyncNetV2:
 
 
 @torch.inference_mode()
-def embed_picture(net: SyncNetV2, frames: np.ndarray, windows: int) -> np.ndarray:
+def embed_frames(
+    net: SyncNetV2, frames: UInt8[np.ndarray, "f 224 224 3"], windows: int
+) -> Float[np.ndarray, "{windows} 1024"]:
     """Embeddings (windows, 1024) of uint8 frames (f, 224, 224, 3), BGR as published; window v is frames v..v+4.
 
-    On a GPU without TF32, whose ten bits would show in a score.
+    On a GPU without TF32: its 10-bit mantissa would change scores visibly.
     """
     assert frames.shape[1:] == (SIDE_PX, SIDE_PX, 3) and len(frames) >= windows + FRAMES - 1, frames.shape
     device = next(net.parameters()).device
@@ -104,10 +107,10 @@ def embed_picture(net: SyncNetV2, frames: np.ndarray, windows: int) -> np.ndarra
 
 
 @torch.inference_mode()
-def embed_sound(net: SyncNetV2, mfcc: np.ndarray, windows: int) -> np.ndarray:
+def embed_audio(net: SyncNetV2, mfcc: Float[np.ndarray, "13 t"], windows: int) -> Float[np.ndarray, "{windows} 1024"]:
     """Embeddings (windows, 1024) of coefficients (13, t); window v is columns 4v..4v+19. Without TF32, as above."""
     assert mfcc.shape[1] >= (windows - 1) * COLUMNS_PER_FRAME + COLUMNS, mfcc.shape
-    sound = torch.from_numpy(np.ascontiguousarray(mfcc)).float().unfold(1, COLUMNS, COLUMNS_PER_FRAME)
-    sound = sound[:, :windows].transpose(0, 1).unsqueeze(1).to(next(net.parameters()).device)
+    windowed = torch.from_numpy(np.ascontiguousarray(mfcc)).float().unfold(1, COLUMNS, COLUMNS_PER_FRAME)
+    windowed = windowed[:, :windows].transpose(0, 1).unsqueeze(1).to(next(net.parameters()).device)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        return torch.cat([net.embed_audio(chunk) for chunk in sound.split(CHUNK_WINDOWS)]).cpu().numpy()
+        return torch.cat([net.embed_audio(chunk) for chunk in windowed.split(CHUNK_WINDOWS)]).cpu().numpy()

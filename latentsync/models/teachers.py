@@ -1,8 +1,8 @@
 """The two frozen teachers of stage 2: LPIPS compares frames, VideoMAEv2 (for TREPA) compares whole clips.
 
 Published: VGG16 with LPIPS's learned weights, and VideoMAEv2 ViT-g fine-tuned on Something-Something v2.
-Embedded: the same code with small seeded untrained nets. Random features still measure difference, but say nothing
-about what people see; the report calls them stand-ins.
+Embedded: the same code with small seeded untrained networks. Random features still measure difference, but not what
+people see; the report calls them stand-ins.
 
 Axes: b batch, c channels, f frames, h w, d features.
 """
@@ -13,6 +13,7 @@ from typing import Literal
 import lpips
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.models.videomae.configuration_videomae import VideoMAEConfig
 from transformers.models.videomae.modeling_videomae import VideoMAEForVideoClassification
@@ -44,7 +45,7 @@ VIDEOMAE_EMBEDDED = {
     "num_attention_heads": 4,
     "intermediate_size": 384,
     "num_labels": 0,
-    "initializer_range": 0.1,  # 1 / sqrt(width): with transformers' 0.02 an untrained net hardly mixes its tokens
+    "initializer_range": 0.1,  # 1 / sqrt(width): with transformers' 0.02 an untrained network hardly mixes its tokens
 }
 
 
@@ -66,7 +67,7 @@ def perceptual(backend: Backend, seed: int = 0) -> nn.Module:
 
 
 def _lpips(**options: object) -> lpips.LPIPS:
-    """With a random trunk in any case: lpips would download one otherwise."""
+    """Always with a random trunk: lpips would download one otherwise."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")  # lpips uses its old arguments
         return lpips.LPIPS(pnet_rand=True, verbose=False, **options)
@@ -80,7 +81,7 @@ class VideoTeacher(nn.Module):
         self.net = VideoMAEForVideoClassification(config)
         self.frames, self.size, self.normalise = config.num_frames, config.image_size, normalise
 
-    def forward(self, pixels: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, pixels: Float[Tensor, "b 3 f h w"]) -> Float[Tensor, "b d"]:  # noqa: D102
         assert pixels.shape[2] == self.frames, f"this teacher takes {self.frames} frames, not {pixels.shape[2]}"
         clip = trepa_input(pixels, self.size)
         if self.normalise == "imagenet":
@@ -93,7 +94,7 @@ class VideoTeacher(nn.Module):
 def video(
     backend: Backend, frames: int = 16, seed: int = 0, *, size: Size = "giant", normalise: Normalise = "none"
 ) -> VideoTeacher:
-    """The TREPA teacher for clips of `frames`; the published ones know 16 only, the embedded any even number.
+    """The TREPA teacher for clips of `frames`; published teachers take 16, embedded ones any even number.
 
     `normalise`: VideoMAE was trained on pixels with ImageNet's mean and deviation taken out ("imagenet"), LatentSync
     feeds it [0, 1] as it is ("none", published).
@@ -124,7 +125,7 @@ def config(shape: dict[str, int | float]) -> VideoMAEConfig:
     return VideoMAEConfig(tubelet_size=2, use_mean_pooling=True, qv_bias=True, layer_norm_eps=1e-6, **shape)
 
 
-def trepa_input(pixels: Tensor, size: int) -> Tensor:
+def trepa_input(pixels: Float[Tensor, "b c f h w"], size: int) -> Float[Tensor, "b c f {size} {size}"]:
     """Clips for the video teacher: b c f h w in [-1, 1] -> b c f size size in [0, 1]; no ImageNet normalisation."""
     frames = pixels.float().transpose(1, 2).flatten(0, 1)
     if frames.shape[-2:] != (size, size):  # bicubic without antialias, as published

@@ -1,6 +1,6 @@
 """The denoiser: LatentSync's U-Net (arXiv 2412.09262, Fig. 2), which is Stable Diffusion 1.5's inflated to video.
 
-Three things make it LatentSync's: 13 input channels (noise 4, mask 1, masked picture 4, reference picture 4), cross
+Three things make it LatentSync's: 13 input channels (noisy latents 4, mask 1, masked frame 4, reference frame 4), cross
 attention from each frame to the 50 audio tokens around it, and motion modules (AnimateDiff, arXiv 2307.04725) that
 attend over frames. Key names are upstream's, so published checkpoints load strictly.
 
@@ -10,13 +10,17 @@ linear layer sees tokens and a GroupNorm sees the whole clip, all without moving
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+Clip = Float[Tensor, "b f h w c"]  # inside the network
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,13 @@ class UNetConfig:
     `motion`: where motion modules stand (stage 1: none; stage 2: all; stage2_efficient: decoder).
     `norm_groups` is meant for narrow nets. Upstream's motion modules always use 32 groups; so do ours where 32 divides
     the width, and norm_groups elsewhere.
-    `audio_positions` adds fixed sinusoids to the audio tokens, which attention cannot tell the order of otherwise.
-    Published nets lack it, having Whisper's trained features to tell time by; untrained features need it.
+    `audio_positions` adds fixed sinusoids to the audio tokens, since attention does not see their order.
+    The published networks work without it, since Whisper's trained features carry time; untrained features need it.
     """
 
     in_channels: int = 13
     out_channels: int = 4
-    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    block_out_channels: Sequence[int] = (320, 640, 1280, 1280)
     layers_per_block: int = 2
     cross_attention_dim: int = 384
     attention_heads: int = 8
@@ -56,7 +60,7 @@ class UNetConfig:
 class FrameConv(nn.Conv2d):
     """A 2-D convolution of every frame: b f h w c -> b f h w c."""
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Clip) -> Float[Tensor, "b f h2 w2 d"]:  # noqa: D102
         y = super().forward(x.flatten(0, 1).permute(0, 3, 1, 2))
         return y.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
@@ -67,21 +71,21 @@ class PixelConv(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Float[Tensor, "*positions c"]) -> Float[Tensor, "*positions d"]:  # noqa: D102
         return F.linear(x, self.weight.flatten(1), self.bias)
 
 
 class ClipNorm(nn.GroupNorm):
     """GroupNorm with statistics over all frames of the clip, as published: the result depends on the clip's length."""
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Clip) -> Clip:  # noqa: D102
         return super().forward(x.flatten(1, 2).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(x.shape)
 
 
 class FrameNorm(nn.GroupNorm):
     """GroupNorm with statistics of each frame alone, before attention."""
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Clip) -> Clip:  # noqa: D102
         return super().forward(x.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(x.shape)
 
 
@@ -96,7 +100,9 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_width, width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:  # noqa: D102
+    def forward(  # noqa: D102
+        self, x: Float[Tensor, "*batch n c"], context: Float[Tensor, "*batch s d"] | None = None
+    ) -> Float[Tensor, "*batch n c"]:
         context = x if context is None else context
         q, k, v = (
             tokens.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
@@ -112,7 +118,7 @@ class GEGLU(nn.Module):
         super().__init__()
         self.proj = nn.Linear(width, 2 * inner)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch d"]:  # noqa: D102
         value, gate = self.proj(x).chunk(2, dim=-1)
         return value * F.gelu(gate)
 
@@ -124,11 +130,11 @@ class FeedForward(nn.Module):
         super().__init__()
         self.net = nn.Sequential(GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch c"]:  # noqa: D102
         return self.net(x)
 
 
-def position_table(length: int, width: int) -> Tensor:
+def position_table(length: int, width: int) -> Float[Tensor, "{length} {width}"]:
     """Sines on even and cosines on odd channels (arXiv 1706.03762, Sec. 3.5): (length, width)."""
     position = torch.arange(length)[:, None].float()
     frequencies = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
@@ -147,14 +153,14 @@ class TimeEmbedding(nn.Module):
         self.linear_1 = nn.Linear(width, embedding)
         self.linear_2 = nn.Linear(embedding, embedding)
 
-    def sinusoids(self, t: Tensor) -> Tensor:
+    def sinusoids(self, t: Int[Tensor, " b"] | Float[Tensor, " b"]) -> Float[Tensor, "b width"]:
         """Cosines, then sines of t at width/2 frequencies from 1 down to nearly 1/10000: (b,) -> (b, width)."""
         half = self.width // 2
         frequencies = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(10_000) / half))
         angles = t.float()[:, None] * frequencies
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
-    def forward(self, t: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, t: Int[Tensor, " b"] | Float[Tensor, " b"]) -> Float[Tensor, "b d"]:  # noqa: D102
         return self.linear_2(F.silu(self.linear_1(self.sinusoids(t).to(self.linear_1.weight.dtype))))
 
 
@@ -173,7 +179,7 @@ class ResnetBlock(nn.Module):
         self.conv2 = FrameConv(width_out, width_out, 3, padding=1)
         self.conv_shortcut = PixelConv(width_in, width_out) if width_in != width_out else nn.Identity()
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Clip, time: Float[Tensor, "b e"]) -> Float[Tensor, "b f h w d"]:  # noqa: D102
         y = self.conv1(F.silu(self.norm1(x)))
         y = y + self.time_emb_proj(F.silu(time))[:, None, None, None]
         y = self.conv2(F.silu(self.norm2(y)))
@@ -193,7 +199,9 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width)
 
-    def forward(self, x: Tensor, audio: Tensor | None) -> Tensor:  # noqa: D102
+    def forward(  # noqa: D102
+        self, x: Float[Tensor, "bf n c"], audio: Float[Tensor, "bf s d"] | None
+    ) -> Float[Tensor, "bf n c"]:
         x = x + self.attn1(self.norm1(x))
         if audio is not None:
             x = x + self.attn2(self.norm2(x), audio)
@@ -210,7 +218,7 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(cfg, width)])
         self.proj_out = PixelConv(width, width)
 
-    def forward(self, x: Tensor, audio: Tensor | None) -> Tensor:  # noqa: D102
+    def forward(self, x: Clip, audio: Float[Tensor, "bf s d"] | None) -> Clip:  # noqa: D102
         b, f, h, w, c = x.shape
         tokens = self.proj_in(self.norm(x)).reshape(b * f, h * w, c)
         for block in self.transformer_blocks:
@@ -225,7 +233,7 @@ class PositionTable(nn.Module):
         super().__init__()
         self.register_buffer("pe", position_table(max_frames, width)[None])
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Float[Tensor, "bn f c"]) -> Float[Tensor, "bn f c"]:  # noqa: D102
         return x + self.pe[:, : x.shape[1]]
 
 
@@ -236,7 +244,7 @@ class TemporalAttention(Attention):
         super().__init__(width, width, heads)
         self.pos_encoder = PositionTable(width, max_frames)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Float[Tensor, "bn f c"]) -> Float[Tensor, "bn f c"]:  # noqa: D102
         return super().forward(self.pos_encoder(x))
 
 
@@ -252,7 +260,7 @@ class TemporalBlock(nn.Module):
         self.ff = FeedForward(width)
         self.ff_norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Float[Tensor, "bn f c"]) -> Float[Tensor, "bn f c"]:  # noqa: D102
         for attention, norm in zip(self.attention_blocks, self.norms, strict=True):
             x = x + attention(norm(x))
         return x + self.ff(self.ff_norm(x))
@@ -270,7 +278,7 @@ class TemporalTransformer(nn.Module):
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Clip) -> Clip:  # noqa: D102
         b, f, h, w, c = x.shape
         tokens = self.proj_in(self.norm(x)).reshape(b, f, h * w, c).transpose(1, 2).reshape(b * h * w, f, c)
         for block in self.transformer_blocks:
@@ -279,13 +287,13 @@ class TemporalTransformer(nn.Module):
 
 
 class MotionModule(nn.Module):
-    """A name only: upstream's keys hold `temporal_transformer`."""
+    """Exists for its name: upstream's keys hold `temporal_transformer`."""
 
     def __init__(self, cfg: UNetConfig, width: int):
         super().__init__()
         self.temporal_transformer = TemporalTransformer(cfg, width)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Clip) -> Clip:  # noqa: D102
         return self.temporal_transformer(x)
 
 
@@ -296,18 +304,18 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = FrameConv(width, width, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Clip) -> Float[Tensor, "b f h2 w2 c"]:  # noqa: D102
         return self.conv(x)
 
 
 class Upsample(nn.Module):
-    """Nearest neighbour to the size of the skip it meets next (odd sizes are no exact double), then a convolution."""
+    """Nearest neighbour to the size of the next skip (odd sizes are not exactly doubled), then a convolution."""
 
     def __init__(self, width: int):
         super().__init__()
         self.conv = FrameConv(width, width, 3, padding=1)
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: D102
+    def forward(self, x: Clip, size: tuple[int, int]) -> Float[Tensor, "b f h2 w2 c"]:  # noqa: D102
         y = F.interpolate(x.flatten(0, 1).permute(0, 3, 1, 2), size=size)
         return self.conv(y.permute(0, 2, 3, 1).unflatten(0, x.shape[:2]))
 
@@ -327,8 +335,8 @@ class Block(nn.Module):
             self.motion_modules = nn.ModuleList(MotionModule(cfg, width) for _ in widths_in)
         self.gradient_checkpointing = False
 
-    def layer(self, index: int, x: Tensor, time: Tensor, audio: Tensor | None) -> Tensor:
-        """One layer; with gradient checkpointing its activations are computed again in the backward pass."""
+    def layer(self, index: int, x: Clip, time: Tensor, audio: Tensor | None) -> Float[Tensor, "b f h w d"]:
+        """One layer; with gradient checkpointing its activations are recomputed in the backward pass."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(self._layer, index, x, time, audio, use_reentrant=False)
         return self._layer(index, x, time, audio)
@@ -350,7 +358,7 @@ class DownBlock(Block):
         super().__init__(cfg, widths_in, width, attention, motion=cfg.motion == "all")
         self.downsamplers = nn.ModuleList([Downsample(width)] if downsample else [])
 
-    def forward(self, x: Tensor, time: Tensor, audio: Tensor | None) -> tuple[Tensor, list[Tensor]]:  # noqa: D102
+    def forward(self, x: Clip, time: Tensor, audio: Tensor | None) -> tuple[Tensor, list[Tensor]]:  # noqa: D102
         skips = []
         for index in range(len(self.resnets)):
             x = self.layer(index, x, time, audio)
@@ -369,19 +377,19 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([SpatialTransformer(cfg, width)])
         self.resnets = nn.ModuleList(ResnetBlock(cfg, width, width) for _ in range(2))
 
-    def forward(self, x: Tensor, time: Tensor, audio: Tensor | None) -> Tensor:  # noqa: D102
+    def forward(self, x: Clip, time: Tensor, audio: Tensor | None) -> Clip:  # noqa: D102
         return self.resnets[1](self.attentions[0](self.resnets[0](x, time), audio), time)
 
 
 class UpBlock(Block):
-    """Decoder layers; each takes the newest skip that is left."""
+    """Decoder layers; each takes the last remaining skip."""
 
     def __init__(self, cfg: UNetConfig, width_in: int, skips: list[int], width: int, attention: bool, upsample: bool):
         widths_in = [before + skip for before, skip in zip([width_in] + [width] * len(skips), skips, strict=False)]
         super().__init__(cfg, widths_in, width, attention, motion=cfg.motion != "none")
         self.upsamplers = nn.ModuleList([Upsample(width)] if upsample else [])
 
-    def forward(self, x: Tensor, time: Tensor, audio: Tensor | None, skips: list[Tensor]) -> Tensor:  # noqa: D102
+    def forward(self, x: Clip, time: Tensor, audio: Tensor | None, skips: list[Tensor]) -> Tensor:  # noqa: D102
         for index in range(len(self.resnets)):
             x = self.layer(index, torch.cat([x, skips.pop()], dim=-1), time, audio)
         for upsample in self.upsamplers:
@@ -430,13 +438,18 @@ class UNet3D(nn.Module):
         for block in [*self.down_blocks, *self.up_blocks]:
             block.gradient_checkpointing = enabled
 
-    def forward(self, sample: Tensor, timesteps: Tensor, audio: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        sample: Float[Tensor, "b c f h w"],
+        timesteps: Int[Tensor, " *b"] | int,
+        audio: Float[Tensor, "*bf s d"] | None = None,
+    ) -> Float[Tensor, "b out f h w"]:
         """Noise prediction.
 
         sample: b c f h w, channels in the order noisy 4, mask 1, masked 4, reference 4.
         timesteps: (b,) or a scalar, 0 .. 999.
-        audio: b f s d, or (b f) s d. Zeros are the null condition of classifier-free guidance; None leaves the cross
-            attention out, which is something else.
+        audio: b f s d, or (b f) s d. Zeros are the null condition of classifier-free guidance; None skips the
+            cross attention altogether.
         """
         b, _, f, _, _ = sample.shape
         if self.config.motion != "none" and f > self.config.motion_max_frames:

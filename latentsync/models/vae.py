@@ -1,7 +1,7 @@
 """The VAE between pixels and latents: diffusers' AutoencoderKL, published (sd-vae-ft-mse) or small and trained here.
 
 Pixels are n 3 h w in [-1, 1]; moments are n 2c h/8 w/8, mean then log variance; latents are n c h/8 w/8, scaled to a
-standard deviation of about 1 for the diffusion model. What stands in caches is moments: latents are drawn when used.
+standard deviation of about 1 for the diffusion model. Caches store moments; latents are drawn when they are used.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from jaxtyping import Float
 from torch import Tensor
 
 from latentsync.config import TrainVae
@@ -21,7 +22,7 @@ Kind = TypeVar("Kind", AutoencoderKL, AutoencoderTiny)
 
 
 def build(cfg: TrainVae) -> AutoencoderKL:
-    """The small VAE of train_vae, untrained; its scaling factor is not known before training ends."""
+    """The small VAE of train_vae, untrained; its scaling factor is known only after training."""
     widths = list(cfg.block_out_channels)
     return AutoencoderKL(
         block_out_channels=widths,
@@ -37,7 +38,7 @@ def build(cfg: TrainVae) -> AutoencoderKL:
 def _groups(widths: list[int]) -> int:
     """The most groups (32 at most) that divide every width and leave four channels each, as the published VAE has.
 
-    Fewer channels a group come close to instance norm, which loses how bright a picture is.
+    Fewer channels per group come close to instance norm, which loses the brightness of a frame.
     """
     fitting = [n for n in range(1, 33) if all(w % n == 0 for w in widths) and min(widths) >= 4 * n]
     return max(fitting, default=1)
@@ -53,12 +54,12 @@ def load(path: Path) -> AutoencoderKL:
     """A frozen VAE from our file, or from a folder in diffusers' layout such as the published one.
 
     Raises:
-        ValueError: a file is missing, damaged, or does not fit; diffusers itself would start what is missing anew.
+        ValueError: a file is missing, damaged, or does not fit; diffusers would initialise missing tensors at random.
     """
     if Path(path).is_dir():
         vae = _from_folder(AutoencoderKL, Path(path))
     elif not weight_files.is_ours(path):
-        raise ValueError(f"{path} is a VAE's file without its shape; name the folder that holds it and config.json.")
+        raise ValueError(f"{path} is a VAE without its configuration; give the folder that holds it and config.json.")
     else:
         state, metadata = weight_files.load(path)
         try:
@@ -70,7 +71,7 @@ def load(path: Path) -> AutoencoderKL:
 
 
 def load_preview(path: Path) -> AutoencoderTiny:
-    """A frozen tiny decoder (TAESD) from a folder in diffusers' layout: rough pictures of latents, many times faster.
+    """A frozen tiny decoder (TAESD) from a folder in diffusers' layout: approximate frames, many times faster.
 
     Raises:
         ValueError: as `load`.
@@ -82,38 +83,44 @@ def _from_folder(kind: type[Kind], folder: Path) -> Kind:
     config, names = folder / "config.json", weight_files.FOLDER_WEIGHTS[:2]
     files = [folder / name for name in names if (folder / name).is_file()]
     if not config.is_file() or not files:
-        raise ValueError(f"{folder} lacks config.json or {names[0]}, so it is no folder of diffusers' {kind.__name__}.")
+        raise ValueError(
+            f"{folder} lacks config.json or {names[0]}, so it is not a folder of diffusers' {kind.__name__}."
+        )
     try:
-        told = json.loads(config.read_text(encoding="utf-8"))
-        if not isinstance(told, dict) or told.get("_class_name") != kind.__name__:
-            raise ValueError(f"it describes {told.get('_class_name') if isinstance(told, dict) else told!r}")
-        network = kind.from_config(told)
+        described = json.loads(config.read_text(encoding="utf-8"))
+        if not isinstance(described, dict) or described.get("_class_name") != kind.__name__:
+            raise ValueError(
+                f"it describes {described.get('_class_name') if isinstance(described, dict) else described!r}"
+            )
+        network = kind.from_config(described)
     except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
         raise ValueError(f"{config} does not describe diffusers' {kind.__name__} ({str(error)[:100]}).") from error
     state = weight_files.read_foreign(files[0])
     return weight_files.load_strictly(network, layouts.diffusers_vae_state(state), str(files[0]), state)
 
 
-def encode_moments(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+def encode_moments(vae: AutoencoderKL, pixels: Float[Tensor, "n 3 h8 w8"]) -> Float[Tensor, "n c2 h w"]:
     """Pixels -> moments (mean, log variance), unscaled."""
     return vae.encode(pixels).latent_dist.parameters
 
 
-def mode(vae: AutoencoderKL, moments: Tensor) -> Tensor:
-    """The most likely latents of the moments, scaled: what this project's inference takes; published: drawn ones."""
+def mode(vae: AutoencoderKL, moments: Float[Tensor, "n c2 h w"]) -> Float[Tensor, "n c h w"]:
+    """The most likely latents of the moments, scaled: used by inference here (published inference draws them)."""
     return moments.chunk(2, dim=1)[0] * vae.config.scaling_factor
 
 
-def sample(vae: AutoencoderKL, moments: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def sample(
+    vae: AutoencoderKL, moments: Float[Tensor, "n c2 h w"], generator: torch.Generator | None = None
+) -> Float[Tensor, "n c h w"]:
     """Latents drawn from the moments, scaled: what training and published inference use."""
     mean, log_variance = moments.chunk(2, dim=1)
     noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
     return (mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise) * vae.config.scaling_factor
 
 
-def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Tensor) -> Tensor:
+def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h8 w8"]:
     """Scaled latents -> pixels, about [-1, 1], not clamped; gradients pass to the latents.
 
-    A preview decoder was made for latents as they are scaled; its own scaling factor is 1.
+    A preview decoder takes scaled latents; its own scaling factor is 1.
     """
     return vae.decode(latents / vae.config.scaling_factor).sample

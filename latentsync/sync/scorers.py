@@ -119,11 +119,11 @@ def _open_syncnet_v2(weights: Path, max_shift: int) -> Scorer:
         if not whole.any():
             return _no_evidence(max_shift)
         bgr = np.stack([cv2.resize(rgb, size)[..., ::-1] for rgb in track.crops])
-        video = syncnet_v2.embed_picture(net, bgr, n)
+        video = syncnet_v2.embed_frames(net, bgr, n)
 
         def curve_at(offset: int) -> np.ndarray:
             samples = track.audio(0, track.n_ticks, offset)
-            audio = syncnet_v2.embed_sound(net, mfcc(np.round(samples * 32768)), n)
+            audio = syncnet_v2.embed_audio(net, mfcc(np.round(samples * 32768)), n)
             return curves.distance_curve(video, audio, max_shift, whole)
 
         return curve_at
@@ -151,12 +151,12 @@ def _open_stable_syncnet(weights: Path, max_shift: int) -> Scorer:
         if not whole.any():
             return _no_evidence(max_shift)
         halves = torch.from_numpy(lower_halves(track.crops, shape.resolution)).unflatten(0, (track.n_ticks, 3))
-        video = syncnet.embed_picture(net, halves, shape.frames).cpu().numpy()
+        video = syncnet.embed_frames(net, halves, shape.frames).cpu().numpy()
 
         def curve_at(offset: int) -> np.ndarray:
             # One tick more: a window of mel is a little longer than its frames.
             mel = torch.from_numpy(syncnet_mel(track.audio(-max_shift, track.n_ticks + max_shift + 1, offset)))
-            audio = syncnet.embed_sound(net, mel, n + 2 * max_shift, shape.frames)
+            audio = syncnet.embed_audio(net, mel, n + 2 * max_shift, shape.frames)
             return curves.similarity_curve(video, audio.cpu().numpy(), max_shift, whole)
 
         return curve_at

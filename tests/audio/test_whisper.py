@@ -146,7 +146,7 @@ def test_whisper_small_loads_and_gives_thirteen_states(golden, tmp_path):
     assert WhisperFeatures(loaded).features(np.zeros(3200, np.float32)).shape == (10, 3, 768)
     wide = dict(hugging_face_keys_of(own)) | {"model.encoder.conv1.weight": torch.zeros(768, 128, 3)}
     torch.save(wide, tmp_path / "large.pt")
-    with pytest.raises(ValueError, match=r"large\.pt is a Whisper for 128 mel bands"):
+    with pytest.raises(ValueError, match=r"large\.pt is a Whisper with 128 mel bands"):
         whisper.load_whisper(tmp_path / "large.pt")
 
 

@@ -28,7 +28,7 @@ def file(tmp_path):
 
 
 def test_an_unknown_program_does_not_run(file):
-    with pytest.raises(ValueError, match=r"is a program, and nothing is known .*i3d_torchscript\.pt\.sha256"):
+    with pytest.raises(ValueError, match=r"is a program whose sha256 is not known.*i3d_torchscript\.pt\.sha256"):
         i3d.load(file)
     registry.recorded_at(file).write_text("0" * 64 + "\n")
     with pytest.raises(ValueError, match="instead of 0000"):

@@ -72,7 +72,7 @@ def test_onnx_files_that_are_none(tmp_path):
             assert "bad.onnx" in str(error), error
             refused += 1
     assert refused >= 25  # the rest are changed names and the like; the registry's sha256 sees those
-    with pytest.raises(ValueError, match=r"takes \[\[1, 80, 52\]\], not one picture"):
+    with pytest.raises(ValueError, match=r"takes \[\[1, 80, 52\]\], not one image"):
         restorers.open_restorer("gpen", onnx_file(tmp_path / "mel.onnx", shape=(1, 80, 52)))
     (tmp_path / "good.onnx.sha256").write_text("0" * 64)
     with pytest.raises(ValueError, match=r"good\.onnx has sha256 .* instead of 0000"):
@@ -104,7 +104,7 @@ def test_a_file_of_another_restorer_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"It looks like CodeFormer; enhance.method: codeformer loads it\."):
         restorers.open_restorer("gfpgan", tmp_path / "wrong.pth")
     weight_files.save(tmp_path / "ours.safetensors", {"x": torch.zeros(1)}, {"width": 3})
-    with pytest.raises(ValueError, match=r"ours\.safetensors carries the configuration of another network"):
+    with pytest.raises(ValueError, match=r"ours\.safetensors holds the configuration of another network"):
         restorers.open_restorer("gfpgan", tmp_path / "ours.safetensors")
 
 

@@ -180,7 +180,7 @@ def test_published_files_are_known_by_their_shapes(tmp_path, monkeypatch):
         assert (cfg.visual, cfg.frames, net.training) == (narrow[name].visual, narrow[name].frames, False)
         assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
     torch.save({"state_dict": syncnet.build_published("16_latent").state_dict()}, tmp_path / "latent.pt")
-    with pytest.raises(ValueError, match="is the published 16_latent, which sees latents"):
+    with pytest.raises(ValueError, match="is the published 16_latent, which takes latents"):
         syncnet.load(tmp_path / "latent.pt")
     torch.save({"state_dict": build(small()).state_dict()}, tmp_path / "own.pt")
     with pytest.raises(ValueError, match="has the shapes of no published StableSyncNet .*whose input is 16 RGB frames"):

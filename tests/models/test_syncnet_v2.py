@@ -17,7 +17,7 @@ from latentsync.sync import curves
 
 
 def both(net, frames, coefficients, windows):
-    return syncnet_v2.embed_picture(net, frames, windows), syncnet_v2.embed_sound(net, coefficients, windows)
+    return syncnet_v2.embed_frames(net, frames, windows), syncnet_v2.embed_audio(net, coefficients, windows)
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def test_another_file_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(ValueError, match="name the folder that holds it"):
+    with pytest.raises(ValueError, match="give the folder that holds it"):
         vaes.load(tmp_path / "foreign.safetensors")
 
 

@@ -142,7 +142,7 @@ def test_syncnet_gets_what_the_original_would(run, weights, golden):
 
 def test_syncnet_embeds_the_video_once_and_the_audio_twice(run, weights, monkeypatch):
     calls = []
-    for name in ("embed_picture", "embed_sound"):
+    for name in ("embed_frames", "embed_audio"):
         original = getattr(syncnet_v2, name)
         monkeypatch.setattr(syncnet_v2, name, lambda *args, n=name, f=original: calls.append(n) or f(*args))
     row = clip_row(run, "a.mp4", 10, 30, 0, seed=1)
@@ -150,7 +150,7 @@ def test_syncnet_embeds_the_video_once_and_the_audio_twice(run, weights, monkeyp
     grain(run / row["crop_file"], 20)
     scored = score(run, [row], ScoreSync(backend="syncnet_v2", weights=str(weights)))["a.mp4"]
     assert scored["sync_offset_frames"] != 0  # hashed weights: noise, but not at zero for this clip
-    assert calls == ["embed_picture", "embed_sound", "embed_sound"]
+    assert calls == ["embed_frames", "embed_audio", "embed_audio"]
     assert isinstance(scored["remaining_offset_frames"], int) and scored["remaining_confidence"] > 0
 
 

@@ -125,8 +125,8 @@ def test_syncnet_v2_counts_windows_of_five_faces(monkeypatch):
             return self
 
     monkeypatch.setattr(syncnet_v2, "load", lambda path: Net())
-    monkeypatch.setattr(syncnet_v2, "embed_picture", lambda net, bgr, n: bgr[:n, 0, 0, :1].astype(np.float64))
-    monkeypatch.setattr(syncnet_v2, "embed_sound", lambda net, mfcc, n: np.arange(n)[:, None].astype(np.float64))
+    monkeypatch.setattr(syncnet_v2, "embed_frames", lambda net, bgr, n: bgr[:n, 0, 0, :1].astype(np.float64))
+    monkeypatch.setattr(syncnet_v2, "embed_audio", lambda net, mfcc, n: np.arange(n)[:, None].astype(np.float64))
     crops = np.broadcast_to(np.arange(30, dtype=np.uint8)[:, None, None, None], (30, 8, 8, 3)).copy()
     crops[12] = 255
     track = scorers.Track(30, lambda start, stop: np.zeros(stop - start, np.float32), (0, 30), crops=crops)
