@@ -253,7 +253,7 @@ def _published_configuration(state: weight_files.State, path: Path) -> TrainSync
         if shapes == wanted:
             if name == "16_latent":
                 raise ValueError(
-                    f"{path} is the published 16_latent, which takes latents; scores are made on pixels, so give another."
+                    f"{path} is the published 16_latent, which takes latents; scoring needs pixels, so give another."
                 )
             return TrainSyncnet(frames=published.frames, visual=published.visual, audio=published.audio)
     looks = layouts.recognise(state)
