@@ -5,7 +5,7 @@ viewer's. P is the number of landmarks.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -62,6 +62,7 @@ class Scheme:
         return np.stack([landmarks[..., list(indices), :].mean(-2) for indices in self.five], axis=-2)
 
 
+@runtime_checkable
 class Detector(Protocol):
     """Finds faces in the frames of a video, given in order; may use what it saw in earlier frames."""
 

@@ -11,7 +11,7 @@ config.SyncScorer, and its weights in registry.toml. No torch is imported here b
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class Track:
         return np.array([has_face[start : start + frames].all() for start in range(n)], bool)
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """An opened scorer."""
 

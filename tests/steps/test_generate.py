@@ -150,8 +150,11 @@ def test_the_same_seed_gives_the_same_bytes(source, tracks, models, tmp_path):
     assert bytes_of[0] == bytes_of[1] != bytes_of[2]
 
 
-class Loudness:
-    """Sound features of no reach: each row is the mean level of its own 20 ms."""
+class Loudness(whisper.WhisperFeatures):
+    """Audio features of no reach: each row is the mean level of its own 20 ms."""
+
+    def __init__(self):
+        pass
 
     def features(self, samples: np.ndarray) -> np.ndarray:
         level = np.abs(samples[: len(samples) // 320 * 320]).reshape(-1, 320).mean(1)

@@ -68,7 +68,7 @@ def test_published_negatives_are_any_other_start():
     assert seen == {(a, b) for a in range(4) for b in range(4) if a != b}
 
 
-class Lengths:
+class Lengths(ClipStore):
     """As many clips as there are lengths; nothing to see or hear."""
 
     def __init__(self, lengths):
