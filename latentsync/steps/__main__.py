@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from latentsync import gpu_lease
 from latentsync.config import SECTIONS
@@ -34,10 +35,10 @@ def main(argv: list[str] | None = None, own_process: bool = False) -> int:
     parser = argparse.ArgumentParser(prog="python -m latentsync.steps", description=__doc__)
     parser.add_argument("step", choices=SECTIONS)
     parser.add_argument("--config", required=True, help="the step's section as JSON; {} means the published values")
-    several = {"nargs": "+", "action": "append", "default": [], "metavar": ("NAME", "PATH")}
-    parser.add_argument("--input", help="a named input, one or more files", **several)
-    parser.add_argument("--output", help="a named output", **several | {"nargs": 2})
-    parser.add_argument("--outputs", help="a named output that is a list of files, one per shard", **several)
+    named: dict[str, Any] = {"action": "append", "default": [], "metavar": ("NAME", "PATH")}
+    parser.add_argument("--input", nargs="+", help="a named input: any number of files", **named)
+    parser.add_argument("--output", nargs=2, help="a named output", **named)
+    parser.add_argument("--outputs", nargs="+", help="a named output that is a list of files, one per shard", **named)
     parser.add_argument("--sources", type=Path, help="folder of the raw videos; only read, never changed")
     parser.add_argument("--version", type=int, help="version of the step; ignored, it is there for Snakemake's record")
     args = parser.parse_args(argv)

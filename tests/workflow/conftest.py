@@ -1,4 +1,4 @@
-"""Calling Snakemake as a user does, in a folder of the test's own."""
+"""Run Snakemake as a user does, in a temporary folder."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A curation that takes seconds: heads of half a hundred frames, small crops, no thresholds; and calls of it."""
+"""A curation that takes seconds: videos of 40 frames, small crops, no thresholds; and functions that run it."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ SECTIONS = {
 
 
 def heads(folder: Path, *names: str) -> None:
-    """One video of 1.6 s for each name; every name has a content of its own."""
+    """One video of 1.6 s for each name; the content follows from the name."""
     folder.mkdir(exist_ok=True)
     for name in names:
         first = sum(name.encode()) % 100
@@ -43,7 +43,7 @@ def heads(folder: Path, *names: str) -> None:
 
 
 def command(folder: Path, shards: int, target: str = "curate") -> list[str]:
-    """The call of Snakemake that curates `folder`/in in `folder`."""
+    """The Snakemake command that curates `folder`/in with the results in `folder`."""
     configfile = folder / "short.yaml"
     if not configfile.exists():
         configfile.write_text(yaml.safe_dump(SECTIONS | {"input_dir": str(folder / "in"), "shards": shards}))
@@ -53,14 +53,14 @@ def command(folder: Path, shards: int, target: str = "curate") -> list[str]:
 
 
 def curate(folder: Path, shards: int, target: str = "curate") -> Path:
-    """Run it to its end; the folder of the run."""
+    """Run the command; returns the folder of the run."""
     done = subprocess.run(command(folder, shards, target), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return folder / "results/short"
 
 
-def worked_on(run: Path) -> dict[str, list[str]]:
-    """Step -> the ids of all rows that it ever worked on, in that order, once for each time."""
+def processed(run: Path) -> dict[str, list[str]]:
+    """Step -> ids of all rows that it has processed, in that order, one entry per time."""
     return {
         step.name: [json.loads(line)["id"] for costs in sorted(step.glob("*.jsonl")) for line in costs.open()]
         for step in sorted((run / "costs").iterdir())

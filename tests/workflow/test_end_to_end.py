@@ -1,4 +1,4 @@
-"""The real graph on a small scale: whole, again, changed, enlarged, and killed at bad moments."""
+"""The real graph on a small scale: run to its end, run again, with a changed threshold, and killed on the way."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def command(folder: Path, *args: str, configfile: Path = TINY) -> list[str]:
 
 
 def snakemake(folder: Path, *args: str, **options) -> str:
-    """Everything the call said; a failure shows it."""
+    """The output of the call, which must succeed."""
     done = subprocess.run(command(folder, *args, **options), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
@@ -44,7 +44,7 @@ def planned(text: str) -> dict[str, int]:
 
 
 def declared(folder: Path) -> dict[str, bytes]:
-    """Bytes of everything that rules declare, and of the crops."""
+    """Contents of all files that rules declare, and of the crops, by path."""
     run = folder / RUN
     kept = [path for step in config.VERSIONS for pattern in PATTERNS for path in (run / step).glob(pattern)]
     return {str(path.relative_to(run)): path.read_bytes() for path in kept if path.name != "costs.html"}
@@ -55,13 +55,13 @@ PATTERNS = ["*.jsonl", "*.json", "*.csv", "*.safetensors", "*.html", "media/*"]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """A folder in which the tiny graph ran to its end, undisturbed."""
+    """A folder in which the tiny graph has run to its end."""
     folder = tmp_path_factory.mktemp("whole")
     snakemake(folder)
     return folder
 
 
-def test_the_whole_graph_ends_with_videos_figures_and_a_page(whole):
+def test_the_whole_graph_writes_videos_metrics_and_the_page(whole):
     run = whole / RUN
     summary = json.loads((run / "report/summary.json").read_text())
     names = "syncnet_accuracy_5f syncnet_accuracy_shuffled offset_within_1 faults_right_reason good_rejected"
@@ -76,8 +76,8 @@ def test_the_whole_graph_ends_with_videos_figures_and_a_page(whole):
     assert json.loads((run / "run.json").read_text())["sessions"][-1]["outcome"] == "finished"
 
 
-def test_a_seed_that_nobody_tuned_for_has_its_faults_found_and_keeps_its_good_clips(whole):
-    """The thresholds were chosen on the demo's talkers; these are other people, words, offsets and faults."""
+def test_faults_are_found_and_good_clips_are_kept_with_another_seed_than_the_demo(whole):
+    """The thresholds were tuned on the talkers of the demo; these have other faces, words, offsets and faults."""
     summary = json.loads((whole / RUN / "report/summary.json").read_text())
     assert (summary["faults_right_reason"], summary["n"]["faults_right_reason"]) == (1, 11), summary["figures"]
     assert summary["good_rejected"] == 0 and summary["n"]["good_rejected"] >= 9, summary["figures"]
@@ -92,18 +92,18 @@ def test_every_source_keeps_a_row_with_a_reason_to_the_end(whole):
     assert all(row["reason"] in REASONS and row["detail"] for row in scored if row["status"] != "ok")
 
 
-def test_declared_outputs_name_no_place_and_no_machine(whole):
+def test_declared_outputs_contain_no_path_and_no_host_name(whole):
     for name, content in declared(whole).items():
         if not name.endswith((".mp4", ".flac", ".npy", ".npz", ".safetensors")):
             assert str(whole).encode() not in content and f'"{os.uname().nodename}"'.encode() not in content, name
 
 
-def test_the_estimate_foretells_what_the_run_found(whole):
-    """8 of 18 talkers foretell the length of all within a quarter, what is selected and what it costs within a half."""
+def test_the_estimate_predicts_what_the_run_finds(whole):
+    """From 8 of 18 talkers: the length of all within 25 %, the length of selected clips and the CPU time within 50 %."""
     run = whole / RUN
     videos = {path: path.read_bytes() for path in (run / "make_talkers/videos").rglob("*.mp4")}
-    said = snakemake(whole, "estimate")
-    assert "footage" in said and "CPU time" in said and "results/tiny/estimate/estimate.json" in said
+    printed = snakemake(whole, "estimate")
+    assert "footage" in printed and "CPU time" in printed and "results/tiny/estimate/estimate.json" in printed
     assert {path: path.read_bytes() for path in (run / "make_talkers/videos").rglob("*.mp4")} == videos
     found = json.loads((run / "estimate/estimate.json").read_text())
     assert (found["sources"]["sampled"], found["sources"]["all"]) == (8, len(videos))
@@ -121,7 +121,7 @@ def test_a_second_call_has_nothing_to_do(whole):
     assert "Nothing to be done" in snakemake(whole)
 
 
-def test_a_threshold_reruns_selection_and_what_follows_only(whole):
+def test_a_changed_threshold_reruns_only_selection_and_the_steps_after_it(whole):
     plan = planned(snakemake(whole, "-n", "--config", "select_clips={min_face_px: 71}"))
     assert plan["select_clips"] == 1 and "report" in plan
     before = [
@@ -156,10 +156,10 @@ def kill_when(folder: Path, target: str, ready, group: bool) -> None:
 def test_kill_9_then_the_same_command_gives_the_same_results(whole, tmp_path, group):
     """During align_faces, then during train_unet_stage1; Snakemake's children may outlive it."""
     run = tmp_path / RUN
-    shutil.copytree(whole / RUN / "make_talkers", run / "make_talkers")  # the talkers are known to be the same
+    shutil.copytree(whole / RUN / "make_talkers", run / "make_talkers")  # the talkers are the same
     journals = run / "align_faces/journal"
     kill_when(tmp_path, "curate", lambda: sum(p.stat().st_size > 0 for p in journals.glob("*.jsonl")) > 0, group)
-    assert len(list((run / "align_faces").glob("*.jsonl"))) < 2, "both shards were finished before the kill"
+    assert len(list((run / "align_faces").glob("*.jsonl"))) < 2, "both shards finished before the kill"
     states = run / "train_unet_stage1/state"
     kill_when(tmp_path, "train", lambda: any(states.glob("*/step-*.pt")), group)
     assert not (run / "train_unet_stage1/unet.safetensors").exists()

@@ -1,4 +1,4 @@
-"""The graph without running it: format, lint, dry runs of every target and profile, refusals before any job starts."""
+"""The graph without running it: format, lint, dry runs of all targets and profiles, errors before any job starts."""
 
 import re
 import subprocess
@@ -80,8 +80,8 @@ def test_target_rules(snakemake, target, last):
     assert last in jobs(plan.stdout) and "report" not in jobs(plan.stdout)
 
 
-def test_nothing_is_estimated_unasked(snakemake):
-    """`estimate` looks at the sources alone: no step of the run is planned for it, and it is planned for none."""
+def test_the_estimate_runs_only_if_it_is_requested(snakemake):
+    """It needs only the list of sources: no other step is planned for it, and it is not planned for any other target."""
     assert set(jobs(snakemake("-n", "estimate").stdout)) == {"make_talkers", "estimate", "total"}
     assert "estimate" not in jobs(snakemake("-n").stdout)
 
@@ -91,8 +91,8 @@ def test_a_single_output(snakemake):
     assert jobs(plan.stdout) == {"make_talkers": 1, "probe": 1, "total": 2}
 
 
-def test_the_default_profile_is_really_in_use():
-    """Called without --profile in the project folder, as users do."""
+def test_the_default_profile_is_used():
+    """Without --profile in the project folder, as users call it."""
     plan = run("snakemake", "-n", "--cores", "1")
     assert "profiles/default" in plan.stderr + plan.stdout
     profile = (ROOT / "profiles/default/profile.yaml").read_text()
@@ -130,14 +130,14 @@ def test_real_footage_has_no_talkers_and_no_demo_values(snakemake, tmp_path):
         ("shards=0", ["shards", "0"]),
     ],
 )
-def test_wrong_input_is_one_sentence_before_any_job(snakemake, tmp_path, monkeypatch, values, words):
+def test_a_user_error_is_one_sentence_before_any_job(snakemake, tmp_path, monkeypatch, values, words):
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path / "weights"))
     (tmp_path / "empty").mkdir()
     refused = snakemake("--config", values)
-    said = refused.stderr + refused.stdout
+    printed = refused.stderr + refused.stdout
     assert refused.returncode != 0
-    assert all(word in said for word in words), said
-    assert "Traceback" not in said and "rule " not in said
+    assert all(word in printed for word in words), printed
+    assert "Traceback" not in printed and "rule " not in printed
     assert not (tmp_path / "results").exists()
 
 

@@ -1,4 +1,4 @@
-"""More sources in a finished run: only they are worked on, and nothing that was there is touched.
+"""Sources added to a finished run: only they are processed, and existing files are not touched.
 
 `make bench-growth` adds a hundred sources to a hundred.
 """
@@ -8,7 +8,7 @@ import os
 import time
 
 import pytest
-from short import curate, heads, worked_on
+from short import curate, heads, processed
 
 from latentsync.ledger.files import read_ledger, read_ledgers
 from latentsync.ledger.rows import shard_of, source_id
@@ -21,14 +21,14 @@ def shard(name):
     return shard_of(source_id(name), SHARDS)
 
 
-def stamps(run):
-    """Inode and time of every ledger and media file, by its path below the run."""
+def file_stats(run):
+    """Inode and modification time of every ledger and media file, by path below the run."""
     paths = [path for pattern in ("*/*.jsonl", "*/media/*") for path in run.glob(pattern)]
     return {str(path.relative_to(run)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
 @pytest.mark.slow
-def test_added_sources_are_the_only_ones_worked_on(tmp_path):
+def test_only_added_sources_are_processed(tmp_path):
     old = [f"old {number}.mp4" for number in range(BEFORE)]
     quiet = shard(old[0])  # this shard gets nothing new
     new = [name for name in (f"new {number}.mp4" for number in range(9 * ADDED)) if shard(name) != quiet][:ADDED]
@@ -36,7 +36,7 @@ def test_added_sources_are_the_only_ones_worked_on(tmp_path):
     start_s = time.perf_counter()
     run = curate(tmp_path, SHARDS)
     first_s = time.perf_counter() - start_s
-    before, work, journals = stamps(run), worked_on(run), {p: p.read_bytes() for p in run.glob("*/journal/*")}
+    before, work, journals = file_stats(run), processed(run), {p: p.read_bytes() for p in run.glob("*/journal/*")}
     ids = {source_id(name) for name in old}
     assert {ident[:16] for items in work.values() for ident in items} == ids
 
@@ -44,10 +44,10 @@ def test_added_sources_are_the_only_ones_worked_on(tmp_path):
     start_s = time.perf_counter()
     curate(tmp_path, SHARDS)
     second_s = time.perf_counter() - start_s
-    after, again = stamps(run), worked_on(run)
+    after, again = file_stats(run), processed(run)
     added = {source_id(name) for name in new}
     for step, items in again.items():
-        assert len(items) == len(set(items)), f"{step} did something twice"
+        assert len(items) == len(set(items)), f"{step} processed an item twice"
         assert {ident[:16] for ident in set(items) - set(work[step])} == added, step
     for path, content in journals.items():
         assert path.read_bytes().startswith(content), f"{path} was rewritten"

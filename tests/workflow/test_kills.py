@@ -1,8 +1,8 @@
 """kill -9 at random moments of a curation, resumed by the same command each time.
 
-Every second kill takes Snakemake alone: its jobs live on, and the next call must wait for them. The others take all
-processes at once. `make bench-kills` kills twenty times; a run that comes to its end between two kills is compared and
-begun again.
+Every second kill hits Snakemake alone: its jobs live on, and the next call must wait for them. The others hit all
+processes at once. `make bench-kills` kills twenty times; a run that finishes between two kills is compared and started
+again from scratch.
 """
 
 import json
@@ -29,12 +29,12 @@ def results(run):
 
 
 def leftovers(run):
-    """Names that only a temporary file has."""
+    """Paths of temporary files."""
     return [str(path) for path in run.rglob("*") if ".part" in path.name or path.name.startswith(".")]
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_ends_with_the_same_files(tmp_path):
+def test_a_run_killed_repeatedly_ends_with_the_same_files(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     heads(whole / "in", *SOURCES)
@@ -44,8 +44,8 @@ def test_killed_again_and_again_it_ends_with_the_same_files(tmp_path):
     undisturbed = results(curate(whole, SHARDS))
     whole_s = time.perf_counter() - start_s
 
-    moments, told, finished = random.Random(SEED), [], 0
-    while len(told) < KILLS:
+    moments, kills, finished = random.Random(SEED), [], 0
+    while len(kills) < KILLS:
         job = subprocess.Popen(
             command(killed, SHARDS),
             cwd=ROOT,
@@ -58,15 +58,15 @@ def test_killed_again_and_again_it_ends_with_the_same_files(tmp_path):
             assert job.wait(timeout=delay_s) == 0, "a resumed run failed"
             finished += 1
             compare(undisturbed, killed / "results/short")
-            shutil.rmtree(killed / "results")  # and from the beginning again, until there were enough kills
+            shutil.rmtree(killed / "results")  # start from scratch until there were enough kills
         except subprocess.TimeoutExpired:
-            alone = len(told) % 2 == 0
+            alone = len(kills) % 2 == 0
             job.kill() if alone else os.killpg(job.pid, signal.SIGKILL)
             job.wait()
             ledgers = len(list((killed / "results/short").glob("*/*.jsonl")))
-            told.append({"after_s": round(delay_s, 1), "alone": alone, "ledgers": ledgers})
+            kills.append({"after_s": round(delay_s, 1), "alone": alone, "ledgers": ledgers})
     compare(undisturbed, curate(killed, SHARDS))
-    print(json.dumps({"kills": told, "undisturbed_s": round(whole_s, 1), "finished_between_kills": finished}))
+    print(json.dumps({"kills": kills, "undisturbed_s": round(whole_s, 1), "finished_between_kills": finished}))
 
 
 def compare(undisturbed, run):
