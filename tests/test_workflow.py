@@ -67,7 +67,13 @@ def test_files_are_named_as_the_rule_names_them():
 
 
 PUBLISHED = validate({"align_faces": {"backend": "face_alignment"}, "score_sync": {"backend": "syncnet_v2"}})
-EMBEDDED = validate({"align_faces": {"backend": "mediapipe"}, "score_sync": {"backend": "envelope"}})
+EMBEDDED = validate(
+    {
+        "align_faces": {"backend": "mediapipe"},
+        "score_sync": {"backend": "envelope"},
+        "evaluate": {"sync_backend": "envelope"},
+    }
+)
 
 
 def test_the_backend_decides_whether_a_step_uses_a_gpu():
@@ -84,7 +90,8 @@ def test_jobs_need_a_gpu_only_on_a_machine_that_has_one(monkeypatch):
         *("generate", "enhance"),
     }
     published = workflow.gpus(PUBLISHED)
-    assert published["align_faces"] == published["score_sync"] == published["estimate"] == 1
+    for step in ("align_faces", "score_sync", "evaluate", "estimate"):
+        assert published[step] == 1
     monkeypatch.setattr(gpu_lease, "count", lambda: 0)
     assert set(workflow.gpus(PUBLISHED).values()) == {0}
 

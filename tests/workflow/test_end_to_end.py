@@ -99,7 +99,7 @@ def test_declared_outputs_contain_no_path_and_no_host_name(whole):
 
 
 def test_the_estimate_predicts_what_the_run_finds(whole):
-    """From 8 of 18 talkers: the length of all within 25 %, the length of selected clips and the CPU time within 50 %."""
+    """From 8 of 18 talkers: length of all within 25 %, length of selected clips and CPU time within 50 %."""
     run = whole / RUN
     videos = {path: path.read_bytes() for path in (run / "make_talkers/videos").rglob("*.mp4")}
     printed = snakemake(whole, "estimate")

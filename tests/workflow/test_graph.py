@@ -81,7 +81,7 @@ def test_target_rules(snakemake, target, last):
 
 
 def test_the_estimate_runs_only_if_it_is_requested(snakemake):
-    """It needs only the list of sources: no other step is planned for it, and it is not planned for any other target."""
+    """It needs only the list of sources: no other step is planned for it, and no other target needs it."""
     assert set(jobs(snakemake("-n", "estimate").stdout)) == {"make_talkers", "estimate", "total"}
     assert "estimate" not in jobs(snakemake("-n").stdout)
 
