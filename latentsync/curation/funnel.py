@@ -1,7 +1,7 @@
-"""What curation kept and lost, in numbers for the report; plain functions on rows.
+"""summary.json of select_clips: what is left and what is lost at every stage of curation, and scores for histograms.
 
 A stage is {stage, kind, left, hours, lost}: how many sources, segments or clips are left after it, how many hours they
-last, and what it cost, as {reason: number}. Stages of clips bear the name of their reason (records.REASONS).
+last, and how many rows were rejected, as {reason: number}. A stage of clips has the name of its reason.
 """
 
 from collections import Counter
@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from latentsync.config import SelectClips
-from latentsync.curation.selection import COLUMNS, ORDER, length_s
-from latentsync.ledger.rows import REASONS, Row
+from latentsync.curation.selection import COLUMNS, ORDER
+from latentsync.ledger.rows import REASONS, Row, length_s
 from latentsync.sync.scorers import SCORERS
-from latentsync.timing import TICKS_PER_S
+from latentsync.timing import seconds
 
 SCORES = (*COLUMNS, "face_share")
 STAND_INS = {
@@ -22,8 +22,12 @@ STAND_INS = {
 
 
 def hours(rows: Iterable[Row]) -> float:
-    """How long segments or clips last together."""
-    return round(sum(row["end_tick"] - row["start_tick"] for row in rows) / TICKS_PER_S / 3600, 6)
+    """Total length of segments or clips."""
+    return _in_hours(sum(row["end_tick"] - row["start_tick"] for row in rows))
+
+
+def _in_hours(ticks: int) -> float:
+    return round(seconds(ticks) / 3600, 6)
 
 
 def _ticks_of(segment: str) -> int:
@@ -33,13 +37,12 @@ def _ticks_of(segment: str) -> int:
 
 
 def funnel(rows: list[Row], rejected: list[Row]) -> list[dict[str, Any]]:
-    """All stages, from the files found to the selected clips; of the stages of clips, only those that lost some."""
+    """All stages, from the files found to the selected clips; stages of clips only where some were rejected."""
     sources = {row["source_id"]: row for row in rows}
-    broken = [row for row in rows if row["kind"] == "source"]
-    readable = sources.keys() - {row["source_id"] for row in broken}
-    pieces = [row for row in rows if row["kind"] != "source"]
-    segments = {row.get("segment_id", row["id"]) for row in pieces}
-    clips = [row for row in pieces if row["kind"] == "clip"]
+    by_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in ("source", "segment", "clip")}
+    readable = sources.keys() - {row["source_id"] for row in by_kind["source"]}
+    clips = by_kind["clip"]
+    segments = {row["segment_id"] for row in clips} | {row["id"] for row in by_kind["segment"]}
     reason_of = {row["id"]: row["reason"] for row in rejected}
 
     def stage(name: str, kind: str, left: int, length: float, gone: Iterable[Row] = ()) -> dict[str, Any]:
@@ -51,9 +54,9 @@ def funnel(rows: list[Row], rejected: list[Row]) -> list[dict[str, Any]]:
 
     stages = [
         stage("found", "source", len(sources), source_hours(sources)),
-        stage("readable", "source", len(readable), source_hours(readable), broken),
-        stage("segments", "segment", len(segments), round(sum(map(_ticks_of, segments)) / TICKS_PER_S / 3600, 6)),
-        stage("faces", "clip", len(clips), hours(clips), (row for row in pieces if row["kind"] == "segment")),
+        stage("readable", "source", len(readable), source_hours(readable), by_kind["source"]),
+        stage("segments", "segment", len(segments), _in_hours(sum(map(_ticks_of, segments)))),
+        stage("faces", "clip", len(clips), hours(clips), by_kind["segment"]),
     ]
     for reason in ("unreadable", "crashed", "no_audio", *ORDER):
         gone = [row for row in clips if reason_of.get(row["id"]) == reason]

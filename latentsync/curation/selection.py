@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from latentsync.config import SelectClips
 from latentsync.curation import duplicates as near
-from latentsync.ledger.rows import Row
-from latentsync.timing import TICKS_PER_S
+from latentsync.ledger.rows import Row, length_s
 
 SPLITS = ("train", "val", "test")
 MIN_GROUPS = 3  # fewer cannot give three splits
@@ -94,11 +93,6 @@ ORDER = ("duplicate", *_REASONS[:_SYNC], "not_speaking", *_REASONS[_SYNC:], "nea
 def limits_of(reason: str) -> list[Limit]:
     """The thresholds that cause a reason; none for a reason that no threshold causes."""
     return [limit for limit in LIMITS if limit.reason == reason]
-
-
-def length_s(row: Row) -> float:
-    """Length of a clip or segment, seconds."""
-    return (row["end_tick"] - row["start_tick"]) / TICKS_PER_S
 
 
 def applied_offset(row: Row, cfg: SelectClips) -> int:

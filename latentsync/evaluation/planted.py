@@ -1,23 +1,22 @@
-"""What curation made of planted faults: ledger rows against the truth of synthetic talkers. Plain functions on rows.
+"""Curation against the ground truth of synthetic talkers: was every planted fault rejected for its own reason?
 
-A truth row tells what a video holds: `expected`, a list of {start_s, end_s, reason (None: good), track, side}, and
-`offset_frames`, by how many frames at 25 per second the picture is late. An outcome is what became of one expected
+A truth row describes a video: `expected`, a list of {start_s, end_s, reason (None: good), track, side}, and
+`offset_frames`, by how many frames at 25 per second the video is late. An outcome is the result for one expected
 stretch: {id, path, start_s, end_s, expected (reason), found (reasons, None: selected), right, ...}.
-A row whose face is far from every planted width is a stray find (a detector sees a small face in some hair). It says
-nothing about the planted face, so it counts only where it was selected, and then against the stretch.
+A row whose face is far from every planted width is a stray detection (a detector finds a small face in some hair). It
+says nothing about the planted face, so it counts only if it was selected, and then against the stretch.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from latentsync.timing import TICKS_PER_S
-
-Row = dict[str, Any]
+from latentsync.ledger.rows import Row, length_s
+from latentsync.timing import seconds
 
 STRAY_RATIO = 1.5  # planted and measured widths differ by 1.04 at most, a face found in hair by 2.8 (demo, three seeds)
 NO_TALKING_FACE = frozenset(
     ("unreadable", "no_audio", "no_face", "low_sync", "not_speaking")
-)  # no offset can be asked of these
+)  # these have no offset to find
 
 
 def outcomes(
@@ -28,18 +27,18 @@ def outcomes(
     centre_x: Mapping[str, float],
     min_confidence: float,
 ) -> list[Row]:
-    """What became of every expected stretch.
+    """The outcome of every expected stretch.
 
     Args:
         truth: one row per video.
-        rows: every row that curation ended with (of score_sync), any kind.
-        selected: ids of the clips that were selected.
-        reasons: id -> reason of the rows that were not.
-        centre_x: id of a clip -> middle of its face as a share of the picture's width, where faces share a picture.
-        min_confidence: below it an offset was not trusted, which counts as not found.
+        rows: every row of score_sync, of any kind.
+        selected: ids of the selected clips.
+        reasons: id -> reason of the other rows.
+        centre_x: id of a clip -> middle of its face as a share of the frame's width, where faces share a frame.
+        min_confidence: an offset with less confidence was not applied, which counts as not found.
 
     A row belongs to the stretch that it overlaps most. A fault is right if every row of it was rejected for its reason.
-    A good stretch is right if what covers more than half of it was selected: a stray find of a few frames is no clip.
+    A good stretch is right if the rows that cover more than half of it were selected.
     """
     by_source: dict[str, list[Row]] = {}
     for row in rows:
@@ -54,7 +53,7 @@ def outcomes(
             wanted = stretch["reason"]
             if wanted is None:
                 half_s = (stretch["end_s"] - stretch["start_s"]) / 2
-                mine = [row for row in mine if _length_s(row) > half_s]
+                mine = [row for row in mine if (length_s(row) or math.inf) > half_s]
             found = [None if row["id"] in selected else reasons.get(row["id"], "missing") for row in mine]
             found += ["a stray find was selected" for ident in strays if ident in selected]
             right = bool(found) and all(reason == wanted for reason in found)
@@ -74,8 +73,8 @@ def outcomes(
 
 def _stretch_of(row: Row, expected: Sequence[Row], centre_x: Mapping[str, float]) -> int:
     """Index of the expected stretch that a row belongs to; rows of whole sources belong to the first."""
-    start_s = row.get("start_tick", 0) / TICKS_PER_S
-    end_s = row["end_tick"] / TICKS_PER_S if "end_tick" in row else float("inf")
+    start_s = seconds(row.get("start_tick", 0))
+    end_s = seconds(row["end_tick"]) if "end_tick" in row else math.inf
 
     def likeness(stretch: Row) -> tuple[float, bool]:
         shared = min(end_s, stretch["end_s"]) - max(start_s, stretch["start_s"])
@@ -88,10 +87,6 @@ def _stretch_of(row: Row, expected: Sequence[Row], centre_x: Mapping[str, float]
 def _stray(row: Row, planted_px: Sequence[float]) -> bool:
     ratios = [max(row["face_px"] / px, px / row["face_px"]) for px in planted_px if row.get("face_px")]
     return bool(ratios) and min(ratios) > STRAY_RATIO
-
-
-def _length_s(row: Row) -> float:
-    return (row["end_tick"] - row["start_tick"]) / TICKS_PER_S if "end_tick" in row else float("inf")
 
 
 def _offset(rows: Sequence[Row], planted: int, min_confidence: float) -> Row:

@@ -13,6 +13,7 @@ from latentsync.faces import alignment
 from latentsync.faces.tracking import Track
 from latentsync.ledger.files import replacing
 from latentsync.media.picture import Picture
+from latentsync.timing import evenly_spaced
 
 STILLS = 5  # of a clip as long as its segment, at most one more; a shorter clip has fewer, but at least one
 MARGIN = 0.1  # of the box of the landmarks, on each side
@@ -58,8 +59,7 @@ def read_stills(path: Path, count: int) -> list[np.ndarray]:
     """At most `count` of the faces in a file of Stills, evenly spread from the first to the last."""
     with np.load(path) as arrays:
         names = sorted(arrays.files)
-        places = np.linspace(0, len(names) - 1, min(count, len(names)))
-        return [arrays[names[place]] for place in np.rint(places).astype(int)]
+        return [arrays[names[index]] for index in evenly_spaced(len(names), count)]
 
 
 def face_region(rgb: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

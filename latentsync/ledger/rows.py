@@ -9,6 +9,8 @@ import hashlib
 import unicodedata
 from typing import Any
 
+from latentsync.timing import seconds
+
 Row = dict[str, Any]
 
 # The closed list: key -> what it means, in words for the report.
@@ -62,6 +64,11 @@ def segment_id(source: str, start_tick: int, end_tick: int) -> str:
 def clip_id(source: str, start_tick: int, end_tick: int, track: int) -> str:
     """`<source_id>-<start tick>-<end tick>-t<track>`."""
     return f"{segment_id(source, start_tick, end_tick)}-t{track}"
+
+
+def length_s(row: Row) -> float | None:
+    """Length of a segment or clip in seconds; None for a whole source."""
+    return None if row.get("start_tick") is None else seconds(row["end_tick"] - row["start_tick"])
 
 
 def shard_of(source: str, shards: int) -> str:

@@ -1,4 +1,4 @@
-"""Which clips to look at first: the best, and those that a threshold only just kept or only just refused."""
+"""Which clips to look at first: the best ones, and those that a threshold only just kept or only just rejected."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,9 +13,10 @@ RANKED = ("sync_confidence", "quality")
 
 
 def best(selected: Sequence[Row], count: int = BEST_SHOWN) -> list[dict[str, Any]]:
-    """The clips whose weaker score stands highest, at most one of each source.
+    """The clips with the highest rank, at most one of each source.
 
-    A score is the share of selected clips that do not surpass it; the weaker of RANKED decides, then the id.
+    The rank of a score is the share of selected clips that do not exceed it; the lower of the ranks in RANKED counts,
+    ties by id.
     """
     if not selected:
         return []
@@ -33,10 +34,10 @@ def best(selected: Sequence[Row], count: int = BEST_SHOWN) -> list[dict[str, Any
 
 
 def sheets(selected: Sequence[Row], rejected: Sequence[Row], thresholds: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For every threshold in force the nearest clips it kept and the nearest it refused: {key, title, at, kept, lost}.
+    """For every threshold in force the nearest clips it kept and rejected: {key, title, at, kept, lost}.
 
-    Refused are the clips whose reason it is and which it does refuse, so the threshold named is the one that decided.
-    An offset below min_offset_confidence is not judged, and such a clip stands on neither side of that threshold.
+    Rejected are the clips that have its reason and fail it, so the threshold shown is the one that decided. An offset
+    below min_offset_confidence is not judged, and such a clip is on neither side of that threshold.
     """
     found = []
     for each in LIMITS:
@@ -46,10 +47,10 @@ def sheets(selected: Sequence[Row], rejected: Sequence[Row], thresholds: Mapping
         sure = selected
         if column == "sync_offset_frames":
             sure = [row for row in selected if row["sync_confidence"] >= thresholds["min_offset_confidence"]]
-        by_size = not each.least  # an upper limit judges the size, whatever the sign
+        by_size = not each.least  # an upper limit judges the magnitude
         kept = _nearest(sure, column, at, by_size)
-        refused = [row for row in rejected if row["reason"] == each.reason and each.refuses(row.get(column), at)]
-        lost = _nearest(refused, column, at, by_size)
+        failed = [row for row in rejected if row["reason"] == each.reason and each.refuses(row.get(column), at)]
+        lost = _nearest(failed, column, at, by_size)
         if kept or lost:
             found.append({"key": each.key, "title": each.words, "at": at, "kept": kept, "lost": lost})
     return found

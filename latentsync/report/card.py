@@ -1,7 +1,7 @@
-"""The data-set card: what somebody must know who is handed the selected clips, as JSON and as Markdown.
+"""The data-set card: what users of the selected clips must know, as JSON and as Markdown.
 
-It names no source and no speaker, so that it can be passed on where the footage cannot. No clock and no place: the same
-clips give the same bytes.
+It names no source and no speaker, so that it can be passed on where the footage cannot. It contains no date and no
+absolute path: the same clips give the same bytes.
 """
 
 import json
@@ -10,22 +10,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
+from latentsync.curation.funnel import hours
 from latentsync.curation.selection import SPLITS
-from latentsync.ledger.rows import REASONS, Row
-from latentsync.report.curation import length_s
+from latentsync.ledger.rows import REASONS, Row, length_s
+from latentsync.report.words import duration, sentence
 from latentsync.sync.scorers import SCORERS
 
 NOT_STATED = "not stated"
-LISTED = 12  # values of a distribution; the rest are counted together
+LISTED = 12  # values of a distribution; the rest are counted as "other"
 QUANTILES = {"min": 0, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1}
 SOURCE_FACTS = ("fps", "width", "height", "video_codec", "pix_fmt", "audio_rate_hz", "duration_s")
 # Numbers of a clip row that say where it lies or what its source is; every other number is a measure of the clip.
 NOT_MEASURES = {*SOURCE_FACTS, *"start_tick end_tick n_ticks n_frames track size rotation_deg resolution".split()}
 PROPERTIES = {
     "fps": "Frame rates",
-    "resolution": "Picture sizes",
+    "resolution": "Frame sizes",
     "video_codec": "Video codecs",
     "pix_fmt": "Pixel formats",
     "audio_rate_hz": "Sample rates, Hz",
@@ -52,7 +53,7 @@ def make(
     licence: str | None,
 ) -> dict[str, Any]:
     """The card as JSON. `facts`: summary.json of select_clips; `sources`: SOURCE_FACTS by source id, of all sources;
-    `speakers`: what speakers.summarise gave; `sections`: configuration of the steps that ran, by step.
+    `speakers`: the result of speakers.summarise; `sections`: configuration of the steps that ran, by step.
     """
     used = [sources[source] for source in sorted({row["source_id"] for row in selected})]
     return {
@@ -62,7 +63,7 @@ def make(
         "consent": NOT_STATED,
         "counts": {
             "clips": len(selected),
-            "hours": _hours(selected),
+            "hours": hours(selected),
             "sources": len(used),
             "groups": speakers["groups_n"],
             "speakers_named": speakers["named_n"],
@@ -100,7 +101,7 @@ def make(
 
 
 def _without_places(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section without the folders of this machine: of a path the name alone."""
+    """A section without folders of this machine: of every path the name alone."""
     places = ("weights", "whisper_weights", "vae_weights", "speakers")
     return {key: Path(value).name if key in places and value else value for key, value in section.items()}
 
@@ -110,27 +111,15 @@ def _thresholds(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {k: at for k, at in facts["thresholds"].items() if k.startswith(least_or_most) and k != "max_pairs"}
 
 
-def _hours(rows: Iterable[Row]) -> float:
-    return round(sum(length_s(row) for row in rows) / 3600, 6)
-
-
 def measures(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Column -> quantiles over the clips that have it (`n` of them); every column of numbers that measures a clip."""
-    if not rows:
-        return {}
-    columns = sorted(name for name in {name for row in rows for name in row} - NOT_MEASURES if "hash" not in name)
+    numbers = pd.DataFrame(rows).select_dtypes("number")
+    columns = sorted(name for name in numbers if name not in NOT_MEASURES and "hash" not in name)
+    points = numbers[columns].quantile(list(QUANTILES.values())).set_axis(list(QUANTILES))
     found = {}
-    for column in columns:
-        values = [row[column] for row in rows if _is_number(row.get(column))]
-        if values:
-            points = np.quantile(np.array(values, np.float64), list(QUANTILES.values()))
-            named = {name: round(float(point), 4) for name, point in zip(QUANTILES, points, strict=True)}
-            found[column] = {"n": len(values), **named}
+    for name in columns:
+        found[name] = {"n": int(numbers[name].count()), **{at: round(q, 4) for at, q in points[name].items()}}
     return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _shares(values: Iterable[str]) -> dict[str, int]:
@@ -140,33 +129,33 @@ def _shares(values: Iterable[str]) -> dict[str, int]:
 
 
 def rejections(rejected: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Reason -> rows and hours that it cost; a whole file counts with the length its container states (None: none)."""
+    """Reason -> rows and hours rejected; a whole file counts with the length that its container states, if any."""
     found = {}
     for reason, words in REASONS.items():
         rows = [row for row in rejected if row["reason"] == reason]
         if rows:
             seconds = [length_s(row) or row.get("duration_s") or 0 for row in rows]
-            hours = round(sum(seconds) / 3600, 6) if any(seconds) else None
-            found[reason] = {"rows": len(rows), "hours": hours, "words": words}
+            length_h = round(sum(seconds) / 3600, 6) if any(seconds) else None
+            found[reason] = {"rows": len(rows), "hours": length_h, "words": words}
     return found
 
 
 def _limits(facts: Mapping[str, Any], speakers: Mapping[str, Any]) -> list[str]:
-    found = [sentence[:1].upper() + sentence[1:] + "." for sentence in facts["stand_ins"]]
+    found = [sentence(words) for words in facts["stand_ins"]]
     if facts["same_clips_in_all_splits"]:
         found.append("There were too few speakers or sources for three splits: all three hold the same clips.")
     if speakers["named_n"] < speakers["groups_n"]:
-        who = "Not every video has a named speaker" if speakers["named_n"] else "Nobody said who speaks in which video"
-        found.append(f"{who}; each counts as a speaker of its own there, so one person may stand in two splits.")
+        who = "Some videos have no named speaker" if speakers["named_n"] else "No speakers are named"
+        found.append(f"{who}; such a video counts as a speaker of its own, so one person may be in two splits.")
     if speakers["warning"]:
         found.append(f"One speaker holds {speakers['groups'][0]['share']:.0%} of the time.")
     off = [key for key, at in _thresholds(facts).items() if at is None]
     if off:
-        found.append(f"These thresholds were off, so nothing was refused by them: {', '.join(off)}.")
+        found.append(f"These thresholds were off and rejected nothing: {', '.join(off)}.")
     return [
         *found,
-        "Scores are measured by models, not by people; nobody has watched every clip.",
-        "Offsets are whole frames of 1/25 s; the sound files are unshifted, and offset_frames says what to apply.",
+        "Scores are measured by models; the clips have not been reviewed by people.",
+        "Offsets are whole frames of 1/25 s; the audio files are not shifted, offset_frames is the offset to apply.",
         "Crops are one lossy H.264 generation away from the source.",
     ]
 
@@ -181,19 +170,19 @@ def markdown(card: Mapping[str, Any]) -> str:
     parts = [
         "\n".join(head),
         f"# {card['name']}",
-        f"{counts['clips']:,} aligned face clips with sound, {_time(counts['hours'])}, from {counts['sources']:,} of "
-        f"{counts['sources_found']:,} videos ({card['footage']}; {_time(counts['hours_found'])} of footage that could "
-        "be read). Curated for training lip-sync models.",
+        f"{counts['clips']:,} aligned face clips with audio, {_length(counts['hours'])}, from {counts['sources']:,} of "
+        f"{counts['sources_found']:,} videos ({card['footage']}; {_length(counts['hours_found'])} of readable "
+        "footage). Curated for training lip-sync models.",
         "## Licence and consent",
         f"- Licence of the footage: **{card['licence']}**\n- Consent of the people shown: **{card['consent']}**",
         "## Splits",
         _table(
             ["split", "clips", "sources", "groups", "length"],
-            [[s, f["clips"], f["sources"], f["groups"], _time(f["hours"])] for s, f in card["splits"].items()],
+            [[s, f["clips"], f["sources"], f["groups"], _length(f["hours"])] for s, f in card["splits"].items()],
         ),
-        "A group is a speaker, or a source where nobody said who speaks; no group lies in two splits, unless the "
-        "limits below say otherwise.",
-        "## What was measured",
+        "A group is a speaker, or a source whose speaker is not named; no group is in two splits, unless the limits "
+        "below say otherwise.",
+        "## Measures",
         _table(
             ["measure", "clips", *QUANTILES],
             [[f"`{m}`", q["n"], *(f"{q[name]:.4g}" for name in QUANTILES)] for m, q in card["measures"].items()],
@@ -209,10 +198,10 @@ def markdown(card: Mapping[str, Any]) -> str:
             ["property", "videos"],
             [[PROPERTIES[p], ", ".join(f"{v}: {n}" for v, n in found.items())] for p, found in card["sources"].items()],
         ),
-        "## What was left out",
+        "## Rejected",
         _table(
             ["reason", "rows", "length", "meaning"],
-            [[f"`{r}`", f["rows"], _time(f["hours"]), f["words"]] for r, f in card["rejected"].items()],
+            [[f"`{r}`", f["rows"], _length(f["hours"]), f["words"]] for r, f in card["rejected"].items()],
         )
         if card["rejected"]
         else "Nothing.",
@@ -220,8 +209,8 @@ def markdown(card: Mapping[str, Any]) -> str:
         + ", ".join(f"`{k}` {'off' if at is None else f'{at:g}'}" for k, at in card["thresholds"].items()),
         "## Known limits",
         "\n".join(f"- {limit}" for limit in card["limits"]),
-        "## How to read it",
-        HOW_TO_READ,
+        "## How to use it",
+        HOW_TO_USE,
         "## Made with",
         _table(["step", "version"], list(card["versions"]["steps"].items())),
         _table(["part", "version"], list(card["versions"]["parts"].items())),
@@ -229,10 +218,10 @@ def markdown(card: Mapping[str, Any]) -> str:
     return _joined(parts)
 
 
-HOW_TO_READ = """`select_clips/{train,val,test}.jsonl` hold one JSON object a line. Files are named relative to the
+HOW_TO_USE = """`select_clips/{train,val,test}.jsonl` hold one JSON object per line. Files are named relative to the
 run's folder: `crop_file` (mp4, 25 fps, the aligned face), `audio_file` (16 kHz mono FLAC of the whole source; the clip
 is from `start_tick / 25` to `end_tick / 25` seconds) and `geometry_file` (npz: matrices and landmarks of every frame).
-The sound that belongs to the picture at time t lies at `t - offset_frames / 25`.
+The audio of the frame at time t is at `t - offset_frames / 25`.
 
 ```python
 import json
@@ -246,7 +235,7 @@ with open(run / "select_clips/train.jsonl", encoding="utf-8") as lines:
 
 
 def _joined(parts: Sequence[str]) -> str:
-    """Blank lines between blocks; items of one list stay together."""
+    """Blank lines between blocks, none between items of one list."""
     text = parts[0]
     for before, part in zip(parts, parts[1:], strict=False):
         text += ("\n" if before.startswith("- ") and part.startswith("- ") else "\n\n") + part
@@ -258,13 +247,11 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _time(hours: float | None) -> str:
-    if hours is None:
-        return "unknown"
-    return f"{hours:,.1f} h" if hours >= 1.5 else f"{hours * 60:.1f} min"
+def _length(hours: float | None) -> str:
+    return duration(None if hours is None else 3600 * hours)
 
 
 def _size(clips: int) -> str:
-    """The category that data-set hubs know."""
+    """The size category of data-set hubs."""
     edges = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     return next((words for edge, words in edges if clips < edge), "n>1M")

@@ -1,6 +1,6 @@
-"""What curation kept and lost: stages, splits, histograms, what-if tables, and which clips are shown.
+"""Curation on the page: stages, splits, histograms, what-if tables, and which clips are shown.
 
-Judgement happens in select_clips alone; here its thresholds are only tried at other values on the stored scores.
+Only select_clips judges; here its thresholds are tried at other values on the stored scores.
 """
 
 import csv
@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from latentsync.curation import selection
 from latentsync.curation.selection import LIMITS, SPLITS, Limit
-from latentsync.ledger.rows import REASONS, Row
-from latentsync.timing import TICKS_PER_S
+from latentsync.ledger.rows import REASONS, Row, length_s
+from latentsync.report.plots import round_step
+from latentsync.report.words import spoken
+from latentsync.timing import evenly_spaced, seconds
 
 SELECTED_SHOWN, REJECTED_SHOWN, LISTED = 33, 6, 400
 TEXT_COLUMNS = frozenset("id kind source_id path reason detail picture_hash motion_hash".split())
@@ -25,19 +28,19 @@ STAGES = {
     "faces": ("with a face", "clips"),
     "unreadable": ("decodable to the end", "clips"),
     "crashed": ("read without a crash", "clips"),
-    "no_audio": ("with sound", "clips"),
-    "duplicate": ("seen once", "clips"),
+    "no_audio": ("with audio", "clips"),
+    "duplicate": ("no exact duplicate", "clips"),
     "too_short": ("long enough", "clips"),
     "small_face": ("face large enough", "clips"),
-    "low_quality": ("sharp enough", "clips"),
+    "low_quality": ("image quality high enough", "clips"),
     "blurred": ("face in focus", "clips"),
     "badly_lit": ("face well lit", "clips"),
     "misaligned": ("face confirmed in the crop", "clips"),
     "turned_away": ("facing the camera", "clips"),
-    "little_speech": ("speaking enough", "clips"),
-    "not_speaking": ("of the face that speaks", "clips"),
-    "near_duplicate": ("shown once", "clips"),
-    "low_sync": ("picture and sound belong together", "clips"),
+    "little_speech": ("enough speech", "clips"),
+    "not_speaking": ("face of the speaker", "clips"),
+    "near_duplicate": ("no near duplicate", "clips"),
+    "low_sync": ("video and audio in sync", "clips"),
     "large_offset": ("offset small enough", "clips"),
     "selected": ("Selected", "clips"),
 }
@@ -60,15 +63,11 @@ def _cell(name: str, value: str) -> Any:
     return int(number) if number.is_integer() else number
 
 
-def length_s(row: Row) -> float | None:
-    """Length of a segment or clip; None for a whole file."""
-    return None if row.get("start_tick") is None else selection.length_s(row)
-
-
 def summarise(facts: Mapping[str, Any], selected: list[Row], rejected: list[Row]) -> dict[str, Any]:
-    """The section of summary.json. `facts` is what select_clips wrote; rows of the same clip are given once."""
+    """The section of summary.json. `facts`: summary.json of select_clips; every selected clip is given once."""
     selected = [row | {"length_s": length_s(row)} for row in selected]
-    shown = spread(sorted(selected, key=lambda row: (-row["sync_confidence"], row["id"])), SELECTED_SHOWN)
+    by_confidence = sorted(selected, key=lambda row: (-row["sync_confidence"], row["id"]))
+    shown = [by_confidence[index] for index in evenly_spaced(len(selected), SELECTED_SHOWN)]
     stages = funnel(facts["funnel"])
     return {
         "stages": stages,
@@ -90,31 +89,26 @@ def summarise(facts: Mapping[str, Any], selected: list[Row], rejected: list[Row]
 
 
 def warnings(facts: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before any number."""
+    """What readers must know before any number."""
     found = []
     if facts["same_clips_in_all_splits"]:
         found.append(
-            "There were too few people or sources for three splits, so training, validation and test hold the same "
+            "There were too few speakers or sources for three splits, so training, validation and test hold the same "
             "clips: nothing on this page is held out."
         )
     if facts["speakers_without_source"]:
-        found.append("Some paths in the table of speakers fit no source; their speakers were not used.")
+        found.append("Some paths in the table of speakers match no source; their speakers were not used.")
     return found
 
 
 def shown_ids(section: Mapping[str, Any]) -> list[str]:
-    """Ids of the rows whose picture stands in the section."""
+    """Ids of the rows whose image is in the section."""
     items = [*section["shown"], *(item for sheet in section["rejected_sheets"] for item in sheet["shown"])]
     return [item["id"] for item in items]
 
 
-def spoken(column: str) -> str:
-    """The name of a column in words: `face_share` is "Face share"."""
-    return column.replace("_", " ").capitalize()
-
-
 def _untitled(facts: Mapping[str, Any]) -> list[str]:
-    """Scores that select_clips wrote down and that have no title above; they are shown under their own names."""
+    """Scores in summary.json that have no title in LIMITS; they are shown under their own names."""
     return [score for score in facts["scores"]["selected"] if score not in selection.COLUMNS]
 
 
@@ -129,30 +123,25 @@ def _scores(row: Row) -> dict[str, Any]:
 
 def _listed(row: Row) -> dict[str, Any]:
     start = row.get("start_tick")
-    return {
-        "id": row["id"],
-        "reason": row["reason"],
-        "path": row["path"],
-        "detail": row["detail"],
-        "start_s": None if start is None else start / TICKS_PER_S,
-    }
+    listed = {name: row[name] for name in ("id", "reason", "path", "detail")}
+    return listed | {"start_s": None if start is None else seconds(start)}
 
 
 def funnel(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Stage by stage what is left and what was lost on the way, lengths in seconds, reasons in words."""
+    """What is left after every stage and what was lost at it, lengths in seconds, reasons in words."""
     result: list[dict[str, Any]] = []
     for stage in stages:
-        name, seconds = stage["stage"], round(stage["hours"] * 3600, 1)
+        name, length_s = stage["stage"], round(stage["hours"] * 3600, 1)
         title, unit = STAGES.get(name, (f"not {name}", "clips"))
-        before = result[-1]["seconds"] if result else seconds
+        before = result[-1]["seconds"] if result else length_s
         result.append(
             {
                 "stage": name,
                 "title": title,
                 "unit": unit,
                 "left": stage["left"],
-                "seconds": seconds,
-                "lost_s": round(max(0.0, before - seconds), 1) if stage["lost"] else 0.0,
+                "seconds": length_s,
+                "lost_s": round(max(0.0, before - length_s), 1) if stage["lost"] else 0.0,
                 "lost": [
                     {"reason": reason, "words": REASONS[reason], "rows": n} for reason, n in stage["lost"].items()
                 ],
@@ -188,12 +177,12 @@ def histogram(score: str, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:
-    array = np.array([math.nan if value is None else value for value in values], np.float64)
+    array = np.array(values, np.float64)  # None becomes NaN
     return array[np.isfinite(array)]
 
 
 def _marks(judging: Sequence[Limit], thresholds: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Where the thresholds of one score lie; one on the size of a signed score lies on both sides of zero."""
+    """Where the thresholds of one score are; an upper limit of a signed score is on both sides of zero."""
     marks = []
     for each in judging:
         limit = thresholds.get(each.key)
@@ -210,51 +199,49 @@ def _marks(judging: Sequence[Limit], thresholds: Mapping[str, Any]) -> list[dict
 
 
 def _edges(score: str, values: np.ndarray, marks: Sequence[float]) -> np.ndarray:
-    """About 24 bars between round numbers; frames get a bar each; a far tail ends in the last bar."""
+    """About 24 bars between round numbers, one bar per frame for offsets; the last bar holds a long tail."""
     if score == "sync_offset_frames":
         reach = max(15.0, np.abs(values).max(), *(abs(mark) for mark in marks))
         return np.arange(-math.ceil(reach) - 0.5, math.ceil(reach) + 1)
     low, high = min([values.min(), *marks]), max([np.quantile(values, 0.99) * 1.02, values.min(), *marks])
     if low >= 0 and (low < 0.5 * high or values.min() == values.max()):
         low = 0.0
-    raw = max(high - low, 1e-6) / 24
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
+    step = round_step(max(high - low, 1e-6) / 24, (1, 2, 2.5, 5, 10))
     first, last = math.floor(low / step), max(math.ceil(high / step), math.floor(low / step) + 1)
     return np.arange(first, last + 1) * step
 
 
 def what_if(selected: list[Row], rejected: list[Row], thresholds: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For every threshold: clips and seconds that would be left at other values, all others as they are.
+    """For every threshold: clips and seconds that would be selected at other values, all other thresholds unchanged.
 
-    Only clips count that select_clips judged by a threshold alone; what an earlier step refused, and silent faces, stay
-    refused. That a clip which comes back may be the near duplicate of another is not foreseen.
+    Only clips count that were judged by thresholds alone: those rejected by earlier steps and silent faces stay
+    rejected. It is not checked whether a clip that returns is a near duplicate of another.
     """
     judged = selected + [row for row in rejected if selection.limits_of(row["reason"]) and not _silent(row)]
     if not judged:
         return []
-    columns = {name: _column(judged, name) for name in selection.COLUMNS}
-    sure = columns["sync_confidence"] >= thresholds["min_offset_confidence"]
-    columns["sync_offset_frames"] = np.where(sure, columns["sync_offset_frames"], 0)
+    clips = pd.DataFrame(judged, columns=selection.COLUMNS).astype(float)
+    applied = clips["sync_confidence"] >= thresholds["min_offset_confidence"]
+    clips["sync_offset_frames"] = clips["sync_offset_frames"].where(applied, 0)
 
-    def passes(each: Limit, limit: float | None) -> np.ndarray:
+    def passes(each: Limit, limit: float | None) -> pd.Series:
         if limit is None:
-            return np.ones(len(judged), bool)
-        values = columns[each.column]
-        return np.isnan(values) | (values >= limit if each.least else np.abs(values) <= limit)
+            return pd.Series(True, clips.index)
+        values = clips[each.column]
+        return values.isna() | (values >= limit if each.least else values.abs() <= limit)
 
     passed = {each.key: passes(each, thresholds.get(each.key)) for each in LIMITS}
     tables = []
     for each in LIMITS:
-        now, known = thresholds.get(each.key), columns[each.column][np.isfinite(columns[each.column])]
-        if not len(known):
+        now, known = thresholds.get(each.key), clips[each.column].dropna()
+        if known.empty:
             continue  # a score that these rows do not have
         others = np.all([mask for key, mask in passed.items() if key != each.key], axis=0)
         rows = []
-        for limit in _tried(each, now, known if each.least else np.abs(known)):
+        for limit in _tried(each, now, known if each.least else known.abs()):
             left = others & passes(each, limit)
-            seconds = round(float(columns["length_s"][left].sum()), 1)
-            rows.append({"at": limit, "clips": int(left.sum()), "seconds": seconds, "now": limit == now})
+            length_s = round(float(clips["length_s"][left].sum()), 1)
+            rows.append({"at": limit, "clips": int(left.sum()), "seconds": length_s, "now": limit == now})
         tables.append({"key": each.key, "title": each.words, "rows": rows})
     return tables
 
@@ -263,27 +250,16 @@ def _silent(row: Row) -> bool:
     return "; also not_speaking" in row.get("detail", "")
 
 
-def _column(rows: Sequence[Row], name: str) -> np.ndarray:
-    return np.array([math.nan if row.get(name) is None else row[name] for row in rows], np.float64)
-
-
-def _tried(each: Limit, now: float | None, values: np.ndarray) -> list[float | None]:
-    """Values to try, loosest first: none at all, then around what is set, or what clips have where nothing is set."""
+def _tried(each: Limit, now: float | None, values: pd.Series) -> list[float | None]:
+    """Values to try, loosest first: none, then around the threshold, or quantiles of the clips where it is off."""
     if now is None:
         shares = (0.1, 0.25, 0.5) if each.least else (0.9, 0.75, 0.5)
-        tried = {float(f"{np.quantile(values, share):.2g}") for share in shares}
+        tried = {float(f"{values.quantile(share):.2g}") for share in shares}
     elif each.column == "sync_offset_frames":
         tried = {value for value in (now - 4, now - 2, now, now + 2, now + 4) if value >= 0}
     else:
         tried = {now} | {float(f"{now * factor:.2g}") for factor in (0.5, 0.75, 1.25, 1.5)}
     return [None, *sorted(tried, reverse=not each.least)]
-
-
-def spread(rows: list[Row], count: int) -> list[Row]:
-    """At most `count` rows, evenly spaced over the list, both ends included."""
-    if len(rows) <= count:
-        return rows
-    return [rows[round(index * (len(rows) - 1) / (count - 1))] for index in range(count)]
 
 
 def by_reason(rejected: list[Row]) -> list[Row]:
@@ -293,13 +269,14 @@ def by_reason(rejected: list[Row]) -> list[Row]:
 
 
 def rejected_sheets(rejected: list[Row]) -> list[dict[str, Any]]:
-    """For each reason that occurred a few of its rows, with the number that decided."""
+    """For each reason that occurred a few of its rows, with the deciding number."""
     sheets = []
     ordered = by_reason(rejected)
     for reason, words in REASONS.items():
         rows = [row for row in ordered if row["reason"] == reason]
         if rows:
-            shown = [{"id": row["id"], "path": row["path"], "note": _note(row)} for row in spread(rows, REJECTED_SHOWN)]
+            shown = [rows[index] for index in evenly_spaced(len(rows), REJECTED_SHOWN)]
+            shown = [{"id": row["id"], "path": row["path"], "note": _note(row)} for row in shown]
             sheets.append({"reason": reason, "words": words, "rows": len(rows), "shown": shown})
     return sheets
 

@@ -1,7 +1,7 @@
-"""From what a few sources yielded and cost to what all of them will: the numbers of `snakemake estimate` and its table.
+"""From what a sample of sources yielded and cost to all sources: the numbers of `snakemake estimate` and its table.
 
 Every total is a separate ratio estimate over strata of file size (curation/estimation.py): what the drawn sources
-yielded per byte, times the bytes of all. So the length of a file that nobody opened follows from its size.
+yielded per byte, times the bytes of all. The length of a file that was not opened is thus estimated from its size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from latentsync.curation import estimation
+from latentsync.report.words import TIME, in_unit
 
 METHOD = (
     "Separate ratio estimate: per stratum of file size, what the drawn sources yielded or cost per byte, times the "
-    "bytes of all. Ranges: middle 90 % of rescaled bootstrap replicates over the drawn sources; they know nothing of a "
-    "machine that is busier or faster than this one was. Verdicts on the set as a whole, such as duplicates, are not "
-    "foreseen."
+    "bytes of all. Ranges: middle 90 % of rescaled bootstrap replicates over the drawn sources; they do not cover "
+    "a busier or faster machine. Rejections that depend on all sources, such as duplicates, are not predicted."
 )
 YIELDS = ("footage_h", "clips", "clip_h", "selected_clips", "selected_h")
 NO_GPU = "not measured: no GPU here"
@@ -34,7 +34,7 @@ def predict(
 
     `drawn`: a row per drawn source with `stratum`, `size` in bytes, `readable` (0 or 1), YIELDS, and under `steps` for
     each step {cpu_s, wall_s, bytes}. `population`: a row per stratum with `sources` and `bytes`. `steps`: {step, gpu
-    (whether it wants one), peak_mb, startup_cpu_s, startup_wall_s}. Jobs run one per shard, `cores` at a time.
+    (whether it needs one), peak_mb, startup_cpu_s, startup_wall_s}. Jobs run one per shard, `cores` at a time.
     """
     stratum = np.array([row["stratum"] for row in drawn])
     factors = estimation.replicate_weights(stratum, [row["sources"] for row in population])
@@ -84,7 +84,7 @@ def predict(
 
 
 def _gpu_total(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Hours on a GPU of all steps; None where one of them wanted a GPU that was not there."""
+    """Hours on a GPU of all steps; None where one of them needs a GPU and there was none."""
     if any(row["gpu_reason"] for row in rows):
         return None
     return _rounded(sum(row["gpu_h"]["value"] for row in rows if row["gpu_h"]))
@@ -98,7 +98,7 @@ TITLES = {
     "footage_h": "footage",
     "clips": "clips with a face and scores",
     "clip_h": "their length",
-    "selected_clips": "clips selected at today's thresholds",
+    "selected_clips": "clips selected at the present thresholds",
     "selected_h": "their length",
     "disk_gb": "disk for all results of curation",
 }
@@ -111,7 +111,7 @@ def table(found: Mapping[str, Any]) -> str:
     state = f"{broken} of them cannot be read" if broken else "all of them can be read"
     lines = [
         f"{sources['sampled']} of {sources['all']:,} videos, {_time(sources['sampled_h'])} of footage, were curated "
-        f"aside; {state}. For all videos, with 90 % ranges:",
+        f"as a sample; {state}. For all videos, with 90 % ranges:",
         "",
         *(f"{title:38}{_ranged(name, found['predicted'][name])}" for name, title in TITLES.items()),
         "",
@@ -124,7 +124,7 @@ def table(found: Mapping[str, Any]) -> str:
     gpu = "not measured" if total["gpu_h"] is None else _time(total["gpu_h"]) if total["gpu_h"] else "none"
     lines.append(_line("all", _time(total["cpu_h"]), _time(total["wall_h"]), gpu, ""))
     if total["gpu_h"] is None:
-        lines.append(f"GPU time {NO_GPU}; the steps that want one ran on the CPU, and their times are the CPU's.")
+        lines.append(f"GPU time {NO_GPU}; the steps that need one ran on the CPU, and their times are CPU times.")
     return "\n".join(lines)
 
 
@@ -138,19 +138,18 @@ def _ranged(name: str, found: Mapping[str, float]) -> str:
 
 
 def _time(hours: float) -> str:
-    return _in_units(hours, (("h", 1), ("min", 60), ("s", 3600)))
+    return _in_units(3600 * hours, TIME)
 
 
 def _size(gigabytes: float) -> str:
-    return _in_units(gigabytes, (("TB", 1e-3), ("GB", 1), ("MB", 1e3)))
+    return _in_units(gigabytes, (("TB", 1e3), ("GB", 1), ("MB", 1e-3)))
 
 
 def _in_units(value: float, units: Sequence[tuple[str, float]]) -> str:
-    """In the first unit of which there are 1.5, else in the last; `units`: (name, how many make one of `value`)."""
-    name, count = next((unit for unit in units if value * unit[1] >= 1.5), units[-1])
-    return f"{_amount(value * count)} {name}"
+    number, unit = in_unit(value, units)
+    return f"{_amount(number)} {unit}"
 
 
 def _amount(value: float) -> str:
-    """Two or three digits: what an estimate deserves."""
+    """Two or three digits; an estimate has no more."""
     return f"{value:,.0f}" if value >= 10 or value == 0 else f"{value:.1f}"

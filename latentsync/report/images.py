@@ -1,4 +1,4 @@
-"""Small pictures and previews as data URIs, made from crops, sources and results."""
+"""Small images and previews as data URIs, made from crops, sources and results."""
 
 import base64
 import io
@@ -20,22 +20,23 @@ from latentsync.media.picture import to_rgb
 from latentsync.media.probe import probe_media
 from latentsync.media.read import frame_times, read_clip, read_frames, read_video_frames
 from latentsync.media.write import VideoWriter
+from latentsync.timing import seconds
 
-THUMB_PX = 112  # shorter side of a picture on a contact sheet
+THUMB_PX = 112  # shorter side of an image on a contact sheet
 PREVIEW_PX = 256  # shorter side of a transcoded preview
-PREVIEW_S = 12  # longer videos are shown up to here
+PREVIEW_S = 12  # longer videos are cut here
 PREVIEW_CRF = 27
-EMBED_BYTES = 400_000  # a file that browsers can play and that is smaller than this goes into the page as it is
+EMBED_BYTES = 400_000  # a smaller file that browsers can play is embedded as it is
 PREVIEW_RATE_HZ = 32_000
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Bytes as an address that needs no file."""
+    """Bytes as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def jpeg_uri(rgb: np.ndarray, side_px: int = THUMB_PX, quality: int = 80) -> str:
-    """A picture (h, w, 3) uint8 as JPEG whose shorter side is at most `side_px`."""
+    """An image (h, w, 3) uint8 as JPEG whose shorter side is at most `side_px`."""
     image = Image.fromarray(rgb)
     factor = side_px / min(image.size)
     if factor < 1:
@@ -46,21 +47,21 @@ def jpeg_uri(rgb: np.ndarray, side_px: int = THUMB_PX, quality: int = 80) -> str
 
 
 def middle_image(row: Row, root: Path, sources: Path | None) -> str:
-    """The middle frame of a row's crop, or of its stretch of the source; a sentence where neither can be read."""
+    """The middle frame of a row's crop, or of its part of the source; a sentence if neither can be read."""
     try:
         if row.get("crop_file"):
             middle = (row["end_tick"] - row["start_tick"]) // 2
             return jpeg_uri(read_clip(root / row["crop_file"], middle, middle + 1)[0])
         if sources is None:
-            return "no picture: the sources are not at hand"
+            return "no image: the sources are not available"
         times_s, _ = frame_times(sources / row["path"])
         wanted = len(times_s) // 2
         if row.get("start_tick") is not None:
-            wanted = int(np.abs(times_s - (row["start_tick"] + row["end_tick"]) / 50).argmin())
+            wanted = int(np.abs(times_s - seconds(row["start_tick"] + row["end_tick"]) / 2).argmin())
         [(_, rgb)] = read_frames(sources / row["path"], np.array([wanted]))
         return jpeg_uri(rgb)
     except (Rejection, FileNotFoundError):
-        return "no picture can be read"
+        return "no image: the file cannot be read"
 
 
 def middle_images(ids: Iterable[str], ledgers: Iterable[Path], root: Path, sources: Path | None) -> dict[str, str]:
@@ -71,7 +72,7 @@ def middle_images(ids: Iterable[str], ledgers: Iterable[Path], root: Path, sourc
 
 
 def preview(path: Path) -> dict[str, Any]:
-    """A video for the page: {uri, poster, width, height, cut}; `cut`: seconds shown of a longer one, else 0."""
+    """A video for the page: {uri, poster, width, height, cut}; `cut`: seconds shown of a longer video, else 0."""
     info = probe_media(path)
     playable = path.suffix.lower() == ".mp4" and info.video_codec == "h264" and info.pix_fmt == "yuv420p"
     times_s, end_s = frame_times(path)
@@ -112,7 +113,7 @@ def _transcode(path: Path, times_s: np.ndarray, end_s: float, has_audio: bool) -
 
 
 def _small(frame: av.VideoFrame) -> np.ndarray:
-    """A frame with PREVIEW_PX on its shorter side at most, and even sides: 4:2:0 plays everywhere."""
+    """A frame with at most PREVIEW_PX on its shorter side, and even sides, as 4:2:0 needs."""
     factor = min(1.0, PREVIEW_PX / min(frame.width, frame.height))
     rgb = to_rgb(frame, width=round(frame.width * factor))
     return np.ascontiguousarray(rgb[: rgb.shape[0] // 2 * 2, : rgb.shape[1] // 2 * 2])

@@ -1,8 +1,8 @@
 """Charts as inline SVG: pure functions from numbers to markup.
 
-Sizes are in CSS pixels of a card about 320 wide (curves: 240); the page's style sheet gives colours to the classes, so
-that one chart serves light and dark mode. Every chart has an aria-label that says in words what it shows. Coordinates
-are written with one decimal: the same numbers give the same bytes.
+Sizes are in CSS pixels of a card about 320 wide (curves: 240). Colours come from the page's style sheet, so that a
+chart works in light and dark mode. Every chart has an aria-label that describes it in words. Coordinates have one
+decimal, so the same numbers give the same bytes.
 """
 
 import math
@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 320, 180
 NARROW, LOW = 240, 150  # loss curves, four in a row
 LEFT, RIGHT, TOP, BOTTOM = 38, 8, 22, 34  # room for tick labels and for the labels of marks above the plot
+SMOOTHED = 0.06  # window of a running mean, as a share of the points
 
 
 def number(value: float) -> str:
@@ -25,13 +26,17 @@ def number(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
+def round_step(least: float, factors: Sequence[float]) -> float:
+    """The smallest step of at least `least` (to one part in a thousand) that is a factor times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(power * factor for factor in factors if power * factor >= least * 0.999)
+
+
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """About `count` round numbers within [low, high]."""
     if not high > low:
         return [low]
-    raw = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
+    step = round_step((high - low) / count, (1, 2, 5, 10))
     first = math.ceil(low / step - 1e-9)
     return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -43,7 +48,7 @@ def scale(low: float, high: float, start: float, end: float):
 
 
 def svg(label: str, body: str, width: int = WIDTH, height: int = HEIGHT, css: str = "chart") -> Markup:
-    """The outer element, with the chart in words."""
+    """The outer element; `label` describes the chart in words."""
     return Markup(
         f'<svg class="{css}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{body}</svg>'
     )
@@ -110,7 +115,7 @@ def histogram(
     body += x_axis(nice_ticks(edges[0], edges[-1]), x, base, title, right)
     for value, words in marks:
         if edges[0] <= value <= edges[-1]:
-            # words stay inside the picture: to the left of the line in its right half
+            # words stay inside the chart: in its right half they are to the left of the line
             anchor = "start" if x(value) < (LEFT + right) / 2 else "end"
             body += line(x(value), TOP - 6, x(value), base, "mark")
             body += text(x(value) + (4 if anchor == "start" else -4), TOP - 8, words, "mark-text", anchor)
@@ -158,15 +163,15 @@ def curves(
     return svg(label, body, NARROW, LOW)
 
 
-def smooth(values: Sequence[float], share: float = 0.06) -> list[float]:
-    """Running mean over a window of `share` of the points, centred, shorter at the ends."""
-    half = max(1, round(len(values) * share / 2))
+def smooth(values: Sequence[float]) -> list[float]:
+    """Running mean over a window of SMOOTHED of the points, centred, shorter at the ends."""
+    half = max(1, round(len(values) * SMOOTHED / 2))
     windows = [values[max(0, index - half) : index + half + 1] for index in range(len(values))]
     return [sum(window) / len(window) for window in windows]
 
 
 def trace(label: str, times_s: Sequence[float], series: Sequence[tuple[str, Sequence[float | None]]]) -> Markup:
-    """Small time series, each line scaled to its own range; a play head (moved by the page's script) lies over them."""
+    """Small time series, each line scaled to its own range, under a play head that the page's script moves."""
     width, height, pad = 320, 76, 4
     duration_s = max(times_s[-1] + (times_s[-1] - times_s[0]) / max(1, len(times_s) - 1), 1e-9)
     x, base = scale(0, duration_s, pad, width - pad), height - 18

@@ -1,25 +1,27 @@
-"""Who is in a data set and how unevenly: clips and seconds of every group and source; plain functions on rows."""
+"""Speakers and sources of a data set: clips and seconds of each, and whether one of them dominates."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 from latentsync.ledger.rows import Row
-from latentsync.report.curation import length_s
+from latentsync.timing import seconds
 
 SHOWN = 20
 _SOURCE_ID = re.compile("[0-9a-f]{16}")
-CONCENTRATED = 0.5  # share of the selected time from which one speaker is warned about
+CONCENTRATED = 0.5  # share of the selected time above which a speaker dominates
 
 
 def summarise(selected: Sequence[Row]) -> dict[str, Any]:
-    """Groups and sources of the selected clips, the longest first, SHOWN of each; whether anybody said who speaks.
+    """Groups and sources of the selected clips, the longest first, SHOWN of each; how many groups are named speakers.
 
-    A group without a speaker bears the id of a source (curation/selection.py); it is shown under that source's path.
+    A group without a named speaker has the id of a source (curation/selection.py) and is shown under its path.
     """
     path_of = {row["source_id"]: row["path"] for row in selected}
     groups, sources = _sums(selected, "group"), _sums(selected, "source_id")
-    one_of = {row["group"]: row["path"] for row in reversed(selected)}  # the source it is named after may have no clip
+    one_of = {row["group"]: row["path"] for row in reversed(selected)}  # the source that is named may have no clip
     named = 0
     for item in groups:
         if item["name"] in path_of or _SOURCE_ID.fullmatch(item["name"]):
@@ -41,18 +43,16 @@ def summarise(selected: Sequence[Row]) -> dict[str, Any]:
 
 
 def _sums(rows: Sequence[Row], column: str) -> list[dict[str, Any]]:
-    total = sum(length_s(row) for row in rows)
-    sums: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        item = sums.setdefault(row[column], {"name": row[column], "clips": 0, "seconds": 0.0, "videos": set()})
-        item["clips"] += 1
-        item["seconds"] += length_s(row)
-        item["videos"].add(row["source_id"])
-    ordered = sorted(sums.values(), key=lambda item: (-item["seconds"], item["name"]))
-    for item in ordered:
-        item["share"] = round(item["seconds"] / total, 4)
-        item |= {"seconds": round(item["seconds"], 1), "videos": len(item["videos"])}
-    return ordered
+    """Clips, seconds, videos and share of the time for every value of a column, the longest first."""
+    ticks = [row["end_tick"] - row["start_tick"] for row in rows]
+    names, sources = ([row[name] for row in rows] for name in (column, "source_id"))
+    table = pd.DataFrame({"name": names, "ticks": ticks, "source": sources})
+    sums = table.groupby("name", as_index=False).agg(
+        clips=("ticks", "size"), ticks=("ticks", "sum"), videos=("source", "nunique")
+    )
+    sums = sums.sort_values(["ticks", "name"], ascending=[False, True])
+    sums["seconds"], sums["share"] = seconds(sums["ticks"]).round(1), (sums["ticks"] / sum(ticks)).round(4)
+    return sums[["name", "clips", "seconds", "videos", "share"]].to_dict("records")
 
 
 def warning(groups: Sequence[dict[str, Any]]) -> str | None:
@@ -60,6 +60,6 @@ def warning(groups: Sequence[dict[str, Any]]) -> str | None:
     if not groups or groups[0]["share"] <= CONCENTRATED:
         return None
     return (
-        f"{groups[0]['name']} speaks in {groups[0]['share']:.0%} of the selected time: a model will learn that person "
-        "rather than speech. Add footage of others, or leave some of theirs out."
+        f"{groups[0]['name']} speaks in {groups[0]['share']:.0%} of the selected time, so a model may learn this "
+        "person rather than speech: add footage of other speakers, or remove some of this one."
     )

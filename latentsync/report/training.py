@@ -1,22 +1,23 @@
 """Loss curves: from curve.csv files to the panels that the page draws."""
 
-import csv
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-MAX_POINTS = 400  # a longer curve is averaged over equal stretches; more points than pixels show nothing
-HELD_OUT, OTHER_SOUND = "held-out data", "held-out data, another clip's sound"
+import pandas as pd
+
+MAX_POINTS = 400  # a longer curve is averaged over equal stretches: it has more points than pixels
+HELD_OUT, OTHER_AUDIO = "held-out data", "held-out data, another clip's audio"
 STEPS = {
     "train_vae": ("VAE", "a small AutoencoderKL on the aligned faces"),
-    "train_syncnet": ("SyncNet", "in sync or not, from the lower face and the sound"),
+    "train_syncnet": ("SyncNet", "in sync or not, from the lower face and the audio"),
     "train_unet_stage1": ("U-Net, stage 1", "noise prediction alone, every weight"),
     "train_unet_stage2": ("U-Net, stage 2", "all losses; attention and motion layers"),
 }
 TRAINED = "training data"
-# (title, words, {column of curve.csv: name of its line}); whatever column is not named here gets a panel of its own
-_NOISE = {"recon": TRAINED, "val_recon": HELD_OUT, "val_recon_other_sound": OTHER_SOUND}
+# (title, words, {column of curve.csv: name of its line}); every other column gets a panel of its own
+_NOISE = {"recon": TRAINED, "val_recon": HELD_OUT, "val_recon_other_sound": OTHER_AUDIO}
 _PSNR = {"val_psnr_db": "whole face", "val_masked_psnr_db": "mouth blanked"}
 _ACCURACY = {"val_accuracy": "at the published threshold", "val_best": "at the best threshold"}
 PANELS = {
@@ -28,64 +29,59 @@ PANELS = {
     ],
     "train_syncnet": [
         ("Sync", "Cross entropy of the cosine.", {"sync": TRAINED, "val_sync": HELD_OUT}),
-        ("Accuracy", "Held-out pairs judged rightly.", _ACCURACY),
+        ("Accuracy", "Held-out pairs judged correctly.", _ACCURACY),
     ],
-    "train_unet_stage1": [("Noise", "How far the predicted noise is off.", _NOISE)],
+    "train_unet_stage1": [("Noise", "Error of the predicted noise.", _NOISE)],
     "train_unet_stage2": [
-        ("Noise", "How far the predicted noise is off.", _NOISE),
-        ("Sync", "What SyncNet says about the redrawn mouth.", {"sync": TRAINED}),
-        ("LPIPS", "Difference seen by the perceptual teacher, lower half.", {"lpips": TRAINED}),
-        ("TREPA", "Difference seen by the video teacher.", {"trepa": TRAINED}),
+        ("Noise", "Error of the predicted noise.", _NOISE),
+        ("Sync", "SyncNet's loss of the generated mouth.", {"sync": TRAINED}),
+        ("LPIPS", "Distance measured by the perceptual teacher, lower half.", {"lpips": TRAINED}),
+        ("TREPA", "Distance measured by the video teacher.", {"trepa": TRAINED}),
         (
             "Gradients",
-            "What each weighted loss sends into the U-Net's output.",
+            "Gradient of each weighted loss at the U-Net's output.",
             {f"grad_{name}": name for name in ("recon", "sync", "lpips", "trepa")},
         ),
     ],
 }
-GUESSING = {
-    ("train_syncnet", "Sync"): (round(math.log(2), 4), "ln 2: guessing"),
-    ("train_syncnet", "Accuracy"): (0.5, "guessing"),
+CHANCE = {
+    ("train_syncnet", "Sync"): (round(math.log(2), 4), "ln 2: chance"),
+    ("train_syncnet", "Accuracy"): (0.5, "chance"),
 }
 
 
-def read_curve(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """The (step, value) pairs of every column; empty cells and what is no number are left out.
+def read_curve(path: Path) -> dict[str, pd.Series]:
+    """The values of every column by step; empty cells, NaN and infinities are left out.
 
     Raises:
         ValueError: the file has no column `step`.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if rows and "step" not in rows[0]:
+    table = pd.read_csv(path, float_precision="round_trip")
+    if "step" not in table:
         raise ValueError(f"{path} has no column step; delete it and run its training step again.")
-    lines: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        for name, cell in row.items():
-            if name != "step" and cell and math.isfinite(float(cell)):
-                lines.setdefault(name, []).append((int(float(row["step"])), float(cell)))
-    return lines
+    table = table.set_index("step").astype(float).replace([math.inf, -math.inf], math.nan)
+    return {name: column.dropna() for name, column in table.items() if column.notna().any()}
 
 
-def thin(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
-    """Steps and values of equal stretches and their means, at most MAX_POINTS of them."""
+def thin(points: pd.Series) -> tuple[list[int], list[float]]:
+    """Last steps and means of equal stretches, at most MAX_POINTS of them."""
     size = math.ceil(len(points) / MAX_POINTS) or 1
-    stretches = [points[start : start + size] for start in range(0, len(points), size)]
-    return [stretch[-1][0] for stretch in stretches], [_mean([v for _, v in stretch]) for stretch in stretches]
+    stretches = [points.iloc[start : start + size] for start in range(0, len(points), size)]
+    return [int(stretch.index[-1]) for stretch in stretches], [_mean(stretch) for stretch in stretches]
 
 
-def _mean(values: list[float]) -> float:
-    return float(f"{sum(values) / len(values):.5g}")
+def _mean(values: pd.Series) -> float:
+    return float(f"{values.mean():.5g}")
 
 
 def summarise(step: str, path: Path) -> dict[str, Any]:
     """One training step for the page: its panels, or the reason why there are none."""
     title, words = STEPS[step]
     lines = read_curve(path)
-    if any(lines.get("loss") == points for name, points in lines.items() if name != "loss"):
-        del lines["loss"]  # the total of a single loss says what the loss says
+    if any(points.equals(lines.get("loss")) for name, points in lines.items() if name != "loss"):
+        del lines["loss"]  # the total of a single loss is that loss
     known = {column for _, _, columns in PANELS[step] for column in columns}
-    plans = PANELS[step] + [(_spoken(name), "", {name: TRAINED}) for name in lines if name not in known]
+    plans = PANELS[step] + [(_titled(name), "", {name: TRAINED}) for name in lines if name not in known]
     panels = [
         _panel(step, title, words, columns, lines) for title, words, columns in plans if columns.keys() & lines.keys()
     ]
@@ -93,25 +89,24 @@ def summarise(step: str, path: Path) -> dict[str, Any]:
     return {"step": step, "title": title, "words": words, "panels": panels, "reason": reason}
 
 
-def _spoken(column: str) -> str:
+def _titled(column: str) -> str:
     return {"loss": "Weighted sum"}.get(column, column.replace("val_", "held out: ").replace("_", " "))
 
 
 def _panel(
-    step: str, title: str, words: str, columns: Mapping[str, str], lines: Mapping[str, list[tuple[int, float]]]
+    step: str, title: str, words: str, columns: Mapping[str, str], lines: Mapping[str, pd.Series]
 ) -> dict[str, Any]:
     drawn = []
     for column, name in columns.items():
         if column in lines:
             steps, values = thin(lines[column])
-            points = [value for _, value in lines[column]]
-            tenth = max(1, len(points) // 10)
-            ends = {"first": _mean(points[:tenth]), "last": _mean(points[-tenth:])}
+            tenth = max(1, len(lines[column]) // 10)
+            ends = {"first": _mean(lines[column].iloc[:tenth]), "last": _mean(lines[column].iloc[-tenth:])}
             drawn.append({"column": column, "name": name, "steps": steps, "values": values, **ends})
     shown = sorted(value for line in drawn for value in line["values"])
-    # what spans decades shows nothing on a linear axis; the twentieth leaves single dips aside
+    # values over decades need a log axis; the twentieth ignores single dips
     log = shown[0] > 0 and shown[-1] / shown[len(shown) // 20] > 50
-    at, note = GUESSING.get((step, title), (None, ""))
+    at, note = CHANCE.get((step, title), (None, ""))
     return {
         "title": title,
         "words": words,

@@ -1,11 +1,12 @@
-"""describe_clips: the page of curation and the data-set card, right after selection and long before any training.
+"""describe_clips: the page of curation and the data-set card, right after selection and before any training.
 
 Inputs: summary, rejected, train, val, test of select_clips; score_sync (all shards: crops, and what the sources
 are); config (the whole configuration as JSON).
 Outputs: page, summary (every number on the page), card_json and card_md. Beside them, undeclared, costs.html: what
 every step cost; seconds differ from run to run, and declared results must not.
 
-Pictures are bounded whatever the number of clips, and ledgers are read row by row; what stays of a row are its scalars.
+The number of images is bounded whatever the number of clips, and ledgers are read row by row: only the scalars of a row
+are kept in memory.
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any
 from latentsync.config import VERSIONS, DescribeClips
 from latentsync.curation.selection import SPLITS
 from latentsync.ledger.files import iterate_ledger, run_dir, write_json, write_text
-from latentsync.ledger.rows import Row
+from latentsync.ledger.rows import Row, length_s
 from latentsync.report import borderline, card, costs, curation, images, page, speakers
 
 PARTS = "av face-alignment mediapipe numpy opencv-python-headless pyiqa scenedetect".split()
@@ -56,7 +57,7 @@ def run(cfg: DescribeClips, inputs: dict[str, list[Path]], outputs: dict[str, Pa
 
 
 def summarise(run: str, facts: dict[str, Any], selected: list[Row], rejected: list[Row]) -> dict[str, Any]:
-    """Everything on the page but the card."""
+    """Everything on the page apart from the card."""
     kept = curation.summarise(facts, selected, rejected)
     people = speakers.summarise(selected)
     found, left = kept["stages"][0], kept["stages"][-1]
@@ -68,7 +69,7 @@ def summarise(run: str, facts: dict[str, Any], selected: list[Row], rejected: li
             "clips": left["left"],
             "clip_s": left["seconds"],
             "groups": people["groups_n"],
-            "refused": kept["rejected_n"],
+            "rejected": kept["rejected_n"],
         },
         "stand_ins": facts["stand_ins"],
         "warnings": [*curation.warnings(facts), *([people["warning"]] if people["warning"] else [])],
@@ -80,13 +81,13 @@ def summarise(run: str, facts: dict[str, Any], selected: list[Row], rejected: li
 
 
 def shown_ids(summary: dict[str, Any]) -> list[str]:
-    """Ids of the rows whose picture stands on the page."""
+    """Ids of the rows whose image is on the page."""
     near = [item["id"] for sheet in summary["borderline"] for item in (*sheet["kept"], *sheet["lost"])]
     return [*curation.shown_ids(summary["curation"]), *(item["id"] for item in summary["best"]), *near]
 
 
 def source_facts(ledgers: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Source id -> what probe saw of it, from any row of the source."""
+    """Source id -> what probe measured, from any row of the source."""
     found: dict[str, dict[str, Any]] = {}
     for row in (row for ledger in ledgers for row in iterate_ledger(ledger)):
         if row["source_id"] not in found or not found[row["source_id"]]:
@@ -95,13 +96,13 @@ def source_facts(ledgers: Iterable[Path]) -> dict[str, dict[str, Any]]:
 
 
 def _scalars(ledgers: Iterable[Path]) -> Iterator[Row]:
-    """Rows of clips with length_s, without lists and names of files; 100,000 clips fit into memory so."""
+    """Rows of clips with length_s, without lists and file names, so that 100,000 clips fit into memory."""
     for row in (row for ledger in ledgers for row in iterate_ledger(ledger)):
         yield {
             sys.intern(name): value
             for name, value in row.items()
             if not isinstance(value, list | dict) and not name.endswith("_file")
-        } | {"length_s": curation.length_s(row)}
+        } | {"length_s": length_s(row)}
 
 
 def _steps_before() -> list[str]:

@@ -23,7 +23,7 @@ from latentsync.curation import estimation, selection
 from latentsync.ledger.files import dumps, fingerprint, iterate_ledger, read_ledger, write_json, write_ledger
 from latentsync.ledger.rows import Row
 from latentsync.report import forecast
-from latentsync.timing import TICKS_PER_S
+from latentsync.timing import seconds
 
 # step -> the step whose ledger it reads
 CHAIN = {
@@ -139,7 +139,7 @@ def measured(sample: Sequence[Sequence[str]], folder: Path, configuration: confi
     whole, part = _ticks(rows["segment"]), _ticks(read_ledger(_given("align_faces", folder)))
     factor = {source: whole[source] / ticks for source, ticks in part.items()}
     spent = {step: _spent(step, read_ledger(_given(step, folder)), rows[step], folder) for step in CHAIN}
-    length_h = {row["source_id"]: row["n_ticks"] / TICKS_PER_S / 3600 for row in rows["resample"] if _ok(row)}
+    length_h = {row["source_id"]: seconds(row["n_ticks"]) / 3600 for row in rows["resample"] if _ok(row)}
     source_rows = {row["id"]: row for row in rows["sources"]}
     clips_of = _scored(rows)
     found = []
@@ -213,4 +213,4 @@ def _ok(row: Row) -> bool:
 
 
 def _hours(rows: Sequence[Row]) -> float:
-    return sum(row["end_tick"] - row["start_tick"] for row in rows) / TICKS_PER_S / 3600
+    return seconds(sum(row["end_tick"] - row["start_tick"] for row in rows)) / 3600

@@ -35,7 +35,7 @@ from latentsync.ledger.shard import run_shard
 from latentsync.media.audio import read_flac
 from latentsync.media.read import read_clip
 from latentsync.models.quality import Scorer, open_scorer
-from latentsync.timing import samples_of
+from latentsync.timing import evenly_spaced, samples_of
 
 # Of the crop's width. Measured on 216 crops of 73 clips at 64 px, talkers and public videos: median 0.036, 99 % below
 # 0.075, at most 0.09; a face off by a third of its width, too near or on its side lies farther away or is missed.
@@ -108,8 +108,7 @@ def is_aligned(face: np.ndarray, detector: Detector) -> bool:
 def chosen_ticks(found: np.ndarray, frames: int) -> np.ndarray:
     """Indices of at most `frames` ticks with the face found, from the first to the last, evenly spread."""
     [candidates] = np.nonzero(found)
-    places = np.linspace(0, len(candidates) - 1, min(frames, len(candidates)))
-    return candidates[np.rint(places).astype(int)]
+    return candidates[evenly_spaced(len(candidates), frames)]
 
 
 def score_crop(row: Row, scorer: Scorer, frames: int, root: Path) -> float:

@@ -8,12 +8,12 @@ a new source moves nobody and a group that a threshold removed returns to its pl
 test_share are what they were; deleting it deals all groups anew. Nothing else of an earlier run has any influence.
 """
 
-import csv
-import io
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from latentsync.config import SelectClips
 from latentsync.curation import selection
@@ -118,13 +118,10 @@ def _assign(groups: set[tuple[str, ...]], path: Path, cfg: SelectClips) -> dict[
     return split_of
 
 
-def rejected_csv(rows: Iterable[Row]) -> str:
+def rejected_csv(rows: Sequence[Row]) -> str:
     """The table of rejected.csv, sorted by id; what a row does not know is an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, REJECTED_COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: row["id"]))
-    return text.getvalue()
+    table = pd.DataFrame(rows, columns=REJECTED_COLUMNS, dtype=object)  # object: integers stay integers beside blanks
+    return table.sort_values("id").to_csv(index=False, lineterminator="\n")
 
 
 def nothing_left(rejected: list[Row], cfg: SelectClips) -> str:

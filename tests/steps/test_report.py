@@ -11,9 +11,10 @@ from latentsync import config
 from latentsync.curation import selection
 from latentsync.evaluation.figures import CONTROLS, KEY_FIGURES
 from latentsync.ledger.files import read_ledger, write_ledger, write_text
+from latentsync.ledger.rows import length_s
 from latentsync.media.read import frame_times
 from latentsync.media.write import VideoWriter
-from latentsync.report import costs, curation, evaluation, images, page, training
+from latentsync.report import costs, evaluation, images, page, training
 from latentsync.steps import report
 from tests.made_run import film, filmed, make_run
 from tests.pages import Reader, flat
@@ -144,7 +145,7 @@ def test_what_if_agrees_with_select_clips(demo):
         for row in table["rows"]:
             cfg = ran.model_copy(update={table["key"]: row["at"]})
             left = [clip for clip in rows if not selection.judge(clip, cfg)]
-            assert (row["clips"], row["seconds"]) == (len(left), sum(curation.length_s(clip) for clip in left))
+            assert (row["clips"], row["seconds"]) == (len(left), sum(length_s(clip) for clip in left))
             tried += row["clips"] != summary["headline"]["clips"]
     assert tried >= 8
 
