@@ -48,13 +48,13 @@ def rank(ident: str) -> str:
     return hashlib.sha256(f"estimate {ident}".encode()).hexdigest()
 
 
-def replicate_weights(stratum: np.ndarray, population: Sequence[int], seed: int = 0) -> np.ndarray:
+def replicate_weights(stratum: np.ndarray, population: Sequence[int]) -> np.ndarray:
     """Factors (REPLICATES, n) on the weights of n drawn items; `stratum` (n,) of each, `population`: items in each.
 
     In a stratum of N items of which m are drawn, m - 1 are drawn again with replacement; an item drawn k times gets
     1 - c + c k m / (m - 1) with c = sqrt(1 - m / N). So a stratum of which all was drawn adds nothing to a range.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     factors = np.ones((REPLICATES, len(stratum)))
     for number, size in enumerate(population):
         [members] = np.nonzero(stratum == number)

@@ -20,13 +20,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def ahead(items: Iterator[T], depth: int = DEPTH) -> Iterator[T]:
-    """The items, up to `depth` of them made while earlier ones are being used. Their errors rise where they would."""
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items, up to DEPTH of them made while earlier ones are being used. Their errors rise where they would."""
     if cores() == 1:
         yield from items
         return
     with ThreadPoolExecutor(1) as maker:
-        coming = deque(maker.submit(next, items, _END) for _ in range(depth))
+        coming = deque(maker.submit(next, items, _END) for _ in range(DEPTH))
         while (item := coming.popleft().result()) is not _END:
             coming.append(maker.submit(next, items, _END))
             yield item

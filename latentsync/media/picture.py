@@ -76,9 +76,9 @@ def has_planes(format: av.VideoFormat) -> bool:
     return format.name.startswith(("yuv4", "yuvj4")) and format.is_planar and not format.name.endswith("be")
 
 
-def to_rgb(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
+def to_rgb(frame: av.VideoFrame, width: int | None = None) -> np.ndarray:
     """A decoded frame as uint8 [h, w, 3], turned as its display matrix asks; `width` scales before turning."""
-    return turned(native_rgb(frame, width, height), *orientation(display_matrix(frame)))
+    return turned(native_rgb(frame, width), *orientation(display_matrix(frame)))
 
 
 def native_rgb(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:

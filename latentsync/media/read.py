@@ -28,29 +28,26 @@ def frame_times(path: Path) -> tuple[np.ndarray, float]:
     return times, float((found.end_pts - int(found.pts[0])) * found.time_base)
 
 
-def read_frames(path: Path, indices: np.ndarray | None = None, threads: int = 1) -> Iterator[tuple[int, np.ndarray]]:
+def read_frames(path: Path, indices: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """RGB pictures as displayed (rotation applied).
 
     Args:
         path: the video.
         indices: wanted frames in presentation order, sorted; a repeated index is yielded once. None: all.
-        threads: threads of the decoder; they do not change the pictures.
 
     Yields:
         (index, uint8 [h, w, 3]). Where a stream changes its size (calls, broadcasts), the pictures do, too.
     """
-    for index, frame in read_video_frames(path, indices, threads):
+    for index, frame in read_video_frames(path, indices):
         yield index, to_rgb(frame)
 
 
-def read_video_frames(
-    path: Path, indices: np.ndarray | None = None, threads: int = 1
-) -> Iterator[tuple[int, av.VideoFrame]]:
+def read_video_frames(path: Path, indices: np.ndarray | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
     """Like `read_frames`, but frames as decoded: native pixel format and size, rotation not applied.
 
     `display_matrix(frame)` and `orientation` in media/probe.py tell how a frame is to be turned.
     """
-    return Reader(path, threads).frames(indices)
+    return Reader(path).frames(indices)
 
 
 class Reader:
@@ -60,8 +57,8 @@ class Reader:
     streams that renew themselves bit by bit have no whole picture at once. A frame is the same however it was reached.
     """
 
-    def __init__(self, path: Path, threads: int = 1):
-        self.path, self.threads = path, threads
+    def __init__(self, path: Path):
+        self.path = path
         self.timeline = timeline(path)
         self.decoder: Iterator[tuple[int, av.VideoFrame]] | None = None
         self.held: av.VideoFrame | None = None
@@ -139,7 +136,7 @@ class Reader:
             self._seek(int(np.searchsorted(self.timeline.pts, early)))
 
     def _seek(self, index: int) -> None:
-        self.decoder = _decoded(self.path, self.timeline, index, self.threads)
+        self.decoder = _decoded(self.path, self.timeline, index)
         self.held, self.shown, self.ahead = None, -1, None
 
     def _following(self) -> tuple[int, av.VideoFrame] | None:
@@ -163,11 +160,11 @@ def _check_hole(found: Timeline, shown: int, index: int) -> None:
         raise Rejection("unreadable", f"no picture can be decoded between {start_s:.2f} and {stop_s:.2f} s")
 
 
-def _decoded(path: Path, found: Timeline, first: int, threads: int) -> Iterator[tuple[int, av.VideoFrame]]:
+def _decoded(path: Path, found: Timeline, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
     """Frames from a key frame at or before `first` on, each with its index in presentation order."""
     with opened(path) as container:
         video = container.streams[found.stream]
-        video.codec_context.thread_count = threads
+        video.codec_context.thread_count = 1
         video.codec_context.thread_type = "AUTO"
         if found.counted:
             first = 0
@@ -179,7 +176,7 @@ def _decoded(path: Path, found: Timeline, first: int, threads: int) -> Iterator[
         if first == 0 or leads:
             yield from _numbered(chain([head], packets), found)
             return
-    yield from _decoded(path, found, 0, threads)  # seeking led nowhere useful: decode from the start
+    yield from _decoded(path, found, 0)  # seeking led nowhere useful: decode from the start
 
 
 def _numbered(packets: Iterable[av.Packet], found: Timeline) -> Iterator[tuple[int, av.VideoFrame]]:

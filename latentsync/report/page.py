@@ -113,7 +113,7 @@ def render_description(summary: Mapping[str, Any], shown: Mapping[str, str]) -> 
 def render_costs(run: str, steps: Sequence[Mapping[str, Any]]) -> str:
     """The small page of what each step cost."""
     environment = _environment({})
-    environment.filters["known"] = lambda value, digits: "unknown" if value is None else plain(value, digits)
+    environment.filters["known"] = lambda value, digits: "none" if value is None else plain(value, digits)
     walls = [step["wall_s"] or 0.0 for step in steps]
     rates = [step["cpu_per_video_s"] for step in steps if step["cpu_per_video_s"] is not None]
     return environment.get_template("costs.html.j2").render(
