@@ -1,4 +1,4 @@
-// Each row of players runs as one: a play button, a common slider, and one of the three sounds.
+// Each row of players runs in step: one play button, one slider, and a choice of the audio to hear.
 for (const row of document.querySelectorAll(".row")) {
   const videos = [...row.querySelectorAll("video")];
   const heads = videos.map((video) => video.closest("figure").querySelector(".playhead"));
@@ -12,7 +12,7 @@ for (const row of document.querySelectorAll(".row")) {
   for (const video of videos) {
     video.controls = false;
     video.removeAttribute("controls");
-    // Some browsers cannot seek in a data: address; a blob: address they all can.
+    // Some browsers cannot seek in a data: address, all can in a blob: address.
     fetch(video.src).then((answer) => answer.blob()).then((blob) => { video.src = URL.createObjectURL(blob); }, () => {});
   }
   const hear = (index) => {
