@@ -84,12 +84,12 @@ def make_talkers(short: Path, repeated: dict[int, Path]) -> None:
     """A talker of 10 s, and the same so many times over."""
     if all((folder / "talker.mp4").exists() for folder in repeated.values()):
         return
-    from latentsync.synthetic.film import film
     from latentsync.synthetic.look import looks
     from latentsync.synthetic.plan import Take
+    from latentsync.synthetic.render import render
 
     take = Take("talker.mp4", looks(1, 10)[0], duration_s=10.0, width=1080, height=1920, face_px=(420.0,))
-    film(take, 1, short)
+    render(take, 1, short)
     for times, folder in repeated.items():
         repeat(short, folder, times)
 

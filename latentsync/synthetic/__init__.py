@@ -1,1 +1,1 @@
-"""Synthetic talkers: videos with known ground truth."""
+"""Synthetic talkers: generated videos with known ground truth."""

@@ -1,9 +1,9 @@
-"""A talker's face drawn ahead: the whole picture once, the mouth at every opening, the eyes at every stage of a blink.
+"""Draw the face of a talker in advance: the whole image, the mouth at every opening, the eyes at stages of a blink.
 
-Triangles of the face mesh carry the picture (piecewise affine), so lips, jaw and chin move with their texture. Between
-the inner lips lie teeth, tongue and dark. A video then only moves these pictures (scene.py).
+The texture is warped per triangle of the face mesh (piecewise affine), so lips, jaw and chin move with it. Teeth,
+tongue and the dark of the mouth are drawn between the inner lips. scene.py only moves these images.
 
-Lengths are photo pixels. A canvas is the whole photo at CANVAS_SCALE canvas pixels to one photo pixel.
+Lengths are photo pixels. The canvas is the whole photo at CANVAS_SCALE canvas pixels per photo pixel.
 """
 
 from dataclasses import dataclass
@@ -19,26 +19,26 @@ from latentsync.synthetic.mouth import hole_weight, lips, moved, neck_ring
 from latentsync.synthetic.paint import coloured
 
 CANVAS_SCALE = 2
-LEVELS = 45  # openings drawn ahead: half a photo pixel of gap from one to the next
+LEVELS = 45  # openings drawn in advance; the gap grows by half a photo pixel from one to the next
 BLINKS = 4  # stages of a blink, open to shut
-FINE = 4  # supersampling of the mouth's outline
+FINE = 4  # supersampling of the outline of the mouth
 TOOTH, TONGUE, DEEP = (214, 203, 188), (156, 78, 76), (30, 10, 10)  # RGB in the light of the photograph
 
 
 @dataclass(frozen=True)
 class Patch:
-    """Pictures uint8 (n, h, w, 3) that replace a rectangle of the canvas; (x, y) is its upper left pixel."""
+    """Images uint8 (n, h, w, 3) for a rectangle of the canvas whose upper left pixel is (x, y)."""
 
     x: int
     y: int
-    pictures: np.ndarray
+    images: np.ndarray
 
 
 @dataclass(frozen=True)
 class Face:
-    """All that is needed to draw a talker.
+    """The images and the mesh of a talker.
 
-    canvas: uint8 (h, w, 4) RGB and alpha; points (478, 2): the photograph's landmarks in the talker's shape;
+    canvas: uint8 (h, w, 4) RGB and alpha; points (478, 2): landmarks of the photograph in the shape of the talker;
     depth (478,): larger is further away; width_px: from cheek to cheek.
     """
 
@@ -52,14 +52,14 @@ class Face:
 
 @lru_cache(maxsize=16)
 def face(look: Look) -> Face:
-    """Draw a talker; takes about a second."""
+    """Draw the face of a talker; takes about a second."""
     source = photos.photo(look.mirrored)
     points = from_photo(look, source.points)
     size = source.pixels.shape[0] * CANVAS_SCALE
-    way_back = to_photo(look, _grid(0, 0, size, size))
+    on_photo = to_photo(look, _grid(0, 0, size, size))
     colours = _without_teeth(np.clip(coloured(look), 0, 255).astype(np.uint8), source)
-    alpha = _sample((source.person * 255).astype(np.uint8), way_back)
-    canvas = np.dstack([_sharper(_sample(colours, way_back)), alpha])
+    alpha = _sample((source.person * 255).astype(np.uint8), on_photo)
+    canvas = np.dstack([_sharper(_sample(colours, on_photo)), alpha])
     eyes = tuple(_eye(look, colours, points, side) for side in (0, 1))
     return Face(canvas, _mouth(look, colours, points), eyes, points, source.depth, float(np.ptp(points[:468, 0])))
 
@@ -72,21 +72,21 @@ def _grid(x: int, y: int, width: int, height: int) -> np.ndarray:
 
 
 def _canvas(points: np.ndarray, x: int, y: int, scale: int = 1) -> np.ndarray:
-    """Photo coordinates as pixels of a rectangle of the canvas, `scale` times finer."""
+    """Photo coordinates as pixels of a rectangle of the canvas at `scale` times its resolution."""
     return ((points + 0.5) * CANVAS_SCALE - (x, y)) * scale - 0.5
 
 
-def _sample(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
-    return cv2.remap(picture, where.astype(np.float32), None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
+def _sample(image: np.ndarray, where: np.ndarray) -> np.ndarray:
+    return cv2.remap(image, where.astype(np.float32), None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _sharper(picture: np.ndarray) -> np.ndarray:
-    """Enlarging made the face soft: a mild unsharp mask."""
-    return cv2.addWeighted(picture, 1.5, cv2.GaussianBlur(picture, (0, 0), 1.6), -0.5, 0)
+def _sharper(image: np.ndarray) -> np.ndarray:
+    """Apply a mild unsharp mask, because enlarging has blurred the face."""
+    return cv2.addWeighted(image, 1.5, cv2.GaussianBlur(image, (0, 0), 1.6), -0.5, 0)
 
 
 def _without_teeth(colours: np.ndarray, source: photos.Photo) -> np.ndarray:
-    """Lips painted over the teeth, so that no white clings to the lips' edge as they move."""
+    """Inpaint the teeth, so that moving lips have no white edge."""
     ring = source.points[list(photos.INNER_UPPER + photos.INNER_LOWER[::-1])]
     teeth = np.zeros(colours.shape[:2], np.uint8)
     cv2.fillPoly(teeth, [np.round(ring * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
@@ -94,7 +94,7 @@ def _without_teeth(colours: np.ndarray, source: photos.Photo) -> np.ndarray:
 
 
 def _mouth(look: Look, colours: np.ndarray, points: np.ndarray) -> Patch:
-    """The lower face at LEVELS openings."""
+    """Draw the lower face at LEVELS openings."""
     around = np.vstack([points, neck_ring(points)])
     oval = points[list(photos.FACE_OVAL)]
     x, y = (int(v) for v in (oval.min(0) - 12) * CANVAS_SCALE)
@@ -103,21 +103,21 @@ def _mouth(look: Look, colours: np.ndarray, points: np.ndarray) -> Patch:
     where = _grid(x, y, right - x, bottom - y)
     free = hole_weight(points, where, 1.5)[..., None]
     photographed = photos.photo(look.mirrored).pixels
-    # The lips' own colours reach past their edge; the teeth of the photograph stand where the skull is.
+    # The colours of the lips extend past their edge; the teeth of the photograph do not move with the jaw.
     teeth = _sample(photographed, to_photo(look, where)).astype(np.float32)
     triangles = _triangles()
-    pictures = []
+    images = []
     for opening in np.linspace(0, 1, LEVELS):
         now = np.vstack([moved(points, opening), around[len(points) :]])
-        back = _carried(where, around, now, triangles, x, y)
+        back = _rest_position(where, around, now, triangles, x, y)
         skin = _sharper(_sample(colours, to_photo(look, where + (back - where) * free))).astype(np.float32)
         inside, covered = _inside(where, teeth, look, points, now, opening, x, y)
-        pictures.append(np.clip(skin + (inside - skin) * covered[..., None], 0, 255).astype(np.uint8))
-    return Patch(x, y, np.stack(pictures))
+        images.append(np.clip(skin + (inside - skin) * covered[..., None], 0, 255).astype(np.uint8))
+    return Patch(x, y, np.stack(images))
 
 
 def _triangles() -> np.ndarray:
-    """The mesh, and a belt of skin from the oval of the face to the ring of fixed points around it."""
+    """Triangles of the mesh and of a belt of skin between the oval of the face and the fixed points around it."""
     oval = np.array(photos.FACE_OVAL)
     ring = 478 + np.arange(len(oval))
     after, ring_after = np.roll(oval, -1), np.roll(ring, -1)
@@ -125,13 +125,13 @@ def _triangles() -> np.ndarray:
     return np.vstack([photos.photo(False).triangles, belt])
 
 
-def _carried(where, at_rest, now, triangles, x: int, y: int) -> np.ndarray:
-    """Where at rest was what lies at `where` (h, w, 2) now? Affine on each triangle; outside of all, unmoved."""
+def _rest_position(where, at_rest, now, triangles, x: int, y: int) -> np.ndarray:
+    """Position at rest of what is now at `where` (h, w, 2): affine in each triangle, unchanged outside."""
     index = np.full(where.shape[:2], -1, np.int32)
     corners = np.round(_canvas(now, x, y)[triangles] * 16).astype(np.int32)
     for number, corner in enumerate(corners):
         cv2.fillConvexPoly(index, corner, number, cv2.LINE_8, 4)
-    # Half-covered pixels along the lips belong to the triangle beside them.
+    # Partly covered pixels along the lips belong to the adjacent triangle.
     index = np.where(index < 0, cv2.dilate(index.astype(np.float32), np.ones((5, 5))).astype(np.int32), index)
     ones = np.ones((len(triangles), 3, 1))
     affine = np.linalg.solve(np.concatenate([now[triangles], ones], axis=2), at_rest[triangles])  # (n, 3, 2)
@@ -141,7 +141,7 @@ def _carried(where, at_rest, now, triangles, x: int, y: int) -> np.ndarray:
 
 
 def _inside(where, teeth, look: Look, rest, now, opening: float, x: int, y: int) -> tuple[np.ndarray, np.ndarray]:
-    """What shows between the lips, float32 (h, w, 3), and how much of each pixel it covers, float32 (h, w)."""
+    """The inside of the mouth, float32 (h, w, 3), and its coverage of each pixel, float32 (h, w)."""
     mouth = lips(rest)
     u, v = np.moveaxis(mouth.local(where), -1, 0)
     upper, lower = (mouth.local(now[list(ring)]) for ring in (photos.INNER_UPPER, photos.INNER_LOWER))
@@ -154,24 +154,26 @@ def _inside(where, teeth, look: Look, rest, now, opening: float, x: int, y: int)
     top, floor = (np.interp(u, edge[:, 0], edge[:, 1]) for edge in edges)
     reach = np.clip(np.abs(u) / mouth.half_width, 0, 1)
     light = float(np.clip(np.mean(look.skin), 0.55, 1)) ** 0.4
-    picture = np.empty((*where.shape[:2], 3), np.float32)
-    picture[:] = np.array(DEEP, np.float32)
-    # The tongue lies on the floor of the mouth and comes into sight as it opens.
+    image = np.empty((*where.shape[:2], 3), np.float32)
+    image[:] = np.array(DEEP, np.float32)
+    # The tongue is at the floor of the mouth and becomes visible as the mouth opens.
     height = 1.0 + 7.5 * opening
     tongue = _soft((v - floor + height * np.sqrt(np.clip(1 - (reach / 0.72) ** 2, 0, 1))) / 2.5) * _soft(
         opening * 4 - 0.8
     )
     shade = 0.45 + 0.55 * np.clip((v - floor + height) / (height + 1), 0, 1)
-    picture += (np.array(TONGUE, np.float32) * shade[..., None] - picture) * tongue[..., None]
-    # Lower teeth peep over the lower lip, upper teeth are those of the photograph.
-    peep = _soft((v - floor + 1.9 * (1 - reach**2)) / 0.9) * _soft((0.72 - reach) / 0.1) * _soft(opening * 3 - 0.8)
-    picture += (np.array(TOOTH, np.float32) * 0.66 - picture) * (0.8 * peep)[..., None]
+    image += (np.array(TONGUE, np.float32) * shade[..., None] - image) * tongue[..., None]
+    # The lower teeth show slightly above the lower lip; the upper teeth are those of the photograph.
+    lower_teeth = (
+        _soft((v - floor + 1.9 * (1 - reach**2)) / 0.9) * _soft((0.72 - reach) / 0.1) * _soft(opening * 3 - 0.8)
+    )
+    image += (np.array(TOOTH, np.float32) * 0.66 - image) * (0.8 * lower_teeth)[..., None]
     bottom = np.interp(u, mouth.u, mouth.lower) - 0.6
     shown = _soft((bottom - v) / 0.9) * _soft((0.97 - reach) / 0.12)
-    picture += (teeth - picture) * shown[..., None]
-    # Lips throw a shadow.
+    image += (teeth - image) * shown[..., None]
+    # The lips cast a shadow.
     shadow = (0.5 + 0.5 * _soft((v - top) / 2.2)) * (0.75 + 0.25 * _soft((floor - v) / 1.5))
-    return picture * (shadow * light)[..., None], covered
+    return image * (shadow * light)[..., None], covered
 
 
 def _soft(x: np.ndarray | float) -> np.ndarray:
@@ -180,7 +182,7 @@ def _soft(x: np.ndarray | float) -> np.ndarray:
 
 
 def _eye(look: Look, colours: np.ndarray, points: np.ndarray, side: int) -> Patch:
-    """One eye at BLINKS stages: the upper lid comes down and draws the skin below the brow with it."""
+    """Draw one eye at BLINKS stages: the upper lid moves down and stretches the skin below the brow."""
     upper, lower = (points[list(ring[side])] for ring in (photos.LIDS_UPPER, photos.LIDS_LOWER))
     order = np.argsort(upper[:, 0])
     x, y = (int(v) for v in (np.minimum(upper.min(0), lower.min(0)) - (4, 9)) * CANVAS_SCALE)
@@ -188,11 +190,11 @@ def _eye(look: Look, colours: np.ndarray, points: np.ndarray, side: int) -> Patc
     where = _grid(x, y, right - x, bottom - y)
     lid, floor = (np.interp(where[..., 0], edge[order, 0], edge[order, 1]) for edge in (upper, lower))
     crease = float(where[0, 0, 1])
-    pictures = []
+    images = []
     for shut in np.linspace(0, 1, BLINKS):
         edge = lid + (floor - lid) * shut
         above = crease + (where[..., 1] - crease) * (lid - crease) / np.maximum(edge - crease, 1e-3)
         back = where.copy()
         back[..., 1] = np.where(where[..., 1] < edge, above, where[..., 1])
-        pictures.append(_sharper(_sample(colours, to_photo(look, back))))
-    return Patch(x, y, np.stack(pictures))
+        images.append(_sharper(_sample(colours, to_photo(look, back))))
+    return Patch(x, y, np.stack(images))

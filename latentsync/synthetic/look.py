@@ -1,7 +1,7 @@
-"""Who a talker is: a shape, colours and a voice, drawn from the seed, and how the shape changes the one photograph.
+"""The identity of a talker (shape, colours and voice, drawn from the seed) and the warp that gives it its shape.
 
-The shape is a sum of smooth local stretches, given as the way back from the talker's picture to the photograph, so that
-pixels need no inversion. The colours are put on in paint.py.
+The warp is a sum of smooth local stretches. It maps from the image of the talker to the photograph, so that rendering
+needs no inversion. paint.py applies the colours.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy as np
 from latentsync.synthetic import photo as photos
 
 NAMES = ("Ada", "Bruno", "Chloé", "Diego", "Emi", "Farid", "Grace", "Hana", "Ivo", "Jun", "Kaya", "Léo", "Mira", "Noor")
-# Colours that go together, chosen by eye: gains of the skin on linear light, tint of the hair, iris (8 bits).
+# Combinations of colours, chosen by eye: gains of the skin in linear light, tint of the hair, iris (8 bits).
 COMPLEXIONS = (
     ((1.0, 1.0, 1.0), (0.62, 0.53, 0.4), (70, 105, 140)),
     ((0.46, 0.32, 0.25), (0.16, 0.13, 0.12), (50, 34, 26)),
@@ -38,7 +38,7 @@ SUITS = (
 
 @dataclass(frozen=True)
 class Look:
-    """One identity. Stretches are factors on the photograph's own shape, moves are photo pixels, colours 0 to 1."""
+    """One identity. Stretches are factors on the shape of the photograph, moves are photo pixels, colours 0 to 1."""
 
     name: str
     mirrored: bool
@@ -63,7 +63,7 @@ class Look:
     tract: float
 
 
-# Lowest and highest value of everything that is drawn evenly: each identity gets another slice of each range.
+# Ranges of the features that are drawn evenly: each identity gets a different slice of each range.
 RANGES = {
     "face_width": (0.93, 1.09),
     "jaw_width": (0.86, 1.12),
@@ -84,7 +84,7 @@ RANGES = {
 
 @lru_cache(maxsize=4)
 def looks(seed: int, count: int) -> tuple[Look, ...]:
-    """`count` identities that differ in every feature: along each, they are spread evenly in an order of their own."""
+    """`count` identities, spread evenly over the range of each feature, in another order for each feature."""
     rng = np.random.default_rng([seed, 7])
     slices = {key: (rng.permutation(count) + rng.uniform(0.2, 0.8, count)) / count for key in RANGES}
     shuffled = {key: rng.permutation(len(values)) for key, values in (("complexion", COMPLEXIONS), ("suit", SUITS))}
@@ -110,7 +110,7 @@ def looks(seed: int, count: int) -> tuple[Look, ...]:
 
 
 def to_photo(look: Look, points: np.ndarray) -> np.ndarray:
-    """Where in the photograph lies what the talker shows at `points` (..., 2)? Both in photo pixels."""
+    """Map points (..., 2) of the talker to the photograph; both in photo pixels."""
     source = photos.photo(look.mirrored)
     p = points.astype(np.float32)
     middle = source.points[list(photos.FACE_OVAL)].mean(0)
@@ -133,7 +133,7 @@ def to_photo(look: Look, points: np.ndarray) -> np.ndarray:
 
 
 def _stretch(p, moved, centre, reach, factors, move=(0.0, 0.0)) -> None:
-    """Add a local stretch about `centre` that fades like a Gaussian of widths `reach`."""
+    """Add to `moved` a local stretch about `centre` that fades like a Gaussian of widths `reach`."""
     offset = p - np.asarray(centre, np.float32)
     weight = np.exp(-0.5 * ((offset[..., 0] / reach[0]) ** 2 + (offset[..., 1] / reach[1]) ** 2))
     for axis in (0, 1):

@@ -1,7 +1,7 @@
-"""How a face mesh moves when the mouth opens, and where it must not.
+"""Movement of the face mesh when the mouth opens.
 
-Nothing moves outside the hole of LatentSync's published mask: whatever the masked picture still shows must not tell how
-far the mouth is open. Lengths are photo pixels; points are face-mesh vertices (478, 2).
+Nothing moves outside the hole of LatentSync's published mask, so that the masked image contains no information about
+the mouth opening. Lengths are photo pixels; points are vertices of the face mesh (478, 2).
 """
 
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from latentsync.faces.alignment import apply, crop_size, scale_of, similarity
 from latentsync.faces.mask import keep_mask
 from latentsync.synthetic import photo as photos
 
-WIDEST_GAP = 0.4  # gap between the inner lips over the distance of the eyes, fully open
+WIDEST_GAP = 0.4  # gap between the inner lips of a fully open mouth, relative to the distance of the eyes
 CLOSED_GAP_PX = 0.35  # a closed mouth shows a dark line
-SEAM = 0.22  # the lips meet at this share of the gap that the photograph's smile leaves
+SEAM = 0.22  # the lips meet at this share of the gap that the smile of the photograph leaves
 JAW = 0.5  # the chin moves this far for one pixel of the lower lip
-HOLE_MARGIN_PX, HOLE_FADE_PX = 2.0, 5.0  # movement is zero at the first distance from the hole's edge, whole at the sum
-# Brows and nose as detectors take them (faces/backends.py, and a nose low and high): what moves lies in each hole.
+HOLE_MARGIN_PX, HOLE_FADE_PX = 2.0, 5.0  # nothing moves within the margin; the movement grows over the next FADE_PX
+# Anchors as different detectors choose them (faces/backends.py; a low and a high nose): movement stays in every hole.
 _UPPER_BROWS = tuple(brow[:5] for brow in photos.BROWS)
-READINGS = ((*photos.BROWS, photos.NOSE), (*_UPPER_BROWS, (1,)), (*_UPPER_BROWS, (4, 5)))
+ANCHOR_SETS = ((*photos.BROWS, photos.NOSE), (*_UPPER_BROWS, (1,)), (*_UPPER_BROWS, (4, 5)))
 _SIDE = 256
 
 
 @dataclass(frozen=True)
 class Lips:
-    """The resting mouth in its own axes: origin between the corners, u along the eyes' line, v down across it."""
+    """The resting mouth in its own axes: origin between the corners, u parallel to the line of the eyes, v down."""
 
     origin: np.ndarray
     axes: np.ndarray  # (2, 2), rows are the directions of u and v
@@ -38,16 +38,16 @@ class Lips:
     eyes_px: float  # distance of the outer corners of the eyes
 
     def local(self, points: np.ndarray) -> np.ndarray:
-        """Points (..., 2) in the axes of the mouth."""
+        """Photo pixels (..., 2) as coordinates (u, v)."""
         return (points - self.origin) @ self.axes.T
 
     def world(self, local: np.ndarray) -> np.ndarray:
-        """The other way."""
+        """Coordinates (u, v) as photo pixels."""
         return local @ self.axes + self.origin
 
 
 def lips(points: np.ndarray) -> Lips:
-    """Measure a mouth."""
+    """Measure the mouth of a face mesh."""
     along = points[photos.EYE_CORNERS[1][0]] - points[photos.EYE_CORNERS[0][0]]
     axes = np.array([along, [-along[1], along[0]]]) / np.linalg.norm(along)
     origin = points[[photos.INNER_UPPER[0], photos.INNER_UPPER[-1]]].mean(0)
@@ -61,7 +61,7 @@ def moved(points: np.ndarray, opening: float) -> np.ndarray:
     mouth = lips(points)
     u, v = mouth.local(points).T
     gap = CLOSED_GAP_PX + opening * (WIDEST_GAP * mouth.eyes_px - CLOSED_GAP_PX)
-    # Where the inner lips go, as functions of u. The upper lip gives way to the seam, the lower one follows the gap.
+    # Positions of the inner lips as functions of u: the upper lip moves to the seam, the lower lip follows the gap.
     rest = np.maximum(mouth.lower - mouth.upper, 0)
     shape = np.sqrt(np.clip(1 - (mouth.u / mouth.half_width) ** 2, 0, 1))
     upper_to = mouth.upper + SEAM * rest - np.minimum(SEAM * gap, SEAM * rest.max() + 0.6) * shape
@@ -69,7 +69,7 @@ def moved(points: np.ndarray, opening: float) -> np.ndarray:
     upper_edge, lower_edge = np.interp(u, mouth.u, mouth.upper), np.interp(u, mouth.u, mouth.lower)
     upper_move = np.interp(u, mouth.u, upper_to - mouth.upper, left=0, right=0)
     lower_move = np.interp(u, mouth.u, lower_to - mouth.lower, left=0, right=0)
-    # The jaw follows the middle of the lip when it opens, and hardly when it closes.
+    # The jaw follows the middle of the lower lip when it opens, and only slightly when it closes.
     middle = float((lower_to - mouth.lower)[len(mouth.u) // 2])
     jaw_move = middle * (JAW if middle > 0 else JAW / 3) * np.exp(-((u / mouth.half_width / 1.2) ** 2))
     chin = mouth.local(points[photos.CHIN])[1]
@@ -78,7 +78,7 @@ def moved(points: np.ndarray, opening: float) -> np.ndarray:
     is_lower[list(photos.INNER_UPPER)], is_lower[list(photos.INNER_LOWER[1:-1])] = False, True
     to_nose = np.clip((upper_edge - v) / 7, 0, 1)
     down = np.where(is_lower, lower_move * (1 - to_chin) + jaw_move * to_chin, upper_move * (1 - to_nose))
-    # The corners come in and down as the smile gives way.
+    # The corners move inward and down as the mouth opens.
     corner = np.exp(-(((np.abs(u) - mouth.half_width) / 6) ** 2) - (v / 5) ** 2)
     inward = -np.sign(u) * corner * (0.6 + 2.4 * opening)
     down = down + corner * 1.6 * opening
@@ -86,22 +86,22 @@ def moved(points: np.ndarray, opening: float) -> np.ndarray:
 
 
 def neck_ring(points: np.ndarray) -> np.ndarray:
-    """Fixed points around the oval of the face, one for each of its vertices: the skin between stretches."""
+    """Fixed points around the oval of the face, one for each of its vertices; the skin between them stretches."""
     oval = points[list(photos.FACE_OVAL)]
     centre = oval.mean(0)
     return centre + (oval - centre) * 1.3
 
 
 def hole_weight(points: np.ndarray, where: np.ndarray, fade_px: float = HOLE_FADE_PX) -> np.ndarray:
-    """How freely the skin at `where` (..., 2) may move: 0 where the published mask shows it, 1 well inside its hole."""
-    depth = np.minimum.reduce([_depth_in_hole(points, reading, where) for reading in READINGS])
+    """Allowed share of the movement at `where` (..., 2): 0 where the published mask keeps the image, 1 in its hole."""
+    depth = np.minimum.reduce([_depth_in_hole(points, anchors, where) for anchors in ANCHOR_SETS])
     x = np.clip((depth - HOLE_MARGIN_PX) / fade_px, 0, 1)
     return x * x * (3 - 2 * x)
 
 
-def _depth_in_hole(points: np.ndarray, reading: tuple[tuple[int, ...], ...], where: np.ndarray) -> np.ndarray:
-    """Distance to the nearest shown pixel, photo pixels, for a detector that takes these vertices as its anchors."""
-    anchors = np.array([points[list(part)].mean(0) for part in reading])
+def _depth_in_hole(points: np.ndarray, vertices: tuple[tuple[int, ...], ...], where: np.ndarray) -> np.ndarray:
+    """Distance in photo pixels to the nearest kept pixel, for a detector whose anchors are these vertices."""
+    anchors = np.array([points[list(part)].mean(0) for part in vertices])
     matrix = similarity(anchors, _SIDE)
     on_crop = apply(matrix, where).astype(np.float32)
     on_crop = on_crop if on_crop.ndim == 3 else on_crop[:, None]
@@ -112,6 +112,6 @@ def _depth_in_hole(points: np.ndarray, reading: tuple[tuple[int, ...], ...], whe
 
 @lru_cache(maxsize=1)
 def _distance() -> np.ndarray:
-    """Distance transform of the hole on the unstretched crop, crop pixels."""
+    """Distance transform of the hole on the unstretched crop, in crop pixels."""
     keep = cv2.resize(keep_mask(_SIDE).astype(np.float32), crop_size(_SIDE), interpolation=cv2.INTER_AREA)
     return cv2.distanceTransform((keep < 0.01).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

@@ -1,4 +1,4 @@
-"""The photograph in a talker's colours, through soft masks of skin, hair and the orange of the suit."""
+"""The photograph in the colours of a talker, applied through soft masks of skin, hair and suit."""
 
 from functools import lru_cache
 
@@ -8,20 +8,20 @@ import numpy as np
 from latentsync.synthetic import photo as photos
 from latentsync.synthetic.look import Look
 
-# Inside of the suit's neck ring, photo pixels: the crumpled white lining is darkened, or detectors see faces in it.
+# Inside of the neck ring of the suit, in photo pixels: its white lining is darkened, or detectors find faces in it.
 LINING = ((134, 180), (139, 168), (160, 158), (184, 156), (190, 184), (235, 192), (252, 186), (258, 182), (276, 196))
 LINING += ((290, 214), (297, 238), (295, 252), (280, 264), (250, 268), (225, 264), (195, 252), (165, 232), (143, 206))
 
 
 def coloured(look: Look) -> np.ndarray:
-    """The photograph in the talker's colours: float32 (h, w, 3), 0 to 255. Teeth and the white of the eyes stay."""
+    """The photograph in the colours of a talker: float32 (h, w, 3), 0 to 255. Teeth and whites of the eyes stay."""
     source = photos.photo(look.mirrored)
     pixels = source.pixels.astype(np.float32)
     skin, hair, suit = masks(look.mirrored)
     light = (pixels / 255) ** 2.2
     grey = light @ np.array([0.3, 0.59, 0.11], np.float32)
     toned = _mix(light, light * np.array(look.skin, np.float32), skin)
-    # Hair and cloth keep their light and shade and take another colour: grey of the photo over its mean, times tint.
+    # Hair and suit keep their shading and get another colour: grey of the photo relative to its mean, times the tint.
     for mask, tint, gamma in ((hair, look.hair, 0.9), (suit, look.suit, 0.75)):
         mean = (grey * mask).sum() / mask.sum()
         toned = _mix(toned, ((grey / mean) ** gamma)[..., None] * np.array(tint, np.float32) ** 2.2, mask)
@@ -68,7 +68,7 @@ def _mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _filled(source: photos.Photo, rings: list, blur_px: float) -> np.ndarray:
-    """The inside of closed rings of face-mesh vertices, antialiased, softened by blur_px."""
+    """The inside of closed rings of mesh vertices, antialiased and blurred by blur_px."""
     return _polygon([source.points[list(ring)] for ring in rings], source.person.shape, blur_px)
 
 

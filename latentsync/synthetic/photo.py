@@ -1,7 +1,7 @@
-"""The one photograph behind every talker: scikit-image's astronaut (Eileen Collins, NASA, public domain).
+"""The photograph that all talkers are made from: the astronaut of scikit-image (Eileen Collins, NASA, public domain).
 
-The picture lies in scikit-image's wheel, the models that find its face and cut out the person lie in mediapipe's, so
-nothing is downloaded. Points are (x, y) in photo pixels, x right, y down, the centre of the first pixel is (0, 0).
+The photograph is part of the wheel of scikit-image, and the models for face and segmentation are part of the wheel of
+mediapipe, so nothing is downloaded. Points are (x, y) in photo pixels; the centre of the first pixel is (0, 0).
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ CHIN, NOSE_TIP = 152, 4
 
 @dataclass(frozen=True)
 class Photo:
-    """The photograph, what FaceMesh sees in it, and which part of it is the person.
+    """The photograph, its face mesh and the mask of the person.
 
     pixels: uint8 (h, w, 3) RGB; points: float64 (478, 2); depth: float64 (478,), photo pixels, larger is further away;
     person: float32 (h, w), 0 to 1; triangles: int64 (n, 3) vertices of the face mesh, which is open at eyes and mouth.
@@ -43,7 +43,7 @@ class Photo:
 
 @lru_cache(maxsize=2)
 def photo(mirrored: bool) -> Photo:
-    """The photograph, or its mirror image, which is measured anew so that left and right keep their names."""
+    """The photograph, or its mirror image; the mesh is detected in both, so that left and right keep their meaning."""
     import mediapipe
     from skimage.data import astronaut
 
@@ -54,18 +54,18 @@ def photo(mirrored: bool) -> Photo:
     with mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
         [face] = mesh.process(pixels).multi_face_landmarks
     points = np.array([(p.x * width, p.y * height, p.z * width) for p in face.landmark])
-    # The segmenter wants the person large, so it gets the upper 4/5 of the picture; below, the last row is continued.
+    # The segmentation needs a large person, so it gets the upper 4/5 of the image; the last row is repeated below.
     top = np.ascontiguousarray(pixels[: height * 4 // 5])
     with mediapipe.solutions.selfie_segmentation.SelfieSegmentation(model_selection=0) as segmenter:
         upper = segmenter.process(top).segmentation_mask
     person = np.vstack([upper, np.repeat(upper[-1:], height - len(upper), axis=0)])
-    # A little eroded: the rim of the hair holds light of the studio's wall.
+    # Slightly eroded, because the edge of the hair contains light from the wall of the studio.
     person = np.clip((person.astype(np.float32) - 0.35) / 0.6, 0, 1)
     return Photo(pixels, points[:, :2] - 0.5, points[:, 2], person, _triangles())
 
 
 def _triangles() -> np.ndarray:
-    """FaceMesh publishes edges; its triangles are the cycles of three."""
+    """Triangles of the mesh: FaceMesh publishes edges, and its triangles are the cycles of length three."""
     from mediapipe.python.solutions.face_mesh_connections import FACEMESH_TESSELATION
 
     edges = {tuple(sorted(edge)) for edge in FACEMESH_TESSELATION}

@@ -1,7 +1,7 @@
-"""Which videos are made: who speaks, how long, at which rate, how far off the sound is, and what is wrong with it all.
+"""Plan the videos: speaker, length, frame rate, offset and fault of each.
 
-A plan follows from the configuration alone and every video's randomness from (seed, its path), so a video is the same
-whatever else is made, in whatever order.
+The plan follows from the configuration alone, and the random numbers of a video from (seed, path). A video is therefore
+the same regardless of the other videos and of their order.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from latentsync.ledger.rows import source_id
 from latentsync.synthetic.look import Look, looks
 
 PAL, NTSC = Fraction(25), Fraction(30000, 1001)
-MAX_OFFSET_FRAMES = 10  # of good videos
-TWO_FACES = "two_faces"  # not a fault of the video: one of its two clips is good
-INSET = "inset"  # neither: beside a small picture in the picture, the face of the large one is good
-AGAIN, AGAIN_SCALE = "near_duplicate", 0.8  # a good video encoded anew, so much smaller
-# What each fault looks like; with more videos than kinds the kinds repeat.
+MAX_OFFSET_FRAMES = 10  # largest absolute offset of good videos
+TWO_FACES = "two_faces"  # not a fault of the whole video: one of its two clips is good
+INSET = "inset"  # not a fault: the large face beside a picture-in-picture is good
+NEAR_DUPLICATE, RESCALE = "near_duplicate", 0.8  # a good video, re-encoded and rescaled by this factor
+# Kinds of each fault; they repeat if there are more videos than kinds.
 KINDS = {
     "unreadable": ("index cut off", "second half cut off", "text"),
     "no_audio": ("no track",),
@@ -31,52 +31,52 @@ KINDS = {
     "low_quality": ("compression", "blur"),
     "duplicate": ("copy",),
     TWO_FACES: ("other silent", "other speaks"),
-    AGAIN: ("encoded and scaled anew",),
+    NEAR_DUPLICATE: ("encoded and scaled anew",),
     INSET: ("lower corner", "upper corner"),
 }
-LATER = ("duplicate", AGAIN, INSET)  # planned after the others and not among them, so that these stay what they were
+LATER = ("duplicate", NEAR_DUPLICATE, INSET)  # planned last, so that they do not change the other videos
 PLACES = ("studio", "at home", "Straßenfest", "hall 2")
 
 
 @dataclass(frozen=True)
 class Take:
-    """One video to make. `path` is relative to the folder of videos; cuts are where a new shot begins, in seconds."""
+    """One video to make. `path` is relative to the folder of videos; `cuts_s` are the starts of further shots."""
 
     path: str
     look: Look
     fault: str | None = None  # key of REASONS, TWO_FACES or INSET
     kind: str = ""
-    other: Look | None = None  # the second person
+    other: Look | None = None  # a second person
     other_left: bool = False
-    inset: Look | None = None  # a person in a small picture in a corner, on the side of `other_left`
+    inset: Look | None = None  # a person in a picture-in-picture, on the side of `other_left`
     fps: Fraction = PAL
     vfr: bool = False
     duration_s: float = 4.0
     cuts_s: tuple[float, ...] = ()
-    offset_frames: int = 0  # above zero: the picture is late
+    offset_frames: int = 0  # positive: the frames are late
     width: int = 426
     height: int = 320
     face_px: tuple[float, ...] = (120.0,)  # of each shot
-    copy_of: str | None = None  # path of the video that this is byte for byte
-    again_of: str | None = None  # path of the video that this shows once more, encoded and scaled anew
+    copy_of: str | None = None  # path of the video of which this is an exact copy
+    again_of: str | None = None  # path of the video of which this is a near duplicate
 
     @property
     def made_from(self) -> str | None:
-        """Path of the finished video that this one is made from; None: it is filmed."""
+        """Path of the finished video that this one is made from; None: it is rendered."""
         return self.copy_of or self.again_of
 
     @property
     def id(self) -> str:
-        """The source_id that curation will give it."""
+        """The source_id in the ledgers."""
         return source_id(self.path)
 
     def rng(self, seed: int, purpose: str) -> np.random.Generator:
-        """Randomness of its own for everything that is drawn; one made from another shares its."""
+        """A generator for one purpose; a video made from another one uses the generator of that one."""
         digest = hashlib.sha256(f"{seed} {self.made_from or self.path} {purpose}".encode()).digest()
         return np.random.default_rng(np.frombuffer(digest[:16], np.uint32))
 
     def described(self) -> dict:
-        """Plain values, for a fingerprint."""
+        """Plain values for a fingerprint."""
         return asdict(self) | {"fps": str(self.fps)}
 
 
@@ -120,7 +120,7 @@ def plan(cfg: MakeTalkers) -> list[Take]:
     plain = [take for take in good if take.fps == PAL and not take.vfr and not take.cuts_s and take not in originals]
     rng = np.random.default_rng([cfg.seed, 12])
     chosen = rng.choice(len(plain), min(cfg.faults_each, len(plain)), replace=False)
-    takes += [_again(plain[int(i)]) for i in chosen]
+    takes += [_near_duplicate(plain[int(i)]) for i in chosen]
     for i in range(cfg.faults_each):
         person = int(rng.integers(cfg.identities))
         takes.append(_with_inset(start(person), people, person, KINDS[INSET][i % len(KINDS[INSET])], cfg, rng))
@@ -128,12 +128,13 @@ def plan(cfg: MakeTalkers) -> list[Take]:
     return _mark_duplicates(takes)
 
 
-def _again(take: Take) -> Take:
+def _near_duplicate(take: Take) -> Take:
     name = take.path.split("/")[1].removesuffix(".mp4")
-    width, height = _even(take.width * AGAIN_SCALE), _even(take.height * AGAIN_SCALE)
+    width, height = _even(take.width * RESCALE), _even(take.height * RESCALE)
     faces = tuple(px * height / take.height for px in take.face_px)
-    again = replace(take, path=f"downloads/{name} (1).mp4", again_of=take.path, fault=AGAIN, kind=KINDS[AGAIN][0])
-    return replace(again, width=width, height=height, face_px=faces)
+    kind = KINDS[NEAR_DUPLICATE][0]
+    take = replace(take, path=f"downloads/{name} (1).mp4", again_of=take.path, fault=NEAR_DUPLICATE, kind=kind)
+    return replace(take, width=width, height=height, face_px=faces)
 
 
 def _with_inset(
@@ -146,7 +147,7 @@ def _with_inset(
 
 
 def _framed(take: Take, cfg: MakeTalkers, rng: np.random.Generator) -> Take:
-    """Landscape or square, and how near the face is."""
+    """Choose landscape or square frames and the size of the face."""
     width = _even(cfg.height_px * (4 / 3 if rng.uniform() < 0.55 else 1))
     near = float(rng.uniform(0.335, 0.42))
     return replace(take, width=width, height=_even(cfg.height_px), face_px=(near * cfg.height_px,))
@@ -157,7 +158,7 @@ def _even(value: float) -> int:
 
 
 def _two_shots(take: Take, cfg: MakeTalkers, rng: np.random.Generator) -> Take:
-    """Longer, with a hard cut near the middle to another distance."""
+    """Make the video longer, with a hard cut near the middle to another distance."""
     near, far = rng.uniform(0.41, 0.44) * cfg.height_px, rng.uniform(0.33, 0.345) * cfg.height_px
     sizes = (float(near), float(far))
     length = 1.5 * cfg.duration_s
@@ -184,7 +185,7 @@ def _with_fault(take: Take, people: tuple[Look, ...], person: int, cfg: MakeTalk
 
 
 def _mark_duplicates(takes: list[Take]) -> list[Take]:
-    """Of equal files the one whose id sorts later is the duplicate, be it the copy or the original."""
+    """Mark of two equal files the one whose id sorts later as the duplicate; it may be the original."""
     originals = {take.copy_of for take in takes if take.copy_of}
     by_path = {take.path: take for take in takes}
     groups: dict[str, list[Take]] = {}

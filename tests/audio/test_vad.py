@@ -11,11 +11,11 @@ from latentsync.synthetic.voice import speak
 @pytest.mark.parametrize("seed", range(4))
 def test_talkers_speak_most_of_the_time(seed):
     voice = speak(np.random.default_rng(seed), 5.0, 100 + 30 * seed, 1.0)
-    assert 0.5 < speech_share(voice.sound) <= 1
+    assert 0.5 < speech_share(voice.audio) <= 1
 
 
 def test_half_a_speech_is_half_a_share():
-    voice = speak(np.random.default_rng(0), 4.0, 120, 1.0).sound
+    voice = speak(np.random.default_rng(0), 4.0, 120, 1.0).audio
     whole, half = speech_share(voice), speech_share(np.concatenate([np.zeros_like(voice), voice]))
     assert half == pytest.approx(whole / 2, abs=0.06)
 

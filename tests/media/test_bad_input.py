@@ -21,7 +21,7 @@ from latentsync.ledger.files import read_ledger, read_ledgers
 from latentsync.ledger.rows import REASONS, Rejection
 from latentsync.media.boxes import refuse_absurd_index
 from latentsync.steps import probe
-from latentsync.synthetic import film, plan
+from latentsync.synthetic import plan, render
 from latentsync.synthetic.look import looks
 from tests.steps.test_probe import unprivileged
 from tests.videos import clicks, head, write_video
@@ -96,7 +96,7 @@ def wild(folder: Path) -> dict[str, str | None]:
     (folder / "folder.mp4").mkdir(parents=True)
     people = looks(3, 8)
     for number in range(2):
-        film.film(plan.Take(f"good {number}.mp4", people[number], duration_s=2.4), 3, folder)
+        render.render(plan.Take(f"good {number}.mp4", people[number], duration_s=2.4), 3, folder)
     good = (folder / "good 0.mp4").read_bytes()
     vast = huge(folder)
     contents = {

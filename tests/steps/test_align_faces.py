@@ -21,7 +21,7 @@ from latentsync.media.picture import Picture
 from latentsync.media.read import Reader, frame_times, read_clip
 from latentsync.media.write import VideoWriter
 from latentsync.steps import align_faces
-from latentsync.synthetic import film, scene
+from latentsync.synthetic import render, scene
 from latentsync.synthetic.look import looks
 from latentsync.synthetic.plan import Take
 from latentsync.timing import ticks_to_frames
@@ -281,9 +281,9 @@ def test_crops_of_real_clips_are_sharp_enough_to_see_the_mouth(real):
 def test_a_still_head_does_not_tremble(tmp_path, monkeypatch):
     """A talker whose head is held still: whatever moves the crop is jitter of the landmarks. Mouth and eyes move."""
     still = scene.Motion(*[np.zeros((3, 3))] * 6, blinks_s=(1.0, 2.3))
-    monkeypatch.setattr(film, "motion", lambda rng, duration_s: still)
+    monkeypatch.setattr(render, "motion", lambda rng, duration_s: still)
     take = Take("still.mp4", looks(1, 8)[2], duration_s=4.0, width=640, height=640, face_px=(230.0,))
-    film.film(take, 1, tmp_path)
+    render.render(take, 1, tmp_path)
     pictures = (picture for _, picture in Reader(tmp_path / "still.mp4").pictures())
     with open_detector("mediapipe", 2) as detector:
         [track] = track_faces(pictures, detector, 5, to_rgb=Picture.quick)

@@ -1,6 +1,6 @@
-"""Synthetic talkers: the truth file is true, as measured by others than the code that wrote it.
+"""Synthetic talkers: the ground truth is checked by code that did not write it.
 
-The detector of align_faces reads the mouth from the written files, the envelope of score_sync reads the sound.
+The detector of align_faces measures the mouth in the written files, the envelope of score_sync measures the audio.
 """
 
 import json
@@ -22,7 +22,7 @@ from latentsync.media.probe import probe_media
 from latentsync.media.read import frame_times, read_frames
 from latentsync.steps import make_talkers
 from latentsync.sync.curves import ENVELOPE_WINDOW, envelope_curve, peak, speech_envelope
-from latentsync.synthetic import film, mouth, photo, plan, scene, voice
+from latentsync.synthetic import mouth, photo, plan, render, scene, voice
 from latentsync.synthetic.look import from_photo, looks, to_photo
 
 SEED = 5
@@ -44,12 +44,12 @@ def detector():
 
 @pytest.fixture(scope="module")
 def filmed(tmp_path_factory):
-    """The takes as files, their truth, and what the detector says about every frame: (path, truth, times, openings)."""
+    """The takes as files, with ground truth and detected mouth openings: (path, truth, times, openings)."""
     folder = tmp_path_factory.mktemp("videos")
     result = []
     with open_detector("mediapipe", 1) as detector:
         for take in TAKES:
-            truth = film.film(take, SEED, folder)
+            truth = render.render(take, SEED, folder)
             detector.reset()
             seen = [detector.detect(frame) for _, frame in read_frames(folder / take.path)]
             times, _ = frame_times(folder / take.path)
@@ -59,7 +59,7 @@ def filmed(tmp_path_factory):
 
 
 def spoken(take: plan.Take, truth: dict) -> voice.Voice:
-    return film._speech(take, SEED, "voice", truth["duration_s"])
+    return render._speech(take, SEED, "voice", truth["duration_s"])
 
 
 def test_plan_has_every_reason_and_enough_good_videos():
@@ -106,18 +106,18 @@ def test_people_differ_in_every_feature():
         assert len(values) == len(PEOPLE), feature
 
 
-def test_shape_is_undone_by_its_inverse():
+def test_the_shape_is_undone_by_its_inverse():
     points = photo.photo(PEOPLE[4].mirrored).points
     shaped = from_photo(PEOPLE[4], points)
     assert np.abs(to_photo(PEOPLE[4], shaped) - points).max() < 0.02
     assert np.abs(shaped - points).max() > 1
 
 
-def test_voice_is_as_loud_as_its_mouth_is_open_and_only_at_its_own_time():
+def test_loudness_follows_the_mouth_opening_and_only_without_a_shift():
     for seed in range(8):
         said = voice.speak(np.random.default_rng(seed), 5.0, 100 + 15 * seed, 1.0)
         opening = said.opening_at(np.arange(125) / 25)
-        padded = np.pad(said.sound, ENVELOPE_WINDOW // 2)
+        padded = np.pad(said.audio, ENVELOPE_WINDOW // 2)
         loudness = speech_envelope(padded, 125)
         assert np.corrcoef(opening, loudness)[0, 1] > 0.9
         curve = envelope_curve(0.3 * opening, np.pad(loudness, 15, constant_values=np.nan), 15)
@@ -131,14 +131,14 @@ def test_voice_pauses_and_the_pauses_are_quiet():
     runs = np.split(shut, np.flatnonzero(np.diff(shut)) + 1)
     assert sum(run[0] and len(run) >= 5 for run in runs) >= 3  # pauses of a fifth of a second
     assert 0.1 < shut.mean() < 0.6
-    level = np.sqrt((said.sound.reshape(250, 640) ** 2).mean(1))
+    level = np.sqrt((said.audio.reshape(250, 640) ** 2).mean(1))
     assert np.median(level[shut]) < 0.05 * np.median(level[~shut])
-    assert np.abs(said.sound).max() < 0.99
+    assert np.abs(said.audio).max() < 0.99
 
 
 def test_every_other_voice_pauses_in_digital_silence():
     """Speech from a synthesiser does, and a model that never heard it gapes."""
-    voices = [voice.speak(np.random.default_rng(seed), 5.0, 120, 1.0).sound for seed in range(12)]
+    voices = [voice.speak(np.random.default_rng(seed), 5.0, 120, 1.0).audio for seed in range(12)]
     shares = np.array([(np.abs(sound) < 1e-6).mean() for sound in voices])
     assert 3 <= (shares > 0.1).sum() <= 9 and (shares[shares <= 0.1] < 0.01).all()
 
@@ -175,17 +175,17 @@ def test_planted_offset_is_in_the_file(filmed):
         assert peak(envelope_curve(mouth_at_ticks, loudness, 15))[0] == take.offset_frames
 
 
-def test_sound_lies_where_it_was_put_to_two_milliseconds(filmed):
+def test_audio_is_at_its_planned_time_within_two_milliseconds(filmed):
     for take, (path, truth, _, _) in zip(TAKES, filmed, strict=True):
-        meant, decoded = spoken(take, truth).sound, read_audio(path)
-        n = 2 ** int(np.ceil(np.log2(len(meant) + len(decoded))))
-        correlation = np.fft.irfft(np.fft.rfft(decoded, n) * np.conj(np.fft.rfft(meant, n)), n)
+        planned, decoded = spoken(take, truth).audio, read_audio(path)
+        n = 2 ** int(np.ceil(np.log2(len(planned) + len(decoded))))
+        correlation = np.fft.irfft(np.fft.rfft(decoded, n) * np.conj(np.fft.rfft(planned, n)), n)
         lag = int(np.argmax(correlation))
         assert min(lag, n - lag) <= 32  # samples of 1/16000 s
-        assert abs(len(decoded) - len(meant)) <= 16_000 * 0.1
+        assert abs(len(decoded) - len(planned)) <= 16_000 * 0.1
 
 
-def test_cut_changes_the_picture_at_once(filmed):
+def test_a_cut_changes_the_frame_at_once(filmed):
     path, truth, times, _ = filmed[3]
     frames = np.stack([frame for _, frame in read_frames(path)]).astype(np.float32)
     change = np.abs(np.diff(frames, axis=0)).mean((1, 2, 3))
@@ -194,10 +194,10 @@ def test_cut_changes_the_picture_at_once(filmed):
     assert change.max() > 5 * np.median(change)
 
 
-def test_same_bytes_again(filmed, tmp_path):
-    film.film(TAKES[2], SEED, tmp_path)
+def test_the_same_take_gives_the_same_bytes(filmed, tmp_path):
+    render.render(TAKES[2], SEED, tmp_path)
     assert (tmp_path / TAKES[2].path).read_bytes() == filmed[2][0].read_bytes()
-    other = film.film(TAKES[2], SEED + 1, tmp_path)
+    other = render.render(TAKES[2], SEED + 1, tmp_path)
     assert other["sound_opening"] != filmed[2][1]["sound_opening"]
 
 
@@ -222,14 +222,14 @@ def test_only_the_lower_face_of_the_mesh_moves():
 
 
 @pytest.mark.parametrize("person", [0, 5, 8])
-def test_nothing_outside_the_published_mask_tells_the_opening(person, detector):
+def test_nothing_outside_the_published_mask_depends_on_the_mouth_opening(person, detector):
     size = (320, 320)
     rng = np.random.default_rng(person)
     who = scene.Person(PEOPLE[person], scene.motion(rng, 4.0), (160.0, 150.0), 125.0, size)
     shot = scene.Shot(scene.background(rng, *size), (who,), scene.light(rng, *size))
     kept = keep_mask(256) > 0.5
     for time_s in (0.2, 1.9):
-        shut, wide = shot.picture(time_s, (0.0,)), shot.picture(time_s, (1.0,))
+        shut, wide = shot.frame(time_s, (0.0,)), shot.frame(time_s, (1.0,))
         detector.reset()
         [face] = detector.detect(shut)
         matrix = similarity(face.anchors, 256)
@@ -239,7 +239,7 @@ def test_nothing_outside_the_published_mask_tells_the_opening(person, detector):
         assert change[~kept].mean() > 8
 
 
-def test_small_and_bad_pictures_still_show_a_face_and_bad_ones_score_low(detector, tmp_path):
+def test_faces_of_low_quality_are_detected_and_score_low(detector, tmp_path):
     from latentsync.faces.stills import face_region
     from latentsync.models.quality import open_scorer
 
@@ -253,7 +253,7 @@ def test_small_and_bad_pictures_still_show_a_face_and_bad_ones_score_low(detecto
         "small": {"fault": "small_face", "width": 320, "face_px": (46.4,)},
     }.items():
         take = replace(base, path=f"{name}.mp4", **change)
-        film.film(take, SEED, tmp_path)
+        render.render(take, SEED, tmp_path)
         detector.reset()
         frames = [frame for _, frame in read_frames(tmp_path / take.path)]
         faces = [detector.detect(frame) for frame in frames]
@@ -266,11 +266,11 @@ def test_small_and_bad_pictures_still_show_a_face_and_bad_ones_score_low(detecto
     assert max(quality["compression"], quality["blur"]) < 38
 
 
-def test_two_people_and_only_one_says_what_is_heard(detector, tmp_path):
+def test_of_two_people_only_one_speaks_the_audio(detector, tmp_path):
     for kind in plan.KINDS[plan.TWO_FACES]:
         take = replace(TAKES[0], path=f"{kind}.mp4", fault=plan.TWO_FACES, kind=kind, other=PEOPLE[6], other_left=True)
         take = replace(take, width=568, face_px=(108.8,), offset_frames=-3)
-        truth = film.film(take, SEED, tmp_path)
+        truth = render.render(take, SEED, tmp_path)
         sides = {entry["track"]: (entry["side"], entry["reason"]) for entry in truth["expected"]}
         assert sides == {"speaker": ("right", None), "silent": ("left", "not_speaking")}
         assert truth["faults"] == []
@@ -285,12 +285,12 @@ def test_two_people_and_only_one_says_what_is_heard(detector, tmp_path):
         assert (left.std() < 0.02) == (kind == "other silent")
 
 
-def test_other_words_do_not_fit_at_any_shift():
+def test_unrelated_speech_does_not_match_at_any_shift():
     take = replace(TAKES[0], fault="low_sync")
-    heard = film._speech(take, SEED, "voice", 3.0)
-    words = film._other_words(take, SEED, 3.0, heard)
+    speech = render._speech(take, SEED, "voice", 3.0)
+    words = render._unrelated_speech(take, SEED, 3.0, speech)
     ticks = np.arange(75) / 25
-    loudness = np.pad(heard.opening_at(ticks), 15, constant_values=np.nan)
+    loudness = np.pad(speech.opening_at(ticks), 15, constant_values=np.nan)
     assert envelope_curve(words.opening_at(ticks), loudness, 15).max() < 2.0
 
 
@@ -316,7 +316,7 @@ def contents(step) -> dict[str, bytes]:
     }
 
 
-def test_step_writes_every_fault_as_the_truth_says(made):
+def test_the_step_writes_every_fault_of_the_ground_truth(made):
     rows = [json.loads(line) for line in (made / "truth.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["id"] for row in rows] == sorted(source_id(row["path"]) for row in rows)
     assert {path.relative_to(made / "videos").as_posix() for path in (made / "videos").rglob("*.*")} == {
@@ -327,9 +327,9 @@ def test_step_writes_every_fault_as_the_truth_says(made):
     for row in rows:
         path = made / "videos" / row["path"]
         if row["faults"] == ["unreadable"]:
-            with pytest.raises(Rejection) as verdict:
+            with pytest.raises(Rejection) as rejection:
                 probe_media(path)
-            assert verdict.value.reason == "unreadable"
+            assert rejection.value.reason == "unreadable"
             continue
         info = probe_media(path)
         assert info.has_audio == (row["faults"] != ["no_audio"])
@@ -338,14 +338,14 @@ def test_step_writes_every_fault_as_the_truth_says(made):
             assert path.read_bytes() == (made / "videos" / row["copy_of"]).read_bytes()
             assert by_path[row["copy_of"]]["sound_opening"] == row["sound_opening"]
         if row["again_of"]:
-            seen_again(made / "videos", row, by_path[row["again_of"]])
+            check_near_duplicate(made / "videos", row, by_path[row["again_of"]])
     speakers = (made / "speakers.csv").read_text(encoding="utf-8").splitlines()
     assert speakers[0] == "path,speaker"
     assert speakers[1:] == sorted(f"{row['path']},{row['identity']}" for row in rows)
 
 
-def seen_again(videos, row: dict, original: dict) -> None:
-    """Other bytes and another size, but the same moments, pictures and words."""
+def check_near_duplicate(videos, row: dict, original: dict) -> None:
+    """Other bytes and another size, but the same frames and words."""
     assert row["faults"] == ["near_duplicate"] and not original["faults"]
     assert original["n_frames"] == row["n_frames"] and original["sound_opening"] == row["sound_opening"]
     assert row["height"] == round(0.8 * original["height"]) and row["offset_frames"] == original["offset_frames"]
@@ -355,18 +355,18 @@ def seen_again(videos, row: dict, original: dict) -> None:
         assert 0.5 < np.abs(cv2.resize(one[index], size).astype(float) - other[index]).mean() < 8
 
 
-def test_a_picture_in_the_picture_shows_somebody_small_who_says_other_words(detector, tmp_path):
+def test_a_picture_in_picture_shows_a_person_who_speaks_other_words(detector, tmp_path):
     for take in (take for take in plan.plan(MakeTalkers(faults_each=2)) if take.fault == plan.INSET):
         take = replace(take, duration_s=2.0)
-        truth = film.film(take, SEED, tmp_path)
+        truth = render.render(take, SEED, tmp_path)
         [stretch] = truth["expected"]
         assert truth["faults"] == [] and stretch["reason"] is None and stretch["track"] == "speaker"
         frames = [frame for _, frame in read_frames(tmp_path / take.path)]
         detector.reset()
         main = [detector.detect(frame)[0] for frame in frames]
         assert np.median([face.width_px for face in main]) == pytest.approx(take.face_px[0], rel=0.12)
-        side = round(film.INSET_SHARE * take.height)
-        top, left = film._corner(take, side)
+        side = round(render.INSET_SHARE * take.height)
+        top, left = render._corner(take, side)
         assert (top > take.height / 2) == (take.kind == "lower corner") and (left < take.width / 2) == take.other_left
         assert all(face.box[0] > left + side or face.box[2] < left for face in main)
         inset = [cv2.resize(frame[top : top + side, left : left + side], None, fx=3, fy=3) for frame in frames]
@@ -379,33 +379,33 @@ def test_a_picture_in_the_picture_shows_somebody_small_who_says_other_words(dete
         assert np.corrcoef(mouth[known], heard[known])[0, 1] < 0.6
 
 
-def test_good_videos_are_shown_again_once_each_and_never_a_copy():
+def test_near_duplicates_have_different_originals_that_are_not_copied():
     takes = {take.path: take for take in plan.plan(MakeTalkers(seed=5))}
     again = [take for take in takes.values() if take.again_of]
     copied = {take.copy_of for take in takes.values()}
     assert len({take.again_of for take in again}) == len(again) == 3
     assert all(takes[take.again_of].fault is None and take.again_of not in copied for take in again)
-    only_one = plan.plan(MakeTalkers(good=1))  # and that one is copied, so nobody is left to show again
+    only_one = plan.plan(MakeTalkers(good=1))  # it is copied, so no original is left for a near duplicate
     assert not any(take.again_of for take in only_one)
 
 
 @pytest.mark.parametrize("kind", plan.KINDS["unreadable"])
 def test_every_kind_of_broken_file_is_unreadable(kind, tmp_path):
     take = replace(TAKES[0], fault="unreadable", kind=kind, duration_s=1.0)
-    film.film(take, SEED, tmp_path)
+    render.render(take, SEED, tmp_path)
     with pytest.raises(Rejection):
         probe_media(tmp_path / take.path)
 
 
 @pytest.mark.parametrize("kind", plan.KINDS["no_face"])
-def test_no_face_is_no_face(kind, detector, tmp_path):
+def test_videos_without_a_face_have_none(kind, detector, tmp_path):
     take = replace(TAKES[0], fault="no_face", kind=kind, duration_s=2.0)
-    film.film(take, SEED, tmp_path)
+    render.render(take, SEED, tmp_path)
     detector.reset()
     assert not any(detector.detect(frame) for i, frame in read_frames(tmp_path / take.path) if i % 5 == 0)
 
 
-def test_killed_run_carries_on_and_one_worker_makes_the_same(made, tmp_path, monkeypatch):
+def test_a_killed_run_continues_and_one_worker_makes_the_same_files(made, tmp_path, monkeypatch):
     monkeypatch.setattr(make_talkers, "WORKERS", 1)
 
     class Killed(Exception):
@@ -417,9 +417,9 @@ def test_killed_run_carries_on_and_one_worker_makes_the_same(made, tmp_path, mon
         if len(calls) == 4:
             raise Killed
         calls.append(take.path)
-        return film.film(take, seed, folder)
+        return render.render(take, seed, folder)
 
-    monkeypatch.setattr(make_talkers, "film", dies)
+    monkeypatch.setattr(make_talkers, "render", dies)
     with pytest.raises(Killed):
         make_talkers.run(SMALL, {}, outputs(tmp_path))
     step = tmp_path / "make_talkers"
@@ -427,15 +427,15 @@ def test_killed_run_carries_on_and_one_worker_makes_the_same(made, tmp_path, mon
     with open(step / "journal" / "videos.jsonl", "ab") as journal:
         journal.write(b'{"key":"torn')
     before = {path: (step / "videos" / path).stat().st_mtime_ns for path in calls}
-    monkeypatch.setattr(make_talkers, "film", film.film)
+    monkeypatch.setattr(make_talkers, "render", render.render)
     make_talkers.run(SMALL, {}, outputs(tmp_path))
     assert contents(step) == contents(made)
     assert {path: (step / "videos" / path).stat().st_mtime_ns for path in calls} == before
 
 
-def test_another_plan_removes_what_it_made_and_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(make_talkers, "film", lambda take, seed, folder: _pretend(take, folder))
-    monkeypatch.setattr(make_talkers, "make_again", lambda take, folder: _pretend(take, folder))
+def test_another_plan_removes_superseded_videos_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(make_talkers, "render", lambda take, seed, folder: _pretend(take, folder))
+    monkeypatch.setattr(make_talkers, "make_copy", lambda take, folder: _pretend(take, folder))
     videos = tmp_path / "make_talkers" / "videos"
     make_talkers.run(SMALL.model_copy(update={"good": 9}), {}, outputs(tmp_path))
     many = set(videos.rglob("*.mp4"))

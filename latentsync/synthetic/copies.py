@@ -1,4 +1,4 @@
-"""Videos made from other videos: the same bytes under another name, and the same pictures encoded and scaled anew."""
+"""Videos made from finished ones: exact copies, and near duplicates that are re-encoded and rescaled."""
 
 import shutil
 from pathlib import Path
@@ -9,36 +9,36 @@ from latentsync.ledger.files import replacing
 from latentsync.media.audio import read_channels
 from latentsync.media.read import read_frames
 from latentsync.media.write import VideoWriter
-from latentsync.synthetic.plan import AGAIN, Take
+from latentsync.synthetic.plan import NEAR_DUPLICATE, Take
 
-# Measured on ten talkers at 0.8 and crf 20: quality 47 to 58 and always below the original's 61 to 67, so that the
-# original is the one to keep; both hashes within 5 bits of it.
-AGAIN_CRF = 21
+# Measured on ten talkers at scale 0.8 and crf 20: quality 47 to 58, always below the 61 to 67 of the original, so that
+# select_clips keeps the original; both hashes within 5 bits of it.
+CRF = 21
 AUDIO_RATE_HZ = 48_000
 
 
-def make_again(take: Take, folder: Path) -> None:
-    """Write a video below `folder` from the finished one that it repeats."""
+def make_copy(take: Take, folder: Path) -> None:
+    """Write a copy or near duplicate below `folder` from its finished original."""
     original = folder / take.made_from
-    if take.fault == AGAIN:
-        _encode(take, original, folder / take.path)
+    if take.fault == NEAR_DUPLICATE:
+        _reencode(take, original, folder / take.path)
     else:
         with replacing(folder / take.path) as temporary:
             shutil.copyfile(original, temporary)
 
 
-def _encode(take: Take, original: Path, target: Path) -> None:
+def _reencode(take: Take, original: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    sound = read_channels(original, AUDIO_RATE_HZ, "mono")[0]
+    audio = read_channels(original, AUDIO_RATE_HZ, "mono")[0]
     with VideoWriter(
         target,
         take.fps,
         take.width,
         take.height,
-        crf=AGAIN_CRF,
+        crf=CRF,
         preset="veryfast",
         keyint=50,
-        audio=sound,
+        audio=audio,
         audio_rate_hz=AUDIO_RATE_HZ,
     ) as writer:
         for _, frame in read_frames(original):

@@ -1,4 +1,4 @@
-"""Render one planned video: speak, draw every frame, write the file, break it where planned, and tell the truth."""
+"""Render one planned video (speech, frames, file, planned faults) and return its row of ground truth."""
 
 import tempfile
 from collections.abc import Iterator
@@ -19,19 +19,22 @@ from latentsync.timing import TICKS_PER_S, n_ticks
 
 AUDIO_RATE_HZ = 48_000
 MAX_SHIFT_FRAMES = 15
-UNRELATED = 2.0  # words with more evidence of sync than this (scale of sync/curves.py) would not be other words
+UNRELATED = 2.0  # largest evidence of sync between unrelated speech and mouth (scale of sync/curves.py)
 VFR_STEPS_S = (1 / 30, 1 / 30, 1 / 25, 1 / 24, 1 / 20, 1 / 15)
 CRF = 15
 # Measured on 16 talkers, 100 - PIQE of the face, mean of 3 frames: good videos 58 to 71, these 14 to 33; the detector
-# still follows the mouth with r of 0.5 to 0.9. (Noise is no fault to PIQE: it counts as detail.)
+# still follows the mouth with r of 0.5 to 0.9. (PIQE does not detect noise: it counts as detail.)
 POOR_CRF = {"compression": 42, "blur": 38}
-# Side of a picture in the picture and its distance from the edges, of the height.
+# Side of a picture-in-picture and its distance from the edges, relative to the height of the frame.
 INSET_SHARE, INSET_MARGIN = 0.3, 0.03
-BLUR = 0.0045  # standard deviation over the height of the picture
+BLUR = 0.0045  # standard deviation relative to the height of the frame
 
 
-def film(take: Take, seed: int, folder: Path) -> Row:
-    """Write the video below `folder`, unless it is made from another; its row of truth. The same bytes every time."""
+def render(take: Take, seed: int, folder: Path) -> Row:
+    """Write the video below `folder`, unless it is made from another one, and return its row of ground truth.
+
+    The same take and seed give the same bytes.
+    """
     times_s, end_s = _frame_times(take, seed)
     cuts_s = [float(times_s[np.searchsorted(times_s, cut)]) for cut in take.cuts_s]
     voice = _speech(take, seed, "voice", end_s)
@@ -46,7 +49,7 @@ def film(take: Take, seed: int, folder: Path) -> Row:
 
 
 def _frame_times(take: Take, seed: int) -> tuple[np.ndarray, float]:
-    """Presentation times of the frames, seconds, and the end of the last."""
+    """Presentation times of the frames and the end of the last one, in seconds."""
     if not take.vfr:
         n = round(take.duration_s * take.fps)
         return np.arange(n) / float(take.fps), float(n / take.fps)
@@ -60,18 +63,18 @@ def _speech(take: Take, seed: int, purpose: str, end_s: float) -> Voice:
     return speak(take.rng(seed, purpose), end_s, take.look.pitch_hz, take.look.tract)
 
 
-def _other_words(take: Take, seed: int, end_s: float, heard: Voice) -> Voice:
-    """Speech whose mouth does not go with `heard` at any shift; where chance makes it, something else is said."""
+def _unrelated_speech(take: Take, seed: int, end_s: float, voice: Voice) -> Voice:
+    """Speech whose mouth does not match `voice` at any shift; drawn again if it happens to match."""
     ticks = np.arange(n_ticks(end_s))
     around = np.arange(-MAX_SHIFT_FRAMES, len(ticks) + MAX_SHIFT_FRAMES)
-    loudness = heard.opening_at(around / TICKS_PER_S)
+    loudness = voice.opening_at(around / TICKS_PER_S)
     loudness[(around < 0) | (around >= len(ticks))] = np.nan
     for attempt in range(100):
-        words = _speech(take, seed, f"other words {attempt}", end_s)
-        mouth = words.opening_at(ticks / TICKS_PER_S)
+        speech = _speech(take, seed, f"other words {attempt}", end_s)
+        mouth = speech.opening_at(ticks / TICKS_PER_S)
         if envelope_curve(mouth, loudness, MAX_SHIFT_FRAMES).max() < UNRELATED:
-            return words
-    raise ValueError(f"{take.path}: 100 drawn speeches all resemble another; change make_talkers.seed.")
+            return speech
+    raise ValueError(f"{take.path}: all 100 attempts at unrelated speech match the audio; change make_talkers.seed.")
 
 
 def _write(take: Take, seed: int, path: Path, times_s, end_s: float, cuts_s: list[float], voice: Voice) -> None:
@@ -83,7 +86,7 @@ def _write(take: Take, seed: int, path: Path, times_s, end_s: float, cuts_s: lis
         crf=POOR_CRF[take.kind] if take.fault == "low_quality" else CRF,
         preset="veryfast",
         keyint=50,
-        audio=None if take.fault == "no_audio" else at_48k(voice.sound),
+        audio=None if take.fault == "no_audio" else at_48k(voice.audio),
         audio_rate_hz=AUDIO_RATE_HZ,
         frame_times=times_s if take.vfr else None,
         end_s=end_s if take.vfr else None,
@@ -100,22 +103,22 @@ def _write(take: Take, seed: int, path: Path, times_s, end_s: float, cuts_s: lis
 def _frames(
     take: Take, seed: int, times_s: np.ndarray, cuts_s: list[float], voice: Voice, end_s: float
 ) -> Iterator[np.ndarray]:
-    """Every frame of the talker or talkers."""
+    """All frames of a video with talkers."""
     shots = [_shot(take, seed, number, end_s) for number in range(len(cuts_s) + 1)]
     mouths = [voice]
     if take.fault == "low_sync":
-        mouths = [_other_words(take, seed, end_s, voice)]
+        mouths = [_unrelated_speech(take, seed, end_s, voice)]
     if take.other is not None:
-        mouths.append(_other_words(take, seed, end_s, voice) if take.kind == "other speaks" else None)
+        mouths.append(_unrelated_speech(take, seed, end_s, voice) if take.kind == "other speaks" else None)
     inset = None if take.inset is None else _inset(take, seed, end_s)
-    small_mouth = None if take.inset is None else _other_words(take, seed, end_s, voice)
+    inset_mouth = None if take.inset is None else _unrelated_speech(take, seed, end_s, voice)
     for time_s in times_s:
         shot = shots[np.searchsorted(cuts_s, time_s, side="right")]
-        heard_s = time_s - take.offset_frames / TICKS_PER_S
-        openings = tuple(0.0 if mouth is None else float(mouth.opening_at(heard_s)) for mouth in mouths)
-        frame = shot.picture(float(time_s), openings)
+        spoken_s = time_s - take.offset_frames / TICKS_PER_S
+        openings = tuple(0.0 if mouth is None else float(mouth.opening_at(spoken_s)) for mouth in mouths)
+        frame = shot.frame(float(time_s), openings)
         if inset is not None:
-            small = inset.picture(float(time_s), (float(small_mouth.opening_at(heard_s)),))
+            small = inset.frame(float(time_s), (float(inset_mouth.opening_at(spoken_s)),))
             top, left = _corner(take, small.shape[0])
             frame[top : top + small.shape[0], left : left + small.shape[1]] = small
         if take.fault == "low_quality" and take.kind == "blur":
@@ -127,7 +130,7 @@ def _shot(take: Take, seed: int, number: int, end_s: float) -> Shot:
     rng = take.rng(seed, f"shot {number}")
     size = take.width, take.height
     face_px = take.face_px[number]
-    # Hair keeps below the upper edge; the photograph ends at the chest.
+    # The hair stays below the upper edge; the photograph ends at the chest.
     down = max(take.height * 0.2 + 0.72 * face_px, take.height - 2.2 * face_px)
     looks = (take.look,) if take.other is None else (take.look, take.other)
     if take.other is None:
@@ -142,7 +145,7 @@ def _shot(take: Take, seed: int, number: int, end_s: float) -> Shot:
 
 
 def _inset(take: Take, seed: int, end_s: float) -> Shot:
-    """A second scene, small: somebody who says other words."""
+    """A second, small scene: a person who speaks other words."""
     rng = take.rng(seed, "inset")
     side = round(INSET_SHARE * take.height)
     person = Person(take.inset, motion(rng, end_s), (side / 2, 0.5 * side), 0.48 * side, (side, side))
@@ -150,14 +153,14 @@ def _inset(take: Take, seed: int, end_s: float) -> Shot:
 
 
 def _corner(take: Take, side: int) -> tuple[int, int]:
-    """Top and left of the picture in the picture."""
+    """Top and left pixel of the picture-in-picture."""
     margin = round(INSET_MARGIN * take.height)
     top = margin if take.kind == "upper corner" else take.height - side - margin
     return top, margin if take.other_left else take.width - side - margin
 
 
 def _without_face(take: Take, seed: int, times_s: np.ndarray) -> Iterator[np.ndarray]:
-    """A slow pan over something else."""
+    """Frames of a slow pan over an image without a face."""
     import skimage.data
 
     rng = take.rng(seed, "scene")
@@ -165,11 +168,9 @@ def _without_face(take: Take, seed: int, times_s: np.ndarray) -> Iterator[np.nda
     if take.kind == "room":
         wide = background(rng, width * 3 // 2, height * 5 // 4)
     else:
-        picture = getattr(skimage.data, take.kind)()
-        zoom = 1.3 * max(width / picture.shape[1], height / picture.shape[0])
-        wide = cv2.resize(
-            picture, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
-        )
+        image = getattr(skimage.data, take.kind)()
+        zoom = 1.3 * max(width / image.shape[1], height / image.shape[0])
+        wide = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
     room = np.array(wide.shape[1::-1]) - (width, height) - 2
     begin, end = rng.uniform(0, 1, 2) * room, rng.uniform(0, 1, 2) * room
     for time_s in times_s:
@@ -178,7 +179,7 @@ def _without_face(take: Take, seed: int, times_s: np.ndarray) -> Iterator[np.nda
 
 
 def _write_broken(take: Take, seed: int, path: Path, times_s, end_s: float, cuts_s, voice: Voice) -> None:
-    """A file that is no video, or no longer."""
+    """Write a file that cannot be read as a video."""
     if take.kind == "text":
         return write_text(path, f"{take.look.name}: the video is on the other disk.\n" * 20)
     with tempfile.TemporaryDirectory() as scratch:
@@ -186,15 +187,15 @@ def _write_broken(take: Take, seed: int, path: Path, times_s, end_s: float, cuts
         _write(take, seed, whole, times_s, end_s, cuts_s, voice)
         if take.kind == "index cut off":
             plain = whole.with_name("plain.mp4")
-            _index_to_the_end(whole, plain)
+            _move_index_to_end(whole, plain)
             whole = plain
         data = whole.read_bytes()
     with replacing(path) as temporary:
         temporary.write_bytes(data[: len(data) // 2])
 
 
-def _index_to_the_end(source: Path, target: Path) -> None:
-    """Copy the packets to a file as a camera writes it, with the index behind the media."""
+def _move_index_to_end(source: Path, target: Path) -> None:
+    """Copy the packets to a file whose index is behind the media, as cameras write it."""
     with (
         av.open(str(source)) as reader,
         av.open(str(target), "w", format="mp4", options={"fflags": "+bitexact"}) as writer,
