@@ -1,8 +1,8 @@
 """Make raw videos of synthetic talkers and write their ground truth.
 
-Outputs: `truth` (truth.jsonl), `speakers` (speakers.csv), `sources` (the lists of these videos, one per shard), and next
-to them the undeclared folder `videos/`, which the next steps read like footage from a camera. The ground truth has one
-row per video, sorted by id:
+Outputs: `truth` (truth.jsonl), `speakers` (speakers.csv), `sources` (the lists of these videos, one per shard), and
+next to them the undeclared folder `videos/`, which the next steps read like footage from a camera. The ground truth
+has one row per video, sorted by id:
 
     id, path            source_id and path below videos/, as in the ledgers
     identity            name of the speaker; other_identity: name of the second person, next to the first or in a
