@@ -1,13 +1,17 @@
-"""Generate config/README.md and config/schema.json from config.py, and docs/licences.md from registry.toml.
+"""Generate config/README.md and schema.json from config.py, docs/ledger.md from the columns of rows, docs/licences.md
+from registry.toml.
 
 Run `python -m latentsync.reference` after a change; a test compares the files with what this module generates.
 """
 
 import json
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 from latentsync.config import Config, Section
 from latentsync.faces.backends import BACKENDS
+from latentsync.ledger.columns import KINDS, columns
+from latentsync.ledger.rows import REASONS
 from latentsync.sync.scorers import SCORERS
 from latentsync.weights import registry
 
@@ -52,6 +56,41 @@ models of mediapipe come in its wheel (Apache-2.0); the six points of the head m
 model. Of the packages that measure clips, ImageHash is BSD-2, and the voice detector is WebRTC's (BSD-3, with an MIT
 wrapper).
 """
+
+LEDGER = """# Ledgers
+
+A ledger is a file `results/<run>/<step>/<shard>.jsonl`: one JSON object per line, sorted by id. A row has the columns
+of the steps that it went through, and no row is ever dropped. Segments and clips repeat the columns of their source.
+Columns that end in `_file` are paths relative to `results/<run>`. Ticks are 25 per second, ranges half-open.
+"""
+
+
+def ledger() -> str:
+    """Text of docs/ledger.md: every column of every kind of row, and the reasons."""
+    parts, known = [LEDGER], set()
+    for name, kind in KINDS.items():
+        lines = ["| column | type | unit | written by | meaning |", "|---|---|---|---|---|"]
+        for column, (value, about) in columns(kind).items():
+            row = f"| `{column}` | {_type(value)} | {about.unit} | {about.step} | {about.meaning} |"
+            if row not in known:
+                lines.append(row)
+        known |= set(lines[2:]) if name != "pair" else set()
+        parts.append(f"\n## {name}\n\n{kind.__doc__}\n\n" + "\n".join(lines) + "\n")
+    reasons = "\n".join(f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items())
+    return "".join(parts) + f"\n## Reasons\n\n| reason | meaning |\n|---|---|\n{reasons}\n"
+
+
+def _type(value: Any) -> str:
+    """A type in the words of JSON."""
+    if get_origin(value) is Literal:
+        return " or ".join(f"`{each}`" for each in get_args(value))
+    names = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+    if value in names:
+        return names[value]
+    if get_origin(value) in (list, dict):
+        what, inner = {list: "list", dict: "object"}[get_origin(value)], get_args(value)[-1]
+        return what if inner is Any else f"{what} of {names[inner]}s"
+    return " or ".join(_type(each) for each in get_args(value))
 
 
 def licences() -> str:
@@ -110,3 +149,4 @@ if __name__ == "__main__":
     (FOLDER / "README.md").write_text(readme())
     (FOLDER / "schema.json").write_text(schema())
     (ROOT / "docs/licences.md").write_text(licences())
+    (ROOT / "docs/ledger.md").write_text(ledger())

@@ -68,6 +68,7 @@ def test_a_file_other_than_the_demo_names_whole_sections():
 def test_generated_pages_are_up_to_date():
     assert (ROOT / "config/README.md").read_text() == reference.readme(), "run python -m latentsync.reference"
     assert (ROOT / "config/schema.json").read_text() == reference.schema(), "run python -m latentsync.reference"
+    assert (ROOT / "docs/ledger.md").read_text() == reference.ledger(), "run python -m latentsync.reference"
 
 
 @pytest.mark.parametrize("name", ["16_pixel", "25_pixel"])

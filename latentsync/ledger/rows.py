@@ -1,8 +1,6 @@
 """The rows of a ledger: ids, statuses, and the closed list of reasons.
 
-Rows are plain dicts. Every row has `id`, `kind` (source, segment or clip), `source_id`, `path` (of the source, relative
-to the input folder), `status` (ok, rejected or error), `reason` (None or a key of REASONS) and `detail` (a sentence).
-A column that names a file ends in `_file` and holds a POSIX path relative to the run folder `results/<run>`.
+Rows are plain dicts; columns.py describes every column of every kind of row.
 """
 
 import hashlib
@@ -15,23 +13,23 @@ Row = dict[str, Any]
 
 # The closed list: key -> what it means, in words for the report.
 REASONS = {
-    "unreadable": "the file cannot be decoded as a video, or is cut off",
-    "crashed": "reading it ended the program itself, twice (a fault of a library that the file brings out)",
-    "no_audio": "there is no sound, so nothing can be said about sync",
+    "unreadable": "the file is not a readable video, or it is cut off",
+    "crashed": "a library crashed twice while reading it",
+    "no_audio": "there is no audio, so sync cannot be measured",
     "no_face": "no face was found in the segment",
     "too_short": "the clip is shorter than select_clips.min_s",
     "small_face": "the face is smaller than select_clips.min_face_px",
-    "low_sync": "picture and sound do not move together (select_clips.min_sync_confidence)",
-    "large_offset": "the sound is further off than select_clips.max_offset_frames",
-    "low_quality": "the picture is worse than select_clips.min_quality",
+    "low_sync": "video and audio do not move together (select_clips.min_sync_confidence)",
+    "large_offset": "the offset is larger than select_clips.max_offset_frames",
+    "low_quality": "the image quality is below select_clips.min_quality",
     "blurred": "the face is blurred (select_clips.min_sharpness)",
     "badly_lit": "the face is too dark or too bright (select_clips.min_exposure, max_exposure)",
     "turned_away": "the head is turned away (select_clips.max_yaw_deg, max_pitch_deg)",
-    "misaligned": "a second look does not find one face where the crop has it (select_clips.min_aligned_share)",
-    "little_speech": "too little of the sound is speech (select_clips.min_speech_share)",
-    "not_speaking": "another face in the same picture moves with the sound",
-    "near_duplicate": "another clip shows the same, encoded or scaled anew (select_clips.max_duplicate_bits)",
-    "duplicate": "the same file stands in the input folder a second time",
+    "misaligned": "a second detector does not confirm the face in the crop (select_clips.min_aligned_share)",
+    "little_speech": "too little of the audio is speech (select_clips.min_speech_share)",
+    "not_speaking": "another face in the same segment is the speaker",
+    "near_duplicate": "near duplicate: a re-encoded or rescaled copy of another clip (select_clips.max_duplicate_bits)",
+    "duplicate": "the input folder contains the same file twice",
 }
 ERRORS = {"unreadable", "crashed"}  # reasons that are faults of the file rather than a judgement
 

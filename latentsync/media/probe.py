@@ -30,17 +30,17 @@ _PIECE = 1 << 24
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """The columns that `probe` adds to a row."""
+    """The columns that `probe` adds to a row; ledger/columns.py describes them."""
 
-    width: int  # pixels, as displayed (after rotation)
+    width: int
     height: int
-    rotation_deg: int  # counter-clockwise turn that the display matrix asks for: 0, 90, 180 or 270
-    fps: float  # nominal frames a second; a VFR file has its usual rate here
-    n_frames: int  # displayed frames
-    duration_s: float  # from time zero to the end of the last frame
+    rotation_deg: int
+    fps: float
+    n_frames: int
+    duration_s: float
     video_codec: str
     pix_fmt: str
-    interlaced: bool  # the first picture is made of two fields; shown and aligned as it is, comb and all
+    interlaced: bool
     has_audio: bool
     audio_rate_hz: int | None
 

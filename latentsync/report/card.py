@@ -14,6 +14,7 @@ import pandas as pd
 
 from latentsync.curation.funnel import hours
 from latentsync.curation.selection import SPLITS
+from latentsync.ledger.columns import Clip, OfSource, names_of
 from latentsync.ledger.rows import REASONS, Row, length_s
 from latentsync.report.words import duration, sentence
 from latentsync.sync.scorers import SCORERS
@@ -21,9 +22,8 @@ from latentsync.sync.scorers import SCORERS
 NOT_STATED = "not stated"
 LISTED = 12  # values of a distribution; the rest are counted as "other"
 QUANTILES = {"min": 0, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1}
-SOURCE_FACTS = ("fps", "width", "height", "video_codec", "pix_fmt", "audio_rate_hz", "duration_s")
-# Numbers of a clip row that say where it lies or what its source is; every other number is a measure of the clip.
-NOT_MEASURES = {*SOURCE_FACTS, *"start_tick end_tick n_ticks n_frames track size rotation_deg resolution".split()}
+SOURCE_FACTS = names_of(OfSource, "card")
+MEASURES = names_of(Clip, "measure")
 PROPERTIES = {
     "fps": "Frame rates",
     "resolution": "Frame sizes",
@@ -112,9 +112,9 @@ def _thresholds(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measures(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Column -> quantiles over the clips that have it (`n` of them); every column of numbers that measures a clip."""
+    """Column -> quantiles over the clips that have it (`n` of them); every column that measures a clip."""
     numbers = pd.DataFrame(rows).select_dtypes("number")
-    columns = sorted(name for name in numbers if name not in NOT_MEASURES and "hash" not in name)
+    columns = sorted(name for name in numbers if name in MEASURES)
     points = numbers[columns].quantile(list(QUANTILES.values())).set_axis(list(QUANTILES))
     found = {}
     for name in columns:

@@ -14,13 +14,14 @@ import pandas as pd
 
 from latentsync.curation import selection
 from latentsync.curation.selection import LIMITS, SPLITS, Limit
+from latentsync.ledger.columns import Clip, text_columns
 from latentsync.ledger.rows import REASONS, Row, length_s
 from latentsync.report.plots import round_step
 from latentsync.report.words import spoken
 from latentsync.timing import evenly_spaced, seconds
 
 SELECTED_SHOWN, REJECTED_SHOWN, LISTED = 33, 6, 400
-TEXT_COLUMNS = frozenset("id kind source_id path reason detail picture_hash motion_hash".split())
+TEXT_COLUMNS = text_columns(Clip)  # of rejected.csv
 STAGES = {
     "found": ("Videos found", "videos"),
     "readable": ("that can be read", "videos"),

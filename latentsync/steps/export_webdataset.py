@@ -16,7 +16,6 @@ json is that of the tar. The same clips give the same bytes: members sorted by i
 import io
 import os
 import tarfile
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,15 @@ import numpy as np
 
 from latentsync.config import VERSIONS, ExportWebdataset
 from latentsync.faces import alignment
+from latentsync.ledger.columns import Clip, OfSource, columns, names_of
 from latentsync.ledger.files import dumps, media_file, read_ledger, replacing, run_dir
 from latentsync.ledger.rows import Row
 from latentsync.ledger.shard import run_shard
-from latentsync.media.probe import MediaInfo
 from latentsync.timing import SAMPLE_RATE_HZ, TICKS_PER_S
 
 SPLITS = ("train", "val", "test")
-OF_SOURCE = {"source_id", "path", "size", "sha256", "n_ticks", *(field.name for field in fields(MediaInfo))}
-OF_LEDGER = {"kind", "status", "reason", "detail", "split"}
+OF_SOURCE = {"source_id", "path", *columns(OfSource)}
+OF_LEDGER = set(names_of(Clip, "internal"))
 
 
 def run(cfg: ExportWebdataset, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:

@@ -18,15 +18,12 @@ import pandas as pd
 from latentsync.config import SelectClips
 from latentsync.curation import selection
 from latentsync.curation.funnel import summary
+from latentsync.ledger.columns import Clip, names_of
 from latentsync.ledger.files import read_ledgers, write_json, write_ledger, write_text
 from latentsync.ledger.rows import Row, rejected
 from latentsync.ledger.sources import read_speakers
 
-REJECTED_COLUMNS = (
-    *"id kind source_id path reason detail start_tick end_tick duration_s face_share n_faces".split(),
-    *(column for column in selection.COLUMNS if column != "length_s"),
-    *"clipped_share roll_deg remaining_offset_frames picture_hash motion_hash".split(),
-)
+REJECTED_COLUMNS = names_of(Clip, "rejected")
 
 
 def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from latentsync import config
+from latentsync.ledger.columns import KINDS, Pair, Video
 from latentsync.ledger.files import read_ledger, read_ledgers
 from latentsync.ledger.rows import REASONS
+from tests.fixtures import faults
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = ROOT / "tests/workflow/tiny.yaml"
@@ -74,6 +76,24 @@ def test_the_whole_graph_writes_videos_metrics_and_the_page(whole):
         (run / row["video_file"]).stat().st_size > 1000 for row in generated if row["status"] == "ok"
     )
     assert json.loads((run / "run.json").read_text())["sessions"][-1]["outcome"] == "finished"
+
+
+def test_every_column_of_every_ledger_is_described_with_its_type(whole):
+    curated = (
+        "sources probe resample detect_scenes segment align_faces score_sync score_quality extract_features".split()
+    )
+    files = [path for step in curated for path in (whole / RUN / step).glob("*.jsonl")]
+    files += [whole / RUN / f"select_clips/{split}.jsonl" for split in ("train", "val", "test")]
+    kinds = {path: None for path in files}
+    kinds |= dict.fromkeys((whole / RUN / "select_clips").glob("pairs*.jsonl"), Pair)
+    kinds |= dict.fromkeys(
+        [*(whole / RUN / "generate").glob("*.jsonl"), *(whole / RUN / "enhance").glob("*.jsonl")], Video
+    )
+    wrong = set()
+    for path, kind in kinds.items():
+        for row in read_ledger(path):
+            wrong |= {f"{path.parent.name}: {fault}" for fault in faults(row, kind or KINDS[row["kind"]])}
+    assert len(kinds) > 20 and not wrong
 
 
 def test_faults_are_found_and_good_clips_are_kept_with_another_seed_than_the_demo(whole):

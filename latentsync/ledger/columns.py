@@ -1,0 +1,278 @@
+"""Typed rows: every column that a step writes, with its type, its unit and what it says.
+
+Rows are plain dicts at run time, so reading them costs nothing more. A row has the columns of the steps that it went
+through. A column that names a file ends in `_file` and holds a POSIX path relative to `results/<run>`.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column says, where it comes from, and which tables show it; docs/ledger.md is generated from this."""
+
+    meaning: str
+    unit: str = ""
+    step: str = ""
+    """The step that writes it."""
+    measure: bool = False
+    """A number that measures the clip: the data-set card gives its quantiles."""
+    rejected: bool = False
+    """A column of rejected.csv."""
+    card: bool = False
+    """A property of sources that the data-set card counts."""
+    internal: bool = False
+    """Bookkeeping of the ledger, which exports leave out."""
+
+
+class Common(TypedDict, total=False):
+    """Columns of every source, segment and clip."""
+
+    id: Annotated[
+        str, Column("unique and sortable: source_id, then ticks and track where the row has them", rejected=True)
+    ]
+    kind: Annotated[
+        Literal["source", "segment", "clip"], Column("what the row describes", rejected=True, internal=True)
+    ]
+    source_id: Annotated[str, Column("first 16 hex digits of the sha256 of `path`", rejected=True)]
+    path: Annotated[str, Column("path of the source relative to the input folder, POSIX", rejected=True)]
+    status: Annotated[Literal["ok", "rejected", "error"], Column("error: the file is broken", internal=True)]
+    reason: Annotated[
+        str | None, Column("one of the reasons below; null while the status is ok", rejected=True, internal=True)
+    ]
+    detail: Annotated[str, Column("a sentence that adds to the reason", rejected=True, internal=True)]
+
+
+class OfSource(TypedDict, total=False):
+    """Facts of the source, which its segments and clips repeat."""
+
+    size: Annotated[int, Column("file size", "bytes", "sources")]
+    sha256: Annotated[str, Column("content hash; equal files are duplicates", step="probe")]
+    width: Annotated[int, Column("width as displayed, after rotation", "px", "probe", card=True)]
+    height: Annotated[int, Column("height as displayed, after rotation", "px", "probe", card=True)]
+    rotation_deg: Annotated[
+        int, Column("counter-clockwise rotation of the display matrix: 0, 90, 180, 270", "degrees", "probe")
+    ]
+    fps: Annotated[float, Column("nominal frame rate; the usual one of a VFR file", "frames/s", "probe", card=True)]
+    n_frames: Annotated[int, Column("displayed frames of the source", "frames", "probe")]
+    duration_s: Annotated[
+        float, Column("from time zero to the end of the last frame", "s", "probe", rejected=True, card=True)
+    ]
+    video_codec: Annotated[str, Column("FFmpeg's name of the video codec", step="probe", card=True)]
+    pix_fmt: Annotated[str, Column("FFmpeg's name of the pixel format", step="probe", card=True)]
+    interlaced: Annotated[bool, Column("frames consist of two fields; they are used as they are", step="probe")]
+    has_audio: Annotated[bool, Column("the source has an audio stream", step="probe")]
+    audio_rate_hz: Annotated[int | None, Column("sample rate of the audio stream", "Hz", "probe", card=True)]
+    n_ticks: Annotated[int, Column("ticks of the source, 25 per second", "ticks", "resample")]
+
+
+class Resampled(TypedDict, total=False):
+    """Files of the source that later steps read."""
+
+    audio_file: Annotated[str | None, Column("16 kHz mono FLAC from time zero; null without audio", step="resample")]
+    ticks_file: Annotated[str, Column("npz: source frame of each tick", step="resample")]
+
+
+class Source(Common, OfSource, Resampled, total=False):
+    """A video of the input folder."""
+
+    mtime_ns: Annotated[int, Column("modification time of the file", "ns", "sources", internal=True)]
+    cuts: Annotated[list[int], Column("first tick of every scene but the first", "ticks", "detect_scenes")]
+
+
+class Segment(Common, OfSource, Resampled, total=False):
+    """A piece of a scene, half-open [start_tick, end_tick)."""
+
+    start_tick: Annotated[int, Column("first tick", "ticks", "segment", rejected=True)]
+    end_tick: Annotated[int, Column("tick after the last", "ticks", "segment", rejected=True)]
+
+
+class Clip(Segment, total=False):
+    """One face of a segment; several where several faces were tracked."""
+
+    segment_id: Annotated[str, Column("id of the segment", step="align_faces")]
+    track: Annotated[int, Column("number of the face track in its segment, the widest face first", step="align_faces")]
+    faces: Annotated[str, Column("face backend that found the face", step="align_faces")]
+    resolution: Annotated[int, Column("width and height of the crop", "px", "align_faces")]
+    crop_file: Annotated[str, Column("mp4, 25 fps: the aligned face, one frame per tick", step="align_faces")]
+    geometry_file: Annotated[str, Column("npz: matrices, landmarks, found, mouth_opening per tick", step="align_faces")]
+    stills_file: Annotated[
+        str | None, Column("npz: some frames of the face in source pixels, for crops below 256 px", step="align_faces")
+    ]
+    face_share: Annotated[
+        float,
+        Column("share of the frames in which the face was found", "0..1", "align_faces", measure=True, rejected=True),
+    ]
+    n_faces: Annotated[
+        int, Column("most faces found in a frame of the segment", "faces", "align_faces", measure=True, rejected=True)
+    ]
+    face_px: Annotated[float, Column("width of the face", "source px", "align_faces", measure=True, rejected=True)]
+    jitter_px: Annotated[
+        float,
+        Column(
+            "second differences of the anchors after smoothing, in a 256 px crop", "px", "align_faces", measure=True
+        ),
+    ]
+    raw_jitter_px: Annotated[float, Column("the same before smoothing", "px", "align_faces", measure=True)]
+    quality: Annotated[
+        float,
+        Column(
+            "image quality by quality_backend, higher is better", "0..100", "score_quality", measure=True, rejected=True
+        ),
+    ]
+    quality_backend: Annotated[str, Column("metric of quality", step="score_quality")]
+    sharpness: Annotated[
+        float,
+        Column("variance of the Laplacian of the face at 256 px", step="score_quality", measure=True, rejected=True),
+    ]
+    exposure: Annotated[float, Column("mean luma of the face", "0..1", "score_quality", measure=True, rejected=True)]
+    aligned_share: Annotated[
+        float,
+        Column(
+            "share of frames in which a second detector confirms the face",
+            "0..1",
+            "score_quality",
+            measure=True,
+            rejected=True,
+        ),
+    ]
+    yaw_deg: Annotated[
+        float,
+        Column("head pose; above 0 to the viewer's right", "degrees", "score_quality", measure=True, rejected=True),
+    ]
+    pitch_deg: Annotated[
+        float, Column("head pose; above 0 upwards", "degrees", "score_quality", measure=True, rejected=True)
+    ]
+    speech_share: Annotated[
+        float | None,
+        Column(
+            "share of the audio that is speech; null without audio",
+            "0..1",
+            "score_quality",
+            measure=True,
+            rejected=True,
+        ),
+    ]
+    sync_confidence: Annotated[
+        float,
+        Column("maximum of sync_curve, on the scale of sync_backend", step="score_sync", measure=True, rejected=True),
+    ]
+    sync_offset_frames: Annotated[
+        int,
+        Column(
+            "measured offset; above 0 the video is late", "frames at 25 fps", "score_sync", measure=True, rejected=True
+        ),
+    ]
+    clipped_share: Annotated[
+        float,
+        Column(
+            "share of the pixels of the face that are black or white",
+            "0..1",
+            "score_quality",
+            measure=True,
+            rejected=True,
+        ),
+    ]
+    roll_deg: Annotated[
+        float,
+        Column("head pose; above 0 anticlockwise as seen", "degrees", "score_quality", measure=True, rejected=True),
+    ]
+    remaining_offset_frames: Annotated[
+        int,
+        Column(
+            "the offset measured again with sync_offset_frames applied",
+            "frames at 25 fps",
+            "score_sync",
+            measure=True,
+            rejected=True,
+        ),
+    ]
+    remaining_confidence: Annotated[
+        float, Column("confidence of remaining_offset_frames", step="score_sync", measure=True)
+    ]
+    picture_hash: Annotated[
+        str, Column("perceptual hash of the middle frame, hex", step="score_quality", rejected=True)
+    ]
+    motion_hash: Annotated[
+        str | None,
+        Column("hash of the movement of the mouth, hex; null for a still mouth", step="score_quality", rejected=True),
+    ]
+    sync_curve: Annotated[
+        list[float], Column("score of each offset from -max_shift_frames to max_shift_frames", step="score_sync")
+    ]
+    sync_backend: Annotated[str, Column("scorer of sync_confidence", step="score_sync")]
+    group: Annotated[str, Column("speaker or source that no two splits share", step="select_clips")]
+    split: Annotated[Literal["train", "val", "test"], Column("split of the group", step="select_clips", internal=True)]
+    offset_frames: Annotated[
+        int,
+        Column("offset that readers of the clip apply to its audio", "frames at 25 fps", "select_clips", measure=True),
+    ]
+    features_file: Annotated[str, Column("safetensors: audio features and VAE moments", step="extract_features")]
+    features_key: Annotated[str, Column("what the features depend on, hashed", step="extract_features")]
+    audio_encoder: Annotated[dict[str, Any], Column("backend and shape of the audio encoder", step="extract_features")]
+    vae: Annotated[str, Column("content hash of the VAE", step="extract_features")]
+    export_file: Annotated[str, Column("mp4 with the crop and its audio in sync", step="export_clips")]
+
+
+class Pair(TypedDict, total=False):
+    """A video to generate: a held-out source, driven by its own audio (own) or by that of another (cross)."""
+
+    id: Annotated[str, Column("picture_id--sound_id")]
+    kind: Annotated[Literal["own", "cross"], Column("whose audio drives the video")]
+    picture_id: Annotated[str, Column("source whose video is redrawn", step="select_clips")]
+    picture_path: Annotated[str, Column("path of that source", step="select_clips")]
+    picture_group: Annotated[str, Column("group of that source", step="select_clips")]
+    picture_clips: Annotated[list[str], Column("selected clips of that source: which face speaks", step="select_clips")]
+    sound_id: Annotated[str, Column("source whose audio drives", step="select_clips")]
+    sound_path: Annotated[str, Column("path of that source", step="select_clips")]
+    sound_group: Annotated[str, Column("group of that source", step="select_clips")]
+    audio_file: Annotated[str, Column("16 kHz mono FLAC of that source", step="select_clips")]
+
+
+class Video(Pair, total=False):
+    """A generated video, one row per pair and system."""
+
+    pair_id: Annotated[str, Column("id of the pair", step="generate")]
+    system: Annotated[
+        Literal["ours", "untrained"],
+        Column("untrained: the same network with random weights, a control", step="generate"),
+    ]
+    status: Annotated[Literal["ok", "rejected", "error"], Column("as for clips", step="generate")]
+    reason: Annotated[str | None, Column("as for clips", step="generate")]
+    detail: Annotated[str, Column("as for clips", step="generate")]
+    video_file: Annotated[str, Column("mp4; the enhanced one where enhance ran", step="generate")]
+    render_file: Annotated[str, Column("npz: order, times_s, end_s, matrices of the written frames", step="generate")]
+    n_frames: Annotated[int, Column("written frames", "frames", "generate")]
+    n_generated: Annotated[int, Column("frames with a redrawn mouth", "frames", "generate")]
+    passed_through: Annotated[dict[str, int], Column("reason -> frames left as they were", "frames", "generate")]
+    cut_s: Annotated[float, Column("seconds left out at the end because of generate.max_s", "s", "generate")]
+    resolution: Annotated[int, Column("width and height of the generated face", "px", "generate")]
+    crf: Annotated[int, Column("x264 CRF of the video", step="generate")]
+    faces: Annotated[str, Column("face backend that found the faces", step="generate")]
+    n_faces: Annotated[int, Column("most faces that it looks for in a frame", "faces", "generate")]
+    unet: Annotated[str, Column("content hash of the U-Net", step="generate")]
+    vae: Annotated[str, Column("content hash of the VAE", step="generate")]
+    stand_ins: Annotated[list[str], Column("a sentence for every part that is not the published one", step="generate")]
+    restorer: Annotated[str, Column("content hash of the restorer", step="enhance")]
+    unenhanced_file: Annotated[str, Column("mp4 that generate wrote", step="enhance")]
+    n_enhanced: Annotated[int, Column("restored frames", "frames", "enhance")]
+
+
+KINDS: dict[str, type] = {"source": Source, "segment": Segment, "clip": Clip, "pair": Pair, "video": Video}
+
+
+def columns(kind: type) -> dict[str, tuple[Any, Column]]:
+    """Name -> (type, description) of every column of a kind of row, in the order of rejected.csv and docs/ledger.md."""
+    return {name: get_args(hint) for name, hint in get_type_hints(kind, include_extras=True).items()}
+
+
+def names_of(kind: type, flag: str) -> tuple[str, ...]:
+    """Names of the columns of a kind of row whose description has this flag, in order."""
+    return tuple(name for name, (_, column) in columns(kind).items() if getattr(column, flag))
+
+
+def text_columns(kind: type) -> frozenset[str]:
+    """Names of the columns that hold text: a table read back as text leaves them as they are."""
+    texts = {name for name, (value, _) in columns(kind).items() if str in (value, *get_args(value))}
+    return frozenset(texts | {name for name, (value, _) in columns(kind).items() if get_origin(value) is Literal})
