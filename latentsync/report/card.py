@@ -14,7 +14,7 @@ import pandas as pd
 
 from latentsync.curation.funnel import hours
 from latentsync.curation.selection import SPLITS
-from latentsync.ledger.columns import Clip, OfSource, names_of
+from latentsync.ledger.columns import Clip, OfSource, columns, names_of
 from latentsync.ledger.rows import REASONS, Row, length_s
 from latentsync.report.words import duration, sentence
 from latentsync.sync.scorers import SCORERS
@@ -23,7 +23,7 @@ NOT_STATED = "not stated"
 LISTED = 12  # values of a distribution; the rest are counted as "other"
 QUANTILES = {"min": 0, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1}
 SOURCE_FACTS = names_of(OfSource, "card")
-MEASURES = names_of(Clip, "measure")
+NOT_MEASURES = columns(Clip).keys() - names_of(Clip, "measure")
 PROPERTIES = {
     "fps": "Frame rates",
     "resolution": "Frame sizes",
@@ -114,10 +114,10 @@ def _thresholds(facts: Mapping[str, Any]) -> dict[str, Any]:
 def measures(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Column -> quantiles over the clips that have it (`n` of them); every column that measures a clip."""
     numbers = pd.DataFrame(rows).select_dtypes("number")
-    columns = sorted(name for name in numbers if name in MEASURES)
-    points = numbers[columns].quantile(list(QUANTILES.values())).set_axis(list(QUANTILES))
+    measured = sorted(name for name in numbers if name not in NOT_MEASURES)
+    points = numbers[measured].quantile(list(QUANTILES.values())).set_axis(list(QUANTILES))
     found = {}
-    for name in columns:
+    for name in measured:
         found[name] = {"n": int(numbers[name].count()), **{at: round(q, 4) for at, q in points[name].items()}}
     return found
 

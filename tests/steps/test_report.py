@@ -114,7 +114,7 @@ def test_what_is_missing_is_said_in_words(tmp_path):
     assert summary["mouth_r"] is None and "there is no ground truth" in summary["reasons"]["mouth_r"]
     assert text.count("not measured</span>") == 4
     assert text.count("Real footage: there is no ground truth.") >= 4
-    assert "there is no sound, so nothing can be said about sync. the sound cannot be read" in text
+    assert "there is no audio, so sync cannot be measured. the sound cannot be read" in text
     assert summary["headline"]["judged"] == 2 and summary["headline"]["failed"] == 1
     assert summary["evaluation"]["failed"][0]["detail"] == "the sound cannot be read"
 
