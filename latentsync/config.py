@@ -6,7 +6,7 @@ each time it is parsed.
 """
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -38,6 +38,8 @@ VERSIONS = {
 }
 
 SyncScorer = Literal["syncnet_v2", "stable_syncnet", "envelope"]  # the keys of sync/scorers.py's table, see there
+Restorer = Literal["gfpgan", "codeformer", "gpen"]
+Length = Literal["audio", "video"]
 FaceBackend = Literal["mediapipe", "face_alignment", "insightface"]  # the names of faces/backends.py
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -344,7 +346,7 @@ class Generate(Section):
     steps: Positive = Field(20, description="number of DDIM steps")
     guidance: float = Field(1.5, ge=1, description="classifier-free guidance scale; 1 switches it off")
     seed: int = Field(1247, description="seed of the noise")
-    length: Literal["audio", "video"] = Field(
+    length: Length = Field(
         "audio", description="sets the length; audio: frames are looped or cut; video: audio is padded or cut"
     )
     max_s: float | None = Field(
@@ -365,7 +367,7 @@ class Generate(Section):
 class Enhance(Section):
     """Enhance faces in generated videos; off by default."""
 
-    method: Literal["gfpgan", "codeformer", "gpen"] | None = Field(
+    method: Restorer | None = Field(
         None, description="null: off; codeformer needs an extra package (make setup-codeformer)"
     )
     strength: Share = Field(0.8, description="0: not enhanced, 1: fully enhanced")
@@ -375,6 +377,25 @@ class Enhance(Section):
     lip_protection: Share = Field(0.5, description="0: lips are enhanced like the rest, 1: lips stay as generated")
     crf: int = Field(13, ge=0, le=51, description="x264 CRF of the result")
     weights: str | None = Field(None, description="weights of the restorer; null: the weights folder's")
+
+
+class Tracking(Section):
+    """How faces are followed in the videos of generation: as curation of the same run follows them."""
+
+    scenes: DetectScenes = DetectScenes()
+    max_gap_ticks: int = Field(AlignFaces().max_gap_ticks, ge=0, description="longest gap that is interpolated")
+
+
+class GenerateInRun(Generate):
+    """What the step generate gets: its section, and what it takes from detect_scenes and align_faces."""
+
+    tracking: Tracking = Tracking()
+
+
+class EnhanceInRun(Enhance):
+    """What the step enhance gets: its section, and what it takes from detect_scenes and align_faces."""
+
+    tracking: Tracking = Tracking()
 
 
 class Evaluate(Section):
@@ -458,6 +479,7 @@ class Config(Section):
 
 
 SECTIONS = {name: field.annotation for name, field in Config.model_fields.items() if name in VERSIONS}
+STEP_SECTIONS = SECTIONS | {"generate": GenerateInRun, "enhance": EnhanceInRun}  # what each step is given
 
 
 def validate(values: dict[str, Any]) -> Config:
@@ -483,6 +505,21 @@ def _sentence(problem: Any) -> str:
     return f"Configuration key {key} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}."
 
 
+def require_choice(option: str, value: str, literal: Any) -> None:
+    """Refuse a value that is none of a Literal's, in the words that were typed.
+
+    Raises:
+        ValueError: one sentence with all values that are allowed.
+    """
+    known = get_args(literal)
+    if value not in known:
+        raise ValueError(f"{option} {value} is not known; choose {', '.join(known[:-1])} or {known[-1]}.")
+
+
 def section_json(cfg: Config, step: str) -> str:
-    """The section of a step as canonical JSON, as the command line of the step contains it."""
-    return json.dumps(getattr(cfg, step).model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    """What a step is given, as canonical JSON: its section, and `tracking` for generate and enhance."""
+    values = getattr(cfg, step).model_dump(mode="json")
+    if "tracking" in STEP_SECTIONS[step].model_fields:
+        tracking = Tracking(scenes=cfg.detect_scenes, max_gap_ticks=cfg.align_faces.max_gap_ticks)
+        values["tracking"] = tracking.model_dump(mode="json")
+    return json.dumps(values, sort_keys=True, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""`latentsync weights`: which pretrained files there are; fetch and check them; where they lie and what they are."""
+"""`latentsync weights`: list, download, check, locate and describe pretrained files."""
 
 import shutil
 from pathlib import Path
@@ -7,20 +7,23 @@ from typing import Annotated
 import typer
 
 from latentsync import required
+from latentsync.cli import options
 from latentsync.weights import fetch as fetching
 from latentsync.weights import registry
-from latentsync.weights.registry import ALLOWED, USES, Entry
+from latentsync.weights.registry import ALLOWED, USES, Entry, Use
 
 app = typer.Typer(no_args_is_help=True, help="Pretrained files: list, fetch, verify, path, inspect.")
 
 Names = Annotated[list[str] | None, typer.Argument(help="names as `list` shows them")]
-For = Annotated[str | None, typer.Option("--for", help=f"what the files are needed for: {', '.join(USES)}")]
-Commercial = Annotated[bool, typer.Option("--commercial", help="leave out what may not be used commercially")]
+For = Annotated[Use | None, options.choice("--for", Use, "what the files are needed for")]
+Commercial = Annotated[
+    bool, typer.Option("--commercial", help="leave out files whose licence does not allow commercial use")
+]
 
 
 @app.command("list")
 def list_weights(use: For = None, commercial: Commercial = False) -> None:
-    """Every pretrained file: size, licence, whether commercial use is allowed, and whether it is here."""
+    """List every pretrained file: size, licence, whether commercial use is allowed, and whether it is here."""
     rows = [("name", "GB", "commercial", "state", "needed for", "licence")]
     for entry in chosen(None, use, everything=True):
         if not commercial or ALLOWED[entry.commercial]:
@@ -42,9 +45,9 @@ def fetch(
     names: Names = None,
     use: For = None,
     commercial: Commercial = False,
-    offline: Annotated[bool, typer.Option("--offline", help="download nothing; say what is missing")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="download nothing; list what is missing")] = False,
 ) -> None:
-    """Download files, going on where an earlier call broke off; each is checked before it gets its name."""
+    """Download files, resuming interrupted downloads; each is checked before it gets its final name."""
     entries = chosen(names, use)
     if commercial:
         if names:
@@ -74,7 +77,7 @@ def fetch(
 
 @app.command()
 def verify(names: Names = None, use: For = None) -> None:
-    """Compare the files that are here with the sha256 that is known of them."""
+    """Compare the files that are here with their known sha256."""
     wrong = good = 0
     for entry in chosen(names, use, everything=True):
         for file in entry.files:
@@ -90,8 +93,8 @@ def verify(names: Names = None, use: For = None) -> None:
             if not fits:
                 verdict = f"DAMAGED OR ANOTHER FILE, should be {expected}"
             elif expected is None:
-                verdict = "nothing known to compare with"
-            else:  # what fetch recorded itself nobody else vouches for
+                verdict = "no known sha256 to compare with"
+            else:  # a sha256 that fetch recorded itself proves only that the file has not changed since
                 verdict = "good" if file.sha256 else "as it was fetched"
             typer.echo(f"{entry.name}: {path}: sha256 {actual}: {verdict}")
     if wrong:
@@ -104,13 +107,13 @@ def verify(names: Names = None, use: For = None) -> None:
 
 @app.command()
 def path(name: Annotated[str | None, typer.Argument(help="a name; none: the folder itself")] = None) -> None:
-    """Where a file lies or belongs."""
+    """Print where a file is, or belongs."""
     typer.echo(registry.entry(name).path if name else registry.weights_folder())
 
 
 @app.command()
 def inspect(file: Annotated[Path, typer.Argument(help="any file of weights, ours or foreign")]) -> None:
-    """What a file of weights is, which configuration fits it, and everything that is in it."""
+    """Describe a file of weights: its tensors, its metadata, what it is and which configuration it fits."""
     from latentsync.weights import files as weight_files
     from latentsync.weights import layouts
 
@@ -126,36 +129,34 @@ def inspect(file: Annotated[Path, typer.Argument(help="any file of weights, ours
         typer.echo(f"{key}: {value}")
     numbers = sum(value.numel() for value in tensors.values())
     typer.echo(f"{file}: {len(tensors)} tensors, {numbers / 1e6:.2f} M numbers; sha256 {registry.sha256_of(file)}")
-    told = f"It is {known.what} ({known.name} in `latentsync weights list`)." if known else None
+    listed = f"It is {known.what} ({known.name} in `latentsync weights list`)." if known else None
     looks = layouts.recognise(tensors)
-    typer.echo("\n".join(filter(None, (told, looks))) or "It looks like nothing that this project knows.")
+    typer.echo("\n".join(filter(None, (listed, looks))) or "Its kind is not known.")
 
 
-def chosen(names: list[str] | None, use: str | None, everything: bool = False) -> list[Entry]:
-    """The entries of these names, or those that are needed for one use.
+def chosen(names: list[str] | None, use: Use | None, everything: bool = False) -> list[Entry]:
+    """The entries of these names, or those that are needed for one use, or all.
 
     Raises:
-        ValueError: an unknown name or use, or neither is given where one must be.
+        ValueError: an unknown name, or neither names nor a use where one is needed.
     """
-    if use is not None and use not in USES:
-        raise ValueError(f"--for is {use!r}; choose one of {', '.join(USES)}.")
     if names:
         return [registry.entry(name) for name in names]
     if use is None and not everything:
         raise ValueError(
-            f"Say what to fetch: names as `latentsync weights list` shows them, or --for {'|'.join(USES)}."
+            f"Name the files to fetch, as `latentsync weights list` shows them, or give --for {'|'.join(USES)}."
         )
     return [entry for entry in registry.entries().values() if use is None or use in entry.needed_for]
 
 
 def size_gb(entry: Entry) -> str:
-    """Its size in words; `?` where the registry does not know it."""
+    """Size in gigabytes; `?` if the registry does not know it."""
     sizes = [file.size for file in entry.files]
     return f"{sum(size for size in sizes if size) / 1e9:.2f}" + ("+?" if None in sizes else "") if any(sizes) else "?"
 
 
 def state(entry: Entry) -> str:
-    """Whether its files are here; nothing is hashed."""
+    """Whether its files are here: here, half, missing or wrong size. Nothing is hashed."""
     files = entry.files
     if any(file.size not in (None, file.path.stat().st_size) for file in files if file.path.exists()):
         return "wrong size"

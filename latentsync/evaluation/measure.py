@@ -17,10 +17,9 @@ from latentsync.evaluation import metrics
 from latentsync.faces import alignment
 from latentsync.faces.crop import align_face
 from latentsync.faces.face import Detector, Face
-from latentsync.generation import planes
-from latentsync.generation.paste import paste_region
+from latentsync.generation.paste import paste_region, to_displayed
 from latentsync.generation.video import in_order, open_writer, yuv
-from latentsync.media.picture import Picture, to_rgb
+from latentsync.media.picture import Picture, planes, to_rgb
 from latentsync.media.read import read_video_frames
 from latentsync.sync.scorers import Track
 from latentsync.timing import SAMPLES_PER_TICK, ticks_to_frames
@@ -48,7 +47,7 @@ class Mouth:
     def see(self, frame: av.VideoFrame) -> None:
         """Measure the next decoded frame."""
         if self.to_displayed is None:
-            self.to_displayed = planes.to_displayed(frame)
+            self.to_displayed = to_displayed(frame)
             self.detector.reset()
         index, faces = self.n_seen, self.detector.detect(to_rgb(frame))
         self.n_seen += 1
@@ -132,7 +131,7 @@ def outside(video: Path, source: Path, render: Render, resolution: int, mouth: M
 
 
 def _luma(frame: av.VideoFrame) -> np.ndarray:
-    return planes.planes(frame)[0] / 2 ** (frame.format.components[0].bits - 8)
+    return planes(frame)[0] / 2 ** (frame.format.components[0].bits - 8)
 
 
 def reencoded(out: Path, source: Path, render: Render, crf: int, mouth: Mouth | None = None) -> None:

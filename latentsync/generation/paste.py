@@ -1,18 +1,25 @@
-"""From frame to face and back: align a face, paste a generated one, on the region of interest only.
+"""Paste a generated face into a frame: the soft mask, the blend in the frame's own planes, its pixel geometry.
 
-A region is (x0, y0, x1, y1), half-open, in source pixels, even where it can be so that 4:2:0 chroma blocks stay whole.
-Everything is float32 and rounded once; the published code works on full frames in fp16 and truncates. The soft mask
-equals the published one (tested against golden/alignment); erosion and blur see the same zeros outside the region.
+A region is (x0, y0, x1, y1), half-open, in pixels of the file; x0 and y0 are even, and x1 and y1 are even unless the
+frame ends there, so that 4:2:0 chroma blocks stay whole. Everything is float32 and rounded once; the published code
+works on full frames in fp16 and truncates. The soft mask equals the published one (tested against golden/alignment).
+
+Faces are pasted into the planes of the source's own pixel format, so that a pixel outside the mask is never converted
+to RGB and back. Frames are copied before they are changed, because the decoder still predicts later frames from them.
 """
 
 import math
 
+import av
 import cv2
 import numpy as np
 
 from latentsync.faces import alignment
 from latentsync.faces.mask import feathered_hole
+from latentsync.media import picture
 from latentsync.media.colour import rgb_to_yuv
+from latentsync.media.picture import colour_of, planes
+from latentsync.media.probe import display_matrix, orientation
 
 Region = tuple[int, int, int, int]
 
@@ -49,7 +56,7 @@ def soft_box(matrix: np.ndarray, resolution: int, region: Region) -> np.ndarray:
     box = alignment.warp(np.ones((height, width, 1), np.float32), _back(matrix, region), _size(region), fill=0)[..., 0]
     box = cv2.erode(box, np.ones((2, 2), np.uint8))
     edge = int(math.sqrt(box.sum(dtype=np.float64))) // 20
-    if edge == 0:  # a face of a few pixels: nothing to feather
+    if edge == 0:  # a face of a few pixels, too small to feather
         return box
     box = cv2.erode(box, np.ones((2 * edge, 2 * edge), np.uint8))
     sigma = 0.3 * (edge - 1) + 0.8
@@ -59,7 +66,7 @@ def soft_box(matrix: np.ndarray, resolution: int, region: Region) -> np.ndarray:
 def paste_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> tuple[Region, np.ndarray]:
     """The blend used for generation: the soft box times the feathered hole of the mouth mask, float32 (h, w) in 0..1.
 
-    Where it is 0 the frame stays as it is, to the bit; that is what "outside the mask" means in the evaluation.
+    Where it is 0 the frame stays as it is, to the bit; "outside the mask" means exactly this in the evaluation.
     """
     region = face_region(shape, matrix, resolution)
     if region == (0, 0, 0, 0):
@@ -70,10 +77,10 @@ def paste_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) ->
 
 
 def face_patch(face: np.ndarray, matrix: np.ndarray, resolution: int, region: Region) -> np.ndarray:
-    """The face (R, R, 3), 0..255, as it lies on the region: float32 (h, w, 3), fill where the crop box ends.
+    """The face (R, R, 3), 0..255, warped onto the region: float32 (h, w, 3), the fill value outside the crop box.
 
-    Unstretched by antialiased bicubic and warped bilinearly, as published; where the frame shows the face at less than
-    a third of the crop's size it is made smaller first, since single bilinear samples would flicker.
+    Unstretched by antialiased bicubic and warped bilinearly, as published. Where the frame shows the face at less than
+    a third of the crop's size, it is scaled down first, since single bilinear samples would flicker.
     """
     width, height = alignment.crop_size(resolution)
     shrink = max(1, int(alignment.scale_of(matrix) / 1.5))
@@ -86,7 +93,7 @@ def face_patch(face: np.ndarray, matrix: np.ndarray, resolution: int, region: Re
     return patch.clip(0, 255)
 
 
-def paste_yuv420(
+def paste_yuv(
     y: np.ndarray,
     u: np.ndarray,
     v: np.ndarray,
@@ -99,9 +106,9 @@ def paste_yuv420(
 ) -> None:
     """Blend an RGB patch (h, w, 3), 0..255, into the planes of a frame, in place; uint8, or uint16 at a greater depth.
 
-    Planes may be 4:2:0, 4:2:2 or 4:4:4: the chroma's share is read off their shapes. Pixels where alpha is 0 keep their
-    code values, which a way through RGB would not (it costs about a level everywhere). Chroma takes the alpha-weighted
-    mean of its block, so a block half outside the mask changes half as much.
+    Planes may be 4:2:0, 4:2:2 or 4:4:4: the subsampling follows from their shapes. Pixels where alpha is 0 keep their
+    code values; converting to RGB and back would change them by about a level. Chroma takes the alpha-weighted mean of
+    its block, so a block that lies half outside the mask changes half as much.
     """
     if not alpha.size:
         return
@@ -119,7 +126,44 @@ def paste_yuv420(
 
 
 def _blocks(values: np.ndarray, step_x: int, step_y: int) -> np.ndarray:
-    """Means over blocks; an incomplete block at the frame's odd edge is completed by its own last row or column."""
+    """Means over blocks; an incomplete block at an odd frame edge is padded with its last row or column."""
     height, width = values.shape
     values = np.pad(values, ((0, -height % step_y), (0, -width % step_x)), mode="edge")
     return values.reshape(values.shape[0] // step_y, step_y, values.shape[1] // step_x, step_x).mean((1, 3))
+
+
+def copied(frame: av.VideoFrame) -> av.VideoFrame:
+    """A frame with its own memory, the same pixels and the same colour description."""
+    new = av.VideoFrame(frame.width, frame.height, frame.format.name)
+    for source, target in zip(planes(frame), planes(new), strict=True):
+        target[...] = source
+    new.colorspace, new.color_range = frame.colorspace, frame.color_range
+    new.color_primaries, new.color_trc = frame.color_primaries, frame.color_trc
+    return new
+
+
+def to_displayed(frame: av.VideoFrame) -> np.ndarray:
+    """Matrix float64 [3, 3] from pixels of the file to displayed pixels, for columns (x, y, 1).
+
+    Call it once per video: PyAV's side data and its frame refer to each other, so a frame whose side data were read is
+    freed only by the garbage collector, and hundreds may pile up before that.
+    """
+    return picture.to_displayed(frame.width, frame.height, *orientation(display_matrix(frame)))
+
+
+def paste_face(frame: av.VideoFrame, face: np.ndarray, matrix: np.ndarray, resolution: int) -> av.VideoFrame:
+    """A copy of a YUV frame with the face float (R, R, 3), RGB 0..255, pasted into the hole of the mouth mask.
+
+    `matrix` float [2, 3] maps pixels of the file to crop pixels. Outside the mask all code values stay as they are.
+    """
+    region, alpha = paste_region((frame.height, frame.width), matrix, resolution)
+    patch = face_patch(face, matrix, resolution, region) if alpha.size else None
+    return blended(frame, region, alpha, patch)
+
+
+def blended(frame: av.VideoFrame, region: Region, alpha: np.ndarray, patch: np.ndarray | None) -> av.VideoFrame:
+    """A copy of a YUV frame with an RGB patch (h, w, 3) blended into a region by alpha (h, w) in 0..1."""
+    result = copied(frame)
+    if alpha.size:
+        paste_yuv(*planes(result), region, alpha, patch, *colour_of(frame))
+    return result

@@ -1,9 +1,9 @@
-"""Lip-sync one video: every native frame is kept, its mouth redrawn to the sound at its own time, written in one pass.
+"""Redraw the mouths of one video: every native frame is kept, its mouth drawn from the audio at its own time.
 
-Two readings of the video: the first tracks faces, the second renders. Never more than a batch of windows of pictures is
-held. What grows with the length, for each second: 0.4 MB of Whisper's features, 0.1 MB of landmarks (25 frames of 478
-points), and up to 0.3 MB of sound.
-Frames whose face was not found, or is not the speaker's, pass through as they are and are counted with their reason.
+The video is read twice: the first pass tracks faces (speakers.py), the second one redraws and writes. No more than a
+batch of windows of frames is held. What grows with the length, per second: 0.4 MB of Whisper features, 0.1 MB of
+landmarks (25 frames of 478 points), and up to 0.3 MB of audio.
+Frames without a face, or with another face than the speaker's, pass through unchanged and are counted by reason.
 
 Axes: f frames, c channels, h w pixels or latent cells, s audio tokens, d their width.
 """
@@ -27,9 +27,10 @@ from latentsync.faces import alignment
 from latentsync.faces.crop import align_face
 from latentsync.faces.mask import keep_mask, latent_mask
 from latentsync.faces.tracking import Track
-from latentsync.generation import planes, sampling, timeline
+from latentsync.generation import paste, sampling, timeline
+from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.speakers import PASSED_THROUGH, speaking
-from latentsync.generation.video import Sound, in_order, open_writer, yuv
+from latentsync.generation.video import in_order, open_writer, yuv
 from latentsync.media.picture import Picture
 from latentsync.media.read import frame_times
 from latentsync.models import vae as vaes
@@ -49,7 +50,7 @@ class Models:
     """Frames per window, as in training."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     preview: Any = None
-    """A tiny decoder that takes the place of the VAE's: rough pictures, quickly."""
+    """A tiny decoder in place of the VAE's: rough frames, quickly."""
 
     def autocast(self):
         """fp16 on a GPU, as published; float32 on a CPU."""
@@ -71,45 +72,45 @@ class Plan:
     """float64 [m, 2, 3], displayed source pixels -> crop pixels; NaN where nothing is generated."""
 
 
-def lip_sync(
+def redraw(
     video: Path,
-    sound: Sound,
+    audio: DrivingAudio,
     out: Path,
     models: Models,
     cfg: Generate,
     tracks: Sequence[Track],
     chosen: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Write `out`: the video with the mouths of the speaking track redrawn to the sound.
+    """Write `out`: the video with the mouth of the speaking face redrawn to the audio.
 
     Args:
         video: the source; never changed.
-        sound: drives the mouth and is muxed.
+        audio: drives the mouth and is written into the result.
         out: an mp4 in the source's resolution, pixel format and frame times.
         models: the networks.
-        cfg: steps, guidance, seed, length, max_s, crf, overlap.
+        cfg: steps, guidance, seed, length, max_s, crf, overlap, batch_size.
         tracks: faces of the video, from `speakers.track_video`.
-        chosen: tracks that speak for certain; without them the largest face of each stretch of time does.
+        chosen: indices of tracks known to speak; elsewhere the largest face speaks.
 
     Returns:
-        n_frames, n_generated, passed_through {reason: frames}, cut_s (seconds left out because of cfg.max_s), and what
-        was rendered: arrays `order` int64 [m], `times_s` float64 [m], `end_s` and `matrices` float64 [m, 2, 3] from
-        pixels of the file to crop pixels, NaN where the frame passed through.
+        n_frames, n_generated, passed_through {reason: frames}, cut_s (seconds left out because of cfg.max_s), and per
+        written frame: `order` int64 [m] (source frame), `times_s` float64 [m], `matrices` float64 [m, 2, 3] from pixels
+        of the file to crop pixels, NaN where the frame passed through; `end_s`, the end of the last frame.
     """
     clock = frame_times(video)
-    whole_s = sound.length_s if cfg.length == "audio" else clock[1]
+    whole_s = audio.length_s if cfg.length == "audio" else clock[1]
     wanted_s = whole_s if cfg.max_s is None else min(whole_s, cfg.max_s)
     plan = make_plan(*clock, tracks, chosen, wanted_s, models.resolution)
-    # Where the picture outlasts the sound, silence is heard: the last rows again would hold the last vowel's mouth.
+    # After the end of the audio comes silence; repeating its last features would keep the mouth at the last vowel.
     n_samples = round(plan.end_s * SAMPLE_RATE_HZ)
-    heard = sound.heard_by_model[:n_samples]
-    heard = np.pad(heard, (0, n_samples - len(heard)))
-    features = models.encoder.features(heard)
+    samples = audio.for_model[:n_samples]
+    samples = np.pad(samples, (0, n_samples - len(samples)))
+    features = models.encoder.features(samples)
     features = torch.from_numpy(features).to(models.device)
     frames = in_order(video, plan.order)
     first = next(frames)
-    matrices = plan.matrices @ planes.to_displayed(first)
-    with open_writer(out, first, video, plan.times_s, plan.end_s, cfg.crf, sound) as writer:
+    matrices = plan.matrices @ paste.to_displayed(first)
+    with open_writer(out, first, video, plan.times_s, plan.end_s, cfg.crf, audio) as writer:
         frames = chain([first], frames)
         for start, stop, label in timeline.runs(plan.labels):
             if label < 0:
@@ -135,7 +136,7 @@ def lip_sync(
 def make_plan(
     times_s: np.ndarray, end_s: float, tracks: Sequence[Track], chosen: Sequence[int], wanted_s: float, resolution: int
 ) -> Plan:
-    """Order, times, speaking tracks and alignment of all written frames; `times_s` and `end_s` are the source's."""
+    """Order, times, speaking tracks and matrices of all written frames; `times_s` and `end_s` are the source's."""
     n_frames = len(times_s)
     order, starts_s, stop_s = timeline.lay_out(times_s, end_s, wanted_s)
     labels = speaking(tracks, n_frames, chosen)
@@ -154,23 +155,23 @@ class Run:
     matrices: np.ndarray
     """float64 [n, 2, 3], pixels of the file -> crop pixels."""
     centres: np.ndarray
-    """int64 [n], rows of sound features."""
+    """int64 [n], rows of audio features."""
 
 
 def _redrawn(
     frames: Iterator[av.VideoFrame], run: Run, features: Tensor, models: Models, cfg: Generate, pix_fmt: str
 ) -> Iterator[av.VideoFrame]:
-    """The frames of a run with new mouths, in order. `features` t s d of the whole sound."""
+    """The frames of a run with new mouths, in order. `features` t s d of the whole audio."""
     vae = models.vae.config
     mask = latent_mask(models.resolution, 2 ** (len(vae.block_out_channels) - 1))
     noise = sampling.shared_noise(cfg.seed, *mask.shape, vae.latent_channels).to(models.device)
     mask = torch.from_numpy(mask).to(models.device)
     held: list[av.VideoFrame] = []  # read but not yet written
-    seen = torch.zeros(0)  # f 2c h w, conditions of the last frames read
+    conditioning = torch.zeros(0)  # f 2c h w, of the last frames read
     n_read = 0
 
     def latents_of(batch: list[sampling.Window]) -> Tensor:
-        nonlocal seen, n_read
+        nonlocal conditioning, n_read
         first, stop = batch[0][0], batch[-1][1]
         new = [yuv(next(frames), pix_fmt) for _ in range(n_read, stop)]
         faces = [
@@ -179,9 +180,9 @@ def _redrawn(
         ]
         held.extend(new)
         n_read = stop
-        conditions = encode(models, np.stack(faces))
-        seen = torch.cat([seen, conditions])[first - stop :] if len(seen) else conditions
-        windows = torch.stack([seen[start - first : end - first] for start, end in batch])
+        encoded = encode(models, np.stack(faces))
+        conditioning = torch.cat([conditioning, encoded])[first - stop :] if len(conditioning) else encoded
+        windows = torch.stack([conditioning[start - first : end - first] for start, end in batch])
         audio = torch.stack([tokens_at(features, run.centres[start:end]) for start, end in batch])
         with models.autocast():
             masked, reference = windows.chunk(2, dim=2)
@@ -190,7 +191,7 @@ def _redrawn(
     spans = timeline.windows(len(run.matrices), models.frames, min(cfg.overlap, models.frames - 1))
     for start, latents in sampling.joined(spans, cfg.batch_size, latents_of):
         for index, face in enumerate(decode(models, latents)):
-            yield planes.paste_face(held[index], face, run.matrices[start + index], models.resolution)
+            yield paste.paste_face(held[index], face, run.matrices[start + index], models.resolution)
         del held[: len(latents)]
 
 
@@ -198,7 +199,7 @@ def _redrawn(
 def encode(models: Models, faces: np.ndarray) -> Tensor:
     """Latents f 2c h w of faces uint8 (f, R, R, 3): with the mouth region blanked (mid grey), then as they are.
 
-    The most likely latents, not a draw: a draw for every frame, as published, is noise that flickers.
+    The mode of the VAE's distribution. Sampling it for every frame, as published, adds noise that flickers.
     """
     pixels = torch.from_numpy(faces).to(models.device).permute(0, 3, 1, 2).float() / 127.5 - 1
     keep = torch.from_numpy(keep_mask(models.resolution).copy()).to(models.device)

@@ -13,15 +13,15 @@ import av
 import cv2
 import numpy as np
 
-from latentsync.config import Enhance
+from latentsync.config import Enhance, Tracking
 from latentsync.faces import alignment
 from latentsync.faces.face import Detector, Scheme
 from latentsync.faces.smoothing import smooth
 from latentsync.faces.tracking import Track
-from latentsync.generation import planes
-from latentsync.generation.paste import Region, paste_region
-from latentsync.generation.speakers import track_video
-from latentsync.generation.video import Sound, open_writer, yuv
+from latentsync.generation import speakers
+from latentsync.generation.audio import DrivingAudio
+from latentsync.generation.paste import Region, blended, paste_region, to_displayed
+from latentsync.generation.video import open_writer, yuv
 from latentsync.media.picture import native_rgb
 from latentsync.media.read import frame_times, read_video_frames
 
@@ -75,7 +75,14 @@ def _shifted(matrix: np.ndarray, x0: int, y0: int) -> np.ndarray:
 
 
 def enhance_video(
-    video: Path, out: Path, matrices: np.ndarray, resolution: int, restore: Restore, cfg: Enhance, detector: Detector
+    video: Path,
+    out: Path,
+    matrices: np.ndarray,
+    resolution: int,
+    restore: Restore,
+    cfg: Enhance,
+    detector: Detector,
+    tracking: Tracking = speakers.PUBLISHED,
 ) -> int:
     """Write `video` with its generated frames restored; returns their number.
 
@@ -87,17 +94,17 @@ def enhance_video(
         restore: faces float32 (n, S, S, 3), 0..255, FFHQ-aligned -> the same, restored; `restore.size` is S.
         cfg: strength, region, lip protection, crf.
         detector: finds the faces in the written frames; its scheme says which landmarks align them.
+        tracking: how cuts are found, and how long a face may be lost.
     """
     times_s, end_s = frame_times(video)
     frames = (frame for _, frame in read_video_frames(video))
     first = next(frames)
-    to_displayed = planes.to_displayed(first)
-    shown = _landmarks(track_video(video, detector), matrices @ np.linalg.inv(to_displayed), resolution)
-    to_file = np.linalg.inv(to_displayed)[:2]
-    landmarks = [None if points is None else alignment.apply(to_file, points) for points in shown]
+    to_file = np.linalg.inv(to_displayed(first))
+    shown = _landmarks(speakers.track_video(video, detector, cfg=tracking), matrices @ to_file, resolution)
+    landmarks = [None if points is None else alignment.apply(to_file[:2], points) for points in shown]
     n_enhanced = 0
-    sound = Sound(np.zeros(0, np.float32), copied_from=video)
-    with open_writer(out, first, video, times_s, end_s, cfg.crf, sound) as writer:
+    audio = DrivingAudio(np.zeros(0, np.float32), copied_from=video)
+    with open_writer(out, first, video, times_s, end_s, cfg.crf, audio) as writer:
         for batch in _batches(zip(chain([first], frames), matrices, landmarks, strict=True)):
             batch = [(yuv(frame, writer.pix_fmt), matrix, points) for frame, matrix, points in batch]
             for frame in _enhanced(batch, resolution, restore, cfg, detector.scheme):
@@ -173,5 +180,5 @@ def _enhanced(
         weight = cfg.strength * alpha * (1 - cfg.lip_protection * lips)
         x0, y0, x1, y1 = region
         patch = alignment.warp(restored[index], _shifted(aligned[index], x0, y0), (x1 - x0, y1 - y0))
-        result.append(planes.blended(frame, region, weight, patch))
+        result.append(blended(frame, region, weight, patch))
     return result

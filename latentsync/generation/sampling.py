@@ -1,7 +1,7 @@
-"""From faces and sound to latents of new mouths, window by window, joined by cross-fades where windows overlap.
+"""From faces and audio to latents of new mouths, window by window, cross-faded where windows overlap.
 
-One noise is shared by all frames of a video (as published), so neighbouring windows walk nearly the same way and may be
-faded into one another; the seed alone decides it, never the order of calls.
+All frames of a video share one noise (as published), so neighbouring windows give nearly the same latents and can be
+cross-faded. The noise depends on the seed alone, not on the order of calls.
 
 Axes: b batch, f frames, c channels, h w latent cells, s audio tokens, d their width.
 """
@@ -33,10 +33,10 @@ def denoise(
     steps: int,
     guidance: float,
 ) -> Tensor:
-    """Latents b f c h w of windows.
+    """Denoised latents b f c h w of windows.
 
     noise: 1 c 1 h w. mask: h w, 1 = keep. masked, reference: b f c h w, the faces without and with their mouths.
-    audio: b f s d. steps: of DDIM, eta 0. guidance: against zero tokens; at 1 the null half is not computed.
+    audio: b f s d. steps: of DDIM, eta 0. guidance: against zero tokens; at 1 the unconditioned half is not computed.
     """
     assert masked.shape == reference.shape and audio.shape[:2] == masked.shape[:2], (masked.shape, audio.shape)
     masked, reference = masked.transpose(1, 2), reference.transpose(1, 2)
@@ -48,21 +48,21 @@ def denoise(
             eps = unet(sample, time, audio)
         else:  # null first, as published
             both = torch.cat([torch.zeros_like(audio), audio])
-            null, told = unet(torch.cat([sample, sample]), torch.cat([time, time]), both).chunk(2)
-            eps = null + guidance * (told - null)
+            null, conditioned = unet(torch.cat([sample, sample]), torch.cat([time, time]), both).chunk(2)
+            eps = null + guidance * (conditioned - null)
         latents = diffusion.ddim_step(latents, eps, t, following)
     return latents.transpose(1, 2)
 
 
 def crossfade(before: Tensor, after: Tensor) -> Tensor:
-    """Fade from one window's frames to the next one's over the frames that they share, both f c h w."""
+    """Cross-fade from one window to the next over the frames they share, both f c h w."""
     assert before.shape == after.shape, (before.shape, after.shape)
     weight = torch.arange(1, len(before) + 1, device=before.device, dtype=before.dtype) / (len(before) + 1)
     return torch.lerp(before, after, weight[:, None, None, None])
 
 
 def batches(windows: list[Window], size: int) -> Iterator[list[Window]]:
-    """Successive windows in batches of at most `size`, each of windows of one length."""
+    """Successive windows in batches of at most `size`; the windows of a batch have the same length."""
     batch: list[Window] = []
     for window in windows:
         if batch and (len(batch) == size or window[1] - window[0] != batch[0][1] - batch[0][0]):
@@ -75,12 +75,12 @@ def batches(windows: list[Window], size: int) -> Iterator[list[Window]]:
 def joined(
     windows: list[Window], size: int, latents_of: Callable[[list[Window]], Tensor]
 ) -> Iterator[tuple[int, Tensor]]:
-    """Run the windows in order, `size` at once, and give each frame's latents once, when no later window changes them.
+    """Run the windows in order, `size` at a time, and give each frame's latents once no later window changes them.
 
     latents_of: windows of one length -> their latents b f c h w.
 
     Yields:
-        (first frame, f c h w). What is held meanwhile is one batch.
+        (first frame, f c h w). No more than one batch is held.
     """
     tail = None
     following = iter([start for start, _ in windows[1:]] + [windows[-1][1]])

@@ -1,4 +1,4 @@
-"""Faces of a whole video, scene by scene, and which of them speaks where."""
+"""The face tracks of a whole video, scene by scene, and which of them speaks in which frame."""
 
 import dataclasses
 from collections import deque
@@ -8,22 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from latentsync.config import DetectScenes
+from latentsync.config import DetectScenes, Tracking
 from latentsync.faces.face import Detector
 from latentsync.faces.tracking import Track, track_faces
 from latentsync.media.ahead import ahead
 from latentsync.media.picture import Picture
 from latentsync.media.read import Reader, frame_times
 from latentsync.media.scenes import LATE, CutFinder
+from latentsync.timing import TICKS_PER_S
 
 NO_FACE, OTHER_FACE = -1, -2
 PASSED_THROUGH = {NO_FACE: "no_face", OTHER_FACE: "other_face"}  # why a frame was left as it is
-MAX_GAP_S = 0.2  # longest time without the face that is interpolated, as align_faces.max_gap_ticks is by default
+PUBLISHED = Tracking()
 
 
-def scenes(pictures: Iterable[Picture]) -> Iterator[tuple[int, Picture]]:
+def scenes(pictures: Iterable[Picture], cfg: DetectScenes = PUBLISHED.scenes) -> Iterator[tuple[int, Picture]]:
     """(number of the scene, picture) for every frame, a few frames late."""
-    finder = CutFinder(DetectScenes())  # one video on the command line has no section, and a run shall not differ
+    finder = CutFinder(cfg)
     waiting: deque[tuple[int, Picture]] = deque()
     cuts: set[int] = set()
     scene = 0
@@ -39,18 +40,18 @@ def scenes(pictures: Iterable[Picture]) -> Iterator[tuple[int, Picture]]:
         yield scene, ripe
 
 
-def track_video(video: Path, detector: Detector, max_s: float | None = None) -> list[Track]:
-    """The faces of all displayed frames, numbered through the video; no track crosses a cut. One decode.
+def track_video(video: Path, detector: Detector, max_s: float | None = None, cfg: Tracking = PUBLISHED) -> list[Track]:
+    """The face tracks of all displayed frames, in frame numbers of the video; no track crosses a cut. One decode.
 
-    Frames from `max_s` seconds on are not looked at.
+    Frames from `max_s` seconds on are left out.
     """
     times_s, end_s = frame_times(video)
-    max_gap = round(MAX_GAP_S * len(times_s) / end_s)
+    max_gap = round(cfg.max_gap_ticks / TICKS_PER_S * len(times_s) / end_s)
     if max_s is not None:
         times_s = times_s[times_s < max_s]
     pictures = ahead(picture for _, picture in Reader(video).pictures(np.arange(len(times_s))))
     tracks, start = [], 0
-    for _, scene in groupby(scenes(pictures), key=lambda pair: pair[0]):
+    for _, scene in groupby(scenes(pictures, cfg.scenes), key=lambda pair: pair[0]):
         counted = _Counted(picture for _, picture in scene)
         for track in track_faces(counted, detector, max_gap, to_rgb=Picture.quick):
             tracks.append(dataclasses.replace(track, start=track.start + start, stop=track.stop + start))
@@ -70,10 +71,10 @@ class _Counted:
 
 
 def speaking(tracks: Sequence[Track], n_frames: int, chosen: Iterable[int] = ()) -> np.ndarray:
-    """Which track speaks at each frame, int64 [n]; NO_FACE where there is none, OTHER_FACE where it is not the speaker.
+    """Which track speaks at each frame, int64 [n]; NO_FACE where no face was found, OTHER_FACE where none speaks.
 
-    Chosen tracks first, then the widest faces; a track that shares any frame with one already taken is somebody else,
-    so that speech never hops to a second person when the first turns away.
+    Chosen tracks come first, then tracks by face width. A track that shares any frame with one already taken is another
+    person, so speech does not move to a second person when the first one turns away.
     """
     chosen = set(chosen)
     labels = np.full(n_frames, NO_FACE)
@@ -86,14 +87,13 @@ def speaking(tracks: Sequence[Track], n_frames: int, chosen: Iterable[int] = ())
     return labels
 
 
-def same_face(
-    tracks: Sequence[Track], times_s: np.ndarray, landmarks: np.ndarray, start_tick: int, ticks_per_s: int = 25
-) -> int | None:
-    """The track that is the face with these landmarks [n, P, 2], one row per tick from start_tick; None: none of them.
+def same_face(tracks: Sequence[Track], times_s: np.ndarray, landmarks: np.ndarray, start_tick: int) -> int | None:
+    """The index of the track that follows the face with these landmarks [n, P, 2], one row per tick from start_tick.
 
-    At each tick the nearest frame's landmarks must lie, on average, within a quarter of the face's width.
+    At a tick they agree if the means of their landmarks lie within a quarter of the face's width. The track that agrees
+    at most ticks is returned; None if no track agrees at any.
     """
-    ticks_s = (start_tick + np.arange(len(landmarks))) / ticks_per_s
+    ticks_s = (start_tick + np.arange(len(landmarks))) / TICKS_PER_S
     middles = (times_s[1:] + times_s[:-1]) / 2
     frames = np.searchsorted(middles, ticks_s - 1e-6)  # nearest frame, ties to the earlier
     best, most = None, 0

@@ -1,7 +1,7 @@
-"""Which source frame each written frame shows, when, and which frames the network sees together. Integers, no pictures.
+"""Which source frame each written frame shows, when, and which frames the network sees together. Integers, no pixels.
 
 Written frame k shows source frame `order[k]` from `times_s[k]` on. A run is a stretch of written frames that follow one
-face without a break; windows never leave their run, so that a cut or a lost face never mixes two pictures.
+face without a break. Windows never cross the ends of a run, so frames before and after a cut are never mixed.
 """
 
 import math
@@ -12,26 +12,27 @@ EPSILON_S = 1e-6  # presentation times are rationals turned into floats
 
 
 def lay_out(times_s: np.ndarray, end_s: float, wanted_s: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Order and times of the written frames: the source runs to and fro, and is cut, until it lasts `wanted_s`.
+    """Order and times of the written frames: the source plays forwards and backwards, and is cut at `wanted_s`.
 
-    0 .. n-1, n-1 .. 0, 0 .. n-1 and so on: the turning frame shows twice, as published. With `wanted_s` equal to
-    `end_s` it is the source as it is, to the bit.
+    0 .. n-1, n-1 .. 0, 0 .. n-1 and so on; the frame at a turn is shown twice, as published. If `wanted_s` equals
+    `end_s`, the result is the source's own order and times, to the bit.
 
     Args:
         times_s: float64 [n], when each source frame is shown, from time zero.
         end_s: when the last source frame ends.
-        wanted_s: how long the result must last; no frame starts at or after it but the first.
+        wanted_s: length of the result; no frame but the first starts at or after it.
 
     Returns:
         order int64 [m], times float64 [m], end of the last written frame in seconds.
     """
     until_s = np.append(times_s[1:], end_s)
-    assert len(times_s) and (until_s > times_s).all(), "presentation times must rise"
+    assert len(times_s) and (until_s > times_s).all(), "presentation times must increase"
     there, back = np.arange(len(times_s)), np.arange(len(times_s))[::-1]
     n_passes = max(1, math.ceil((wanted_s - EPSILON_S) / end_s))
     order = np.concatenate([back if number % 2 else there for number in range(n_passes)])
-    lasts_s = [end_s - until_s[back] if number % 2 else times_s for number in range(n_passes)]
-    starts_s = np.append(np.concatenate([number * end_s + lot for number, lot in enumerate(lasts_s)]), n_passes * end_s)
+    passes_s = [end_s - until_s[back] if number % 2 else times_s for number in range(n_passes)]
+    starts_s = [number * end_s + one for number, one in enumerate(passes_s)]
+    starts_s = np.concatenate([*starts_s, [n_passes * end_s]])
     m = max(1, int(np.searchsorted(starts_s[:-1], wanted_s - EPSILON_S)))
     return order[:m], starts_s[:m], float(starts_s[m])
 
@@ -46,8 +47,8 @@ def runs(labels: np.ndarray) -> list[tuple[int, int, int]]:
 def windows(length: int, frames: int, overlap: int) -> list[tuple[int, int]]:
     """Half-open windows over a run of `length` frames.
 
-    Without overlap as published: full windows, the rest in a shorter last one. With overlap the last window is moved
-    back until it is full, because the network's statistics run over its frames and change with their number.
+    Without overlap, as published: full windows, and the rest in a shorter last one. With overlap the last window is
+    moved back until it is full, because the network's normalisation statistics depend on the number of frames.
     """
     assert 0 <= overlap < frames, (overlap, frames)
     step = frames - overlap
@@ -60,7 +61,7 @@ def windows(length: int, frames: int, overlap: int) -> list[tuple[int, int]]:
 
 
 def legs(order: np.ndarray) -> list[np.ndarray]:
-    """Cut the order where it turns: each leg runs strictly up or strictly down (a lone frame is a leg of its own)."""
+    """Split the order where it turns: each leg strictly rises or falls (a single frame is a leg of its own)."""
     order = np.asarray(order)
     cuts, direction = [0], 0
     for at in range(1, len(order)):

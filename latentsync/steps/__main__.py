@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from latentsync import gpu_lease
-from latentsync.config import SECTIONS
+from latentsync.config import STEP_SECTIONS
 from latentsync.ledger import crashes
 from latentsync.ledger.files import locked, run_dir
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None, own_process: bool = False) -> int:
     `own_process`: this process runs nothing else, so a step that writes a ledger may outlive crashes (crashes.py).
     """
     parser = argparse.ArgumentParser(prog="python -m latentsync.steps", description=__doc__)
-    parser.add_argument("step", choices=SECTIONS)
+    parser.add_argument("step", choices=STEP_SECTIONS)
     parser.add_argument("--config", required=True, help="the step's section as JSON; {} means the published values")
     named: dict[str, Any] = {"action": "append", "default": [], "metavar": ("NAME", "PATH")}
     parser.add_argument("--input", nargs="+", help="a named input: any number of files", **named)
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None, own_process: bool = False) -> int:
     parser.add_argument("--sources", type=Path, help="folder of the raw videos; only read, never changed")
     parser.add_argument("--version", type=int, help="version of the step; ignored, it is there for Snakemake's record")
     args = parser.parse_args(argv)
-    cfg = SECTIONS[args.step].model_validate(json.loads(args.config))
+    cfg = STEP_SECTIONS[args.step].model_validate(json.loads(args.config))
     # Thread counts change sums, so they are configuration; libraries read them when they are imported.
     threads = str(getattr(cfg, "torch_threads", 1))
     os.environ.update({name: threads for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")})

@@ -170,8 +170,8 @@ class _Renderer:
         Raises:
             Rejection: the picture or the sound cannot be read.
         """
-        from latentsync.generation.audio import sound_of
-        from latentsync.generation.pipeline import lip_sync
+        from latentsync.generation.audio import driving_audio
+        from latentsync.generation.pipeline import redraw
         from latentsync.media.audio import read_flac
         from latentsync.media.read import frame_times
 
@@ -180,10 +180,10 @@ class _Renderer:
         heard = read_flac(self.root / row["audio_file"])
         whole = self.cfg.max_s is None or frame_times(picture)[1] <= self.cfg.max_s
         copied = row["kind"] == "own" and self.cfg.length == "video" and whole
-        sound = sound_of(self.sources / row["sound_path"], copied, heard, self.cfg.max_s)
+        sound = driving_audio(self.sources / row["sound_path"], copied, heard, self.cfg.max_s)
         out = self.root / media_file("generate", row["id"], key, ".mp4")
         out.parent.mkdir(parents=True, exist_ok=True)
-        report = lip_sync(picture, sound, out, models, self.cfg, self.tracks(picture, backend, faces), chosen)
+        report = redraw(picture, sound, out, models, self.cfg, self.tracks(picture, backend, faces), chosen)
         with replacing(out.with_suffix(".npz")) as temporary:
             np.savez(temporary, **{name: report.pop(name) for name in RENDER})
         files = {

@@ -13,8 +13,10 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal, get_args
 
-USES = ("inference", "training", "curation", "evaluation", "enhancement")
+Use = Literal["inference", "training", "curation", "evaluation", "enhancement"]
+USES = get_args(Use)
 ALLOWED = {"yes": True, "restricted": True, "unclear": False, "no": False}  # for commercial use
 HUB = "https://huggingface.co"
 

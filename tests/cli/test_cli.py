@@ -4,6 +4,7 @@ import fcntl
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,14 +14,16 @@ import torch
 from skimage import data
 
 from latentsync.cli import main as cli
-from latentsync.config import TrainVae
+from latentsync.config import Enhance, Generate, TrainVae
 from latentsync.generation.loading import load_models
 from latentsync.ledger.files import write_ledger
+from latentsync.ledger.superseded import superseded_media
 from latentsync.media.audio import read_audio
 from latentsync.media.probe import probe_media
 from latentsync.models import vae as vaes
 from latentsync.models.unet import UNet3D, UNetConfig
 from latentsync.weights import files as weight_files
+from latentsync.weights.find import find_weights
 from tests.videos import write_video
 
 
@@ -113,16 +116,17 @@ def test_length_video_keeps_the_picture_and_copies_its_own_sound(trained, video,
         ({"--video": "none.mp4"}, "--video none.mp4 is not a file"),
         ({"--audio": "none.wav"}, "--audio none.wav is not a file"),
         ({"--weights": "none"}, "--weights none does not exist"),
-        ({"--enhance": "dlib"}, "enhance.method"),
+        ({"--enhance": "dlib"}, "--enhance dlib is not known; choose gfpgan, codeformer or gpen"),
+        ({"--faces": "dlib"}, "--faces dlib is not known; choose mediapipe, face_alignment or insightface"),
         ({"--enhance": "codeformer", "--enhance-weights": "none.pth"}, "none.pth is missing"),
         ({"--enhance": "gfpgan", "--enhance-weights": "none.pth"}, "none.pth is missing"),
-        ({"--length": "both"}, "generate.length"),
+        ({"--length": "both"}, "--length both is not known; choose audio or video"),
         ({"--out": "same"}, "one of the inputs"),
         ({"--out": "o.avi"}, "--out o.avi does not end in .mp4"),
         ({"--audio": __file__}, "test_cli.py cannot be used: unreadable"),
         ({"--weights": __file__}, "test_cli.py is not a weights file, or contains more than tensors"),
         ({"--vae": "none"}, "--vae none does not exist"),
-        ({"--resolution": -512}, "--resolution is -512, no multiple of 64; published U-Nets draw 256 or 512"),
+        ({"--resolution": -512}, "--resolution is -512, not a multiple of 64; published U-Nets draw 256 or 512"),
         ({"--resolution": 300}, "--resolution is 300"),
     ],
 )
@@ -141,20 +145,22 @@ def test_wrong_input_is_one_sentence(changed, words, trained, video, speech, tmp
 
 def test_a_folder_without_weights_says_what_belongs_there(video, speech, tmp_path):
     with pytest.raises(ValueError, match=r"holds neither train_unet_stage2/unet.safetensors .* nor latentsync_unet.pt"):
-        cli.find_weights(tmp_path, None)
+        find_weights(tmp_path, None)
 
 
 def test_a_unet_away_from_its_vae_asks_for_it_and_refuses_another(trained, tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTSYNC_WEIGHTS", str(tmp_path / "none"))
     unet = tmp_path / "copied.safetensors"
     shutil.copyfile(trained / "train_unet_stage2/unet.safetensors", unet)
-    assert cli.find_weights(unet, None) == (unet, None)
+    assert find_weights(unet, None) == (unet, None)
     with pytest.raises(ValueError, match=r"sd-vae-ft-mse/.* is missing: .*generate without --vae"):
         load_models(unet, None)
     (tmp_path / "none/sd-vae-ft-mse").mkdir(parents=True)  # as it were the published one
     for name in ("config.json", "diffusion_pytorch_model.safetensors"):
         (tmp_path / "none/sd-vae-ft-mse" / name).write_text("published")
-    with pytest.raises(ValueError, match=r"trained with another VAE \(stamp \w{16}\) than .*sd-vae-ft-mse .*--vae"):
+    with pytest.raises(
+        ValueError, match=r"trained with another VAE \(content hash \w{16}\) than .*sd-vae-ft-mse .*--vae"
+    ):
         load_models(unet, None)
     assert load_models(unet, trained / "train_vae/vae.safetensors").resolution == 64
 
@@ -166,13 +172,13 @@ def test_a_file_finds_the_vae_of_its_own_folder_and_no_other(tmp_path, monkeypat
         Path(place).parent.mkdir()
         Path(place).touch()
     stage1, published = Path("train_unet_stage1/unet.safetensors"), Path("pub/latentsync_unet.pt")
-    assert cli.find_weights(stage1, None) == (stage1, tmp_path / "train_vae/vae.safetensors")
-    assert cli.find_weights(published, None) == (published, None)
+    assert find_weights(stage1, None) == (stage1, tmp_path / "train_vae/vae.safetensors")
+    assert find_weights(published, None) == (published, None)
     monkeypatch.chdir("train_unet_stage1")
-    assert cli.find_weights(Path(stage1.name), None)[1] == tmp_path / "train_vae/vae.safetensors"
+    assert find_weights(Path(stage1.name), None)[1] == tmp_path / "train_vae/vae.safetensors"
     monkeypatch.chdir(tmp_path)
     Path("pub/sd-vae-ft-mse").mkdir()
-    assert cli.find_weights(published, None) == (published, tmp_path / "pub/sd-vae-ft-mse")
+    assert find_weights(published, None) == (published, tmp_path / "pub/sd-vae-ft-mse")
 
 
 def test_another_whisper_than_in_training_is_refused(trained, tmp_path):
@@ -182,7 +188,7 @@ def test_another_whisper_than_in_training_is_refused(trained, tmp_path):
     heard = tmp_path / "unet.safetensors"
     weight_files.save(heard, state, facts.pop("config"), **facts)
     (tmp_path / "tiny.pt").write_bytes(b"other")
-    with pytest.raises(ValueError, match=r"another Whisper \(stamp 0{16}\) than .*tiny.pt .*--whisper"):
+    with pytest.raises(ValueError, match=r"another Whisper \(content hash 0{16}\) than .*tiny.pt .*--whisper"):
         load_models(heard, vae, whisper=tmp_path / "tiny.pt")
     with pytest.raises(ValueError, match=r"none.pt is missing"):
         load_models(heard, vae, whisper=tmp_path / "none.pt")
@@ -221,11 +227,51 @@ def test_clean_lists_first_and_deletes_only_when_told(run, capsys):
 
 def test_clean_refuses_a_folder_that_is_no_run_and_a_run_at_work(run, tmp_path):
     with pytest.raises(ValueError, match="is not the folder of a run"):
-        cli.superseded_media(tmp_path)
+        superseded_media(tmp_path)
     with open(run / "align_faces/journal/00000.jsonl", "a") as journal:
         fcntl.flock(journal, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="A job of align_faces is at work"):
-            cli.superseded_media(run)
+        with pytest.raises(ValueError, match="A job of align_faces is running"):
+            superseded_media(run)
+
+
+def test_a_choice_that_is_not_known_is_refused_at_once():
+    """Before torch, PyAV or any file is touched."""
+    code = (
+        "import sys; from latentsync.cli import main; sys.argv[0] = 'latentsync'\n"
+        "try: main.main()\n"
+        "except SystemExit as end: sys.exit(end.code + 10 * bool({'torch', 'av', 'cv2'} & set(sys.modules)))"
+    )
+    arguments = "generate --video none.mp4 --audio none.wav --out o.mp4 --weights none --faces dlib".split()
+    start_s = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert time.perf_counter() - start_s < 3
+    assert done.returncode == 1
+    assert done.stderr == "latentsync: --faces dlib is not known; choose mediapipe, face_alignment or insightface.\n"
+
+
+def test_options_have_the_defaults_limits_and_words_of_the_configuration(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert latentsync("generate", "--help") == 0
+    shown = capsys.readouterr().out
+    sections = {Generate: "steps guidance seed length overlap".split(), Enhance: ["strength"]}
+    for section, names in sections.items():
+        for name in names:
+            option = f"--enhance-{name}" if section is Enhance else f"--{name}"
+            [line] = [line for line in shown.splitlines() if f" {option} " in line]
+            field = section.model_fields[name]
+            assert field.description in line and f"[default: {field.default}]" in line
+    for choices in ("[audio|video]", "[gfpgan|codeformer|gpen]", "[mediapipe|face_alignment|insightface]"):
+        assert choices in shown
+    assert "[0<=x<=15]" in shown
+
+
+@pytest.mark.parametrize(("option", "value"), [("--steps", 0), ("--overlap", 16), ("--enhance-strength", 1.5)])
+def test_a_number_out_of_range_names_the_option(option, value, monkeypatch, capsys):
+    arguments = ["generate", "--video", "v", "--audio", "a", "--out", "o.mp4", "--weights", "w", option, str(value)]
+    monkeypatch.setattr(sys, "argv", ["latentsync", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2 and f"'{option}'" in capsys.readouterr().err
 
 
 def test_help_starts_without_torch():

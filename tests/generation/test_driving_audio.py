@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from latentsync.generation.audio import sound_of
+from latentsync.generation.audio import driving_audio
 from latentsync.media.audio import read_channels
 from latentsync.media.probe import probe_media
 from latentsync.media.write import VideoWriter
@@ -20,9 +20,9 @@ def test_own_sound_is_copied_where_an_mp4_can_hold_it(tmp_path, codec, container
     source = write_video(
         tmp_path / f"own.{container}", sound=clicks(2, [1.0], 44_100), sound_codec=codec, sound_layout="stereo"
     )
-    sound = sound_of(source, own=True)
+    sound = driving_audio(source, own=True)
     assert (sound.copied_from == source) is copied and (sound.written is None) is copied
-    assert sound_of(source).copied_from is None
+    assert driving_audio(source).copied_from is None
     if copied:
         with VideoWriter(tmp_path / "copy.mp4", 25, 64, 64, copy_audio_from=source) as writer:
             for _ in range(50):
@@ -41,10 +41,10 @@ def test_stereo_is_heard_as_its_mean_and_written_in_stereo(tmp_path):
     with wave.open(str(tmp_path / "speech.wav"), "wb") as file:
         file.setparams((2, 2, rate_hz, 0, "NONE", ""))
         file.writeframes((tones.T * 32767).astype(np.int16).tobytes())
-    sound = sound_of(tmp_path / "speech.wav")
+    sound = driving_audio(tmp_path / "speech.wav")
     assert np.abs(sound.written - tones).max() < 1e-4
     mean = two_tones(32_000, 16_000).mean(0)
-    assert np.abs(sound.heard_by_model[200:-200] - mean[200:-200]).max() < 0.01
+    assert np.abs(sound.for_model[200:-200] - mean[200:-200]).max() < 0.01
     with VideoWriter(tmp_path / "out.mp4", 25, 64, 64, audio=sound.written, audio_rate_hz=rate_hz) as writer:
         for _ in range(50):
             writer.write(np.zeros((64, 64, 3), np.uint8))
@@ -54,6 +54,6 @@ def test_stereo_is_heard_as_its_mean_and_written_in_stereo(tmp_path):
     assert all(np.corrcoef(a[2000:80_000], b[2000:80_000])[0, 1] > 0.99 for a, b in zip(again, tones, strict=True))
     start = read_channels(tmp_path / "out.mp4", rate_hz, "stereo", max_s=0.5)
     assert start.shape == (2, 22_050) and (start == again[:, :22_050]).all()
-    of_video = sound_of(tmp_path / "out.mp4")
+    of_video = driving_audio(tmp_path / "out.mp4")
     assert of_video.written.shape == again.shape
-    assert np.abs(of_video.heard_by_model[2000:30_000]).max() <= 0.95  # a sum would clip
+    assert np.abs(of_video.for_model[2000:30_000]).max() <= 0.95  # a sum would clip

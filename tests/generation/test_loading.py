@@ -68,19 +68,19 @@ def test_an_unknown_file_of_the_shapes_of_both_asks_for_the_size(states, tmp_pat
     path = tmp_path / "fine_tuned.pt"
     torch.save({"state_dict": states["all"]}, path)
     _, facts = loading.read_unet(path)
-    with pytest.raises(ValueError, match=r"of 256 px \(1\.0, 1\.5\) and of 512 px \(1\.6\) have the same shapes; say"):
+    with pytest.raises(ValueError, match=r"of 256 px \(1\.0, 1\.5\) and of 512 px \(1\.6\) have the same shapes; add"):
         loading._resolution(path, facts, None)
     assert loading._resolution(path, facts, 512) == 512
     torch.save({"state_dict": states["none"]}, path)  # 1.0, or upstream's stage 1 at 256 or at 512
     _, facts = loading.read_unet(path)
-    with pytest.raises(ValueError, match="say --resolution 256 or 512"):
+    with pytest.raises(ValueError, match="add --resolution 256 or 512"):
         loading._resolution(path, facts, None)
     assert loading._resolution(path, facts, 256) == 256 and loading._resolution(path, facts, 512) == 512
 
 
 def test_ours_know_their_size(tmp_path):
     facts = {"config": {}, "frames": 8, "resolution": 64, "audio_encoder": {"backend": "embedded"}}
-    with pytest.raises(ValueError, match="trained on faces of 64 px, not 512; leave --resolution away"):
+    with pytest.raises(ValueError, match="trained on faces of 64 px, not 512; leave out --resolution"):
         loading._resolution(tmp_path / "unet.safetensors", facts, 512)
 
 

@@ -188,7 +188,7 @@ def test_planes_become_what_ffmpeg_would_make_of_the_picture(pix_fmt, matrix, ta
         for plane in ffmpeg.planes
     ]
     planes = [np.zeros_like(plane) for plane in expected]
-    paste.paste_yuv420(*planes, (0, 0, 128, 96), np.ones((96, 128), np.float32), target, matrix, depth=depth)
+    paste.paste_yuv(*planes, (0, 0, 128, 96), np.ones((96, 128), np.float32), target, matrix, depth=depth)
     for got, wanted in zip(planes, expected, strict=True):
         away = np.abs(got.astype(int) - wanted) / 2 ** (depth - 8)
         assert away.mean() < 0.3 and away.max() <= 2
@@ -203,7 +203,7 @@ def test_planes_outside_the_mask_keep_their_values_and_the_edge_is_a_blend(shape
     region = (32, 32, shape[1], shape[0])
     alpha = np.zeros((shape[0] - 32, shape[1] - 32), np.float32)
     alpha[10:, 11:] = 0.5
-    paste.paste_yuv420(y, u, v, region, alpha, np.full((*alpha.shape, 3), 255.0), "bt709")
+    paste.paste_yuv(y, u, v, region, alpha, np.full((*alpha.shape, 3), 255.0), "bt709")
     assert (y[:42] == before[0][:42]).all() and (y[:, :43] == before[0][:, :43]).all()
     assert np.abs(y[42:, 43:] - (before[0][42:, 43:] / 2 + 235 / 2)).max() <= 0.51
     for plane, old in ((u, before[1]), (v, before[2])):

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from latentsync.config import Enhance
+from latentsync.config import Enhance, EnhanceInRun
 from latentsync.faces import alignment, insight_faces
 from latentsync.faces.backends import BACKENDS, FACE_MESH, INSIGHT_106, open_detector
-from latentsync.generation import planes, speakers
+from latentsync.generation import paste, speakers
 from latentsync.generation import restore as enhance
 from latentsync.generation.paste import paste_region
 from latentsync.ledger.files import read_ledger, write_ledger
+from latentsync.media.picture import planes
 from latentsync.media.probe import probe_media
 from latentsync.media.read import read_video_frames
 from latentsync.models import restorers
@@ -81,7 +82,7 @@ def matrices(video, detector):
 def run(video, out, matrices, detector, restore, **settings):
     cfg = Enhance(method="gfpgan", crf=0, **settings)
     n = enhance.enhance_video(video, out, matrices, RESOLUTION, restore, cfg, detector)
-    luma = [[planes.planes(planes.copied(f))[0].astype(int) for _, f in read_video_frames(p)] for p in (video, out)]
+    luma = [[planes(paste.copied(f))[0].astype(int) for _, f in read_video_frames(p)] for p in (video, out)]
     return n, np.abs(np.array(luma[0]) - np.array(luma[1]))
 
 
@@ -221,17 +222,17 @@ def row(video, matrices, tmp_path) -> dict:
 
 def test_off_the_rows_pass_through(video, matrices, tmp_path):
     rows = [row(video, matrices, tmp_path)]
-    generated, enhanced = tmp_path / "demo/generate/generated.jsonl", tmp_path / "demo/enhance/enhanced.jsonl"
+    generated, enhanced = tmp_path / "demo/generate/00000.jsonl", tmp_path / "demo/enhance/00000.jsonl"
     write_ledger(generated, rows)
-    step.run(Enhance(), {"generate": [generated]}, {"ledger": enhanced}, None)
+    step.run(EnhanceInRun(), {"generate": [generated]}, {"ledger": enhanced}, None)
     assert enhanced.read_bytes() == generated.read_bytes()
 
 
 def test_the_step_writes_restored_videos_and_leaves_controls(video, matrices, tmp_path, gfpgan_file):
     first = row(video, matrices, tmp_path)
-    generated, enhanced = tmp_path / "demo/generate/generated.jsonl", tmp_path / "demo/enhance/enhanced.jsonl"
+    generated, enhanced = tmp_path / "demo/generate/00000.jsonl", tmp_path / "demo/enhance/00000.jsonl"
     write_ledger(generated, [first, first | {"id": "b", "system": "untrained"}])
-    cfg = Enhance(method="gfpgan", weights=str(gfpgan_file))
+    cfg = EnhanceInRun(method="gfpgan", weights=str(gfpgan_file))
     step.run(cfg, {"generate": [generated]}, {"ledger": enhanced}, None)
     ours, control = read_ledger(enhanced)
     assert control["video_file"] == first["video_file"] == ours["unenhanced_file"] != ours["video_file"]
@@ -250,18 +251,18 @@ def test_the_step_opens_the_backend_that_the_row_names(video, matrices, tmp_path
             super().__init__(stack.enter_context(open_detector("mediapipe", max_faces)), INSIGHT_106)
 
     monkeypatch.setattr(insight_faces, "InsightFaceDetector", Faces)
-    generated, enhanced = tmp_path / "demo/generate/generated.jsonl", tmp_path / "demo/enhance/enhanced.jsonl"
+    generated, enhanced = tmp_path / "demo/generate/00000.jsonl", tmp_path / "demo/enhance/00000.jsonl"
     write_ledger(generated, [row(video, matrices, tmp_path) | {"faces": "insightface"}])
     with ExitStack() as stack:
-        cfg = Enhance(method="gfpgan", weights=str(gfpgan_file))
+        cfg = EnhanceInRun(method="gfpgan", weights=str(gfpgan_file))
         step.run(cfg, {"generate": [generated]}, {"ledger": enhanced}, None)
     [ours] = read_ledger(enhanced)
     assert opened == [1] and ours["n_enhanced"] == 11 and ours["faces"] == "insightface"
 
 
 def test_missing_weights_are_one_sentence_before_anything_else(tmp_path):
-    cfg = Enhance(method="gfpgan", weights=str(tmp_path / "none.pth"))
-    ledger = tmp_path / "demo/generate/generated.jsonl"
+    cfg = EnhanceInRun(method="gfpgan", weights=str(tmp_path / "none.pth"))
+    ledger = tmp_path / "demo/generate/00000.jsonl"
     write_ledger(ledger, [])
     with pytest.raises(ValueError, match=r"none.pth.*enhance.method: gfpgan"):
-        step.run(cfg, {"generate": [ledger]}, {"ledger": tmp_path / "demo/enhance/enhanced.jsonl"}, None)
+        step.run(cfg, {"generate": [ledger]}, {"ledger": tmp_path / "demo/enhance/00000.jsonl"}, None)

@@ -12,12 +12,12 @@ from skimage import data
 from latentsync.audio import whisper
 from latentsync.config import Generate, TrainVae
 from latentsync.faces.backends import open_detector
-from latentsync.generation import planes, speakers
+from latentsync.generation import paste, speakers
 from latentsync.generation import video as video_io
+from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.paste import paste_region
-from latentsync.generation.pipeline import Models, lip_sync
-from latentsync.generation.video import Sound
-from latentsync.media.picture import native_rgb
+from latentsync.generation.pipeline import Models, redraw
+from latentsync.media.picture import native_rgb, planes
 from latentsync.media.probe import probe_media
 from latentsync.media.read import frame_times, read_frames, read_video_frames
 from latentsync.models import vae as vaes
@@ -85,7 +85,7 @@ def tracks(source, detector):
 
 
 def decoded(path) -> list:
-    return [planes.copied(frame) for _, frame in read_video_frames(path)]
+    return [paste.copied(frame) for _, frame in read_video_frames(path)]
 
 
 def assert_same_outside(before, after, matrix) -> int:
@@ -93,19 +93,19 @@ def assert_same_outside(before, after, matrix) -> int:
     region, alpha = paste_region((before.height, before.width), matrix, RESOLUTION)
     full = np.zeros((before.height, before.width), bool)
     full[region[1] : region[3], region[0] : region[2]] = alpha > 0
-    for old, new in zip(planes.planes(before), planes.planes(after), strict=True):
+    for old, new in zip(planes(before), planes(after), strict=True):
         step_y, step_x = -(-full.shape[0] // old.shape[0]), -(-full.shape[1] // old.shape[1])
         padded = np.pad(full, ((0, -full.shape[0] % step_y), (0, -full.shape[1] % step_x)))
         touched = padded.reshape(old.shape[0], step_y, old.shape[1], step_x).any((1, 3))
         assert (old[~touched] == new[~touched]).all()
-    luma = [planes.planes(frame)[0].astype(int) for frame in (before, after)]
+    luma = [planes(frame)[0].astype(int) for frame in (before, after)]
     return int((np.abs(luma[0] - luma[1]) > 8).sum())
 
 
 def test_only_the_mouth_region_changes(source, tracks, models, tmp_path):
-    report = lip_sync(
+    report = redraw(
         source,
-        Sound(speech(1.2), np.zeros((1, 0), np.float32)),
+        DrivingAudio(speech(1.2), np.zeros((1, 0), np.float32)),
         tmp_path / "out.mp4",
         models,
         Generate(**LOSSLESS),
@@ -123,7 +123,7 @@ def test_after_the_sound_comes_silence_not_its_last_vowel(source, tracks, models
     short = speech(0.5)
     silence = np.zeros(round(1.2 * 16_000) - len(short), np.float32)
     for name, sound in (("short", short), ("padded", np.concatenate([short, silence]))):
-        lip_sync(source, Sound(sound), tmp_path / f"{name}.mp4", models, Generate(**LOSSLESS), tracks)
+        redraw(source, DrivingAudio(sound), tmp_path / f"{name}.mp4", models, Generate(**LOSSLESS), tracks)
     for (_, one), (_, other) in zip(*(read_frames(tmp_path / f"{n}.mp4") for n in ("short", "padded")), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -133,7 +133,7 @@ def test_pixels_that_are_not_square_stay_so(models, detector, tmp_path):
     wide = Fraction(4, 3)
     video = write_video(tmp_path / "hdv.mp4", 8, pictures=head, size=(208, 176), sample_aspect=wide)
     found = speakers.track_video(video, detector)
-    report = lip_sync(video, Sound(speech(0.32)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), found)
+    report = redraw(video, DrivingAudio(speech(0.32)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), found)
     assert report["n_generated"] == 8
     with av.open(str(tmp_path / "out.mp4")) as container:
         stream = container.streams.video[0]
@@ -145,7 +145,7 @@ def test_the_same_seed_gives_the_same_bytes(source, tracks, models, tmp_path):
     bytes_of = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         out = tmp_path / f"{name}.mp4"
-        lip_sync(source, Sound(speech(1.2)), out, models, Generate(**LOSSLESS, seed=seed), tracks)
+        redraw(source, DrivingAudio(speech(1.2)), out, models, Generate(**LOSSLESS, seed=seed), tracks)
         bytes_of.append(out.read_bytes())
     assert bytes_of[0] == bytes_of[1] != bytes_of[2]
 
@@ -169,7 +169,7 @@ def test_the_sound_at_its_own_time_moves_the_picture(source, tracks, models, tmp
     other[-3200:] = 0.9
     pictures = []
     for name, samples in (("a", sound), ("b", other)):
-        lip_sync(source, Sound(samples), tmp_path / f"{name}.mp4", local, Generate(**LOSSLESS), tracks)
+        redraw(source, DrivingAudio(samples), tmp_path / f"{name}.mp4", local, Generate(**LOSSLESS), tracks)
         pictures.append([rgb.astype(int) for _, rgb in read_frames(tmp_path / f"{name}.mp4")])
     difference = [np.abs(a - b).max() for a, b in zip(*pictures, strict=True)]
     assert max(difference[:16]) == 0  # frame 22 hears rows up to 49, the sound changes at row 50; windows are of 8
@@ -179,19 +179,19 @@ def test_the_sound_at_its_own_time_moves_the_picture(source, tracks, models, tmp
 def test_frames_without_a_face_pass_through(detector, models, tmp_path):
     source = write_video(tmp_path / "gap.mp4", 30, pictures=face_or_nothing, size=(208, 176))
     found = speakers.track_video(source, detector)
-    report = lip_sync(source, Sound(speech(1.2)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), found)
+    report = redraw(source, DrivingAudio(speech(1.2)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), found)
     assert report["n_frames"] == 30 and report["passed_through"] == {"no_face": 12} and report["n_generated"] == 18
     for index, (before, after) in enumerate(zip(decoded(source), decoded(tmp_path / "out.mp4"), strict=True)):
         if 8 <= index < 20:
             assert np.isnan(report["matrices"][index]).all()
-            assert all(np.array_equal(*pair) for pair in zip(planes.planes(before), planes.planes(after), strict=True))
+            assert all(np.array_equal(*pair) for pair in zip(planes(before), planes(after), strict=True))
         else:
             assert assert_same_outside(before, after, report["matrices"][index]) > 500
 
 
 def test_a_video_without_any_face_comes_back_whole(models, tmp_path):
     source = write_video(tmp_path / "none.mp4", 12, size=(160, 64))
-    report = lip_sync(source, Sound(speech(1)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), [])
+    report = redraw(source, DrivingAudio(speech(1)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), [])
     assert report["passed_through"] == {"no_face": 12} and probe_media(tmp_path / "out.mp4").n_frames == 12
 
 
@@ -224,7 +224,7 @@ def test_format_times_and_turn_are_the_sources(name, options, detector, models, 
     assert np.abs(upright - expected).mean() < 12  # the test's own picture is upright
     found = speakers.track_video(source, detector)
     assert len(found) == 1
-    report = lip_sync(source, Sound(speech(1)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), found)
+    report = redraw(source, DrivingAudio(speech(1)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), found)
     before, after = probe_media(source), probe_media(tmp_path / "out.mp4")
     assert report["n_generated"] == before.n_frames == after.n_frames
     for field in ("width", "height", "rotation_deg", "pix_fmt", "fps"):
@@ -241,7 +241,7 @@ def test_native_rgb_turned_by_to_displayed_is_what_is_shown(rotation, tmp_path):
     source = write_video(tmp_path / "v.mp4", 2, pictures=head, size=(208, 176), rotation=rotation)
     [(_, frame)] = read_video_frames(source, np.array([0]))
     [(_, shown)] = read_frames(source, np.array([0]))
-    native, matrix = native_rgb(frame), planes.to_displayed(frame)
+    native, matrix = native_rgb(frame), paste.to_displayed(frame)
     y, x = np.mgrid[0:176:25, 0:208:25].reshape(2, -1)
     at_x, at_y = (matrix[:2] @ np.stack([x, y, np.ones_like(x)])).round().astype(int)
     np.testing.assert_array_equal(native[y, x], shown[at_y, at_x])
@@ -250,14 +250,14 @@ def test_native_rgb_turned_by_to_displayed_is_what_is_shown(rotation, tmp_path):
 def test_the_picture_runs_to_and_fro_until_the_sound_ends(source, tracks, models, tmp_path):
     sound = speech(2.0)
     cfg = Generate(**(LOSSLESS | {"length": "audio"}))
-    report = lip_sync(source, Sound(sound, sound[None]), tmp_path / "out.mp4", models, cfg, tracks)
+    report = redraw(source, DrivingAudio(sound, sound[None]), tmp_path / "out.mp4", models, cfg, tracks)
     assert report["order"].tolist() == [*range(30), *range(29, 9, -1)]
     before, after = decoded(source), decoded(tmp_path / "out.mp4")
     assert len(after) == 50
     for index, frame in zip(report["order"], after, strict=True):
         assert_same_outside(before[index], frame, report["matrices"][list(report["order"]).index(index)])
     assert frame_times(tmp_path / "out.mp4")[1] == pytest.approx(2.0)
-    cut = lip_sync(source, Sound(sound[:8000]), tmp_path / "cut.mp4", models, cfg, tracks)
+    cut = redraw(source, DrivingAudio(sound[:8000]), tmp_path / "cut.mp4", models, cfg, tracks)
     assert cut["n_frames"] == 13 and probe_media(tmp_path / "cut.mp4").n_frames == 13
 
 
@@ -282,7 +282,7 @@ def test_no_more_than_a_batch_of_windows_is_held(source, tracks, models, tmp_pat
     monkeypatch.setattr(video_io, "VideoWriter", Writer)
     monkeypatch.setattr(video_io, "BACKWARDS_BLOCK", 8)
     cfg = Generate(**(LOSSLESS | {"length": length, "steps": 1, "overlap": 3, "batch_size": 2}))
-    report = lip_sync(source, Sound(speech(3.5)), tmp_path / "out.mp4", models, cfg, tracks)
+    report = redraw(source, DrivingAudio(speech(3.5)), tmp_path / "out.mp4", models, cfg, tracks)
     assert written == report["n_frames"] == (30 if length == "video" else 88)
     assert most <= 2 * models.frames - 3 + (8 if length == "audio" else 1)
 

@@ -1,0 +1,98 @@
+"""`latentsync generate`: lip-sync one video."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from latentsync import required
+from latentsync.cli import options
+from latentsync.config import Enhance, FaceBackend, Generate, Length, Restorer
+from latentsync.faces.backends import BACKENDS
+from latentsync.weights import registry
+
+KEYS, ENHANCE = Generate(), Enhance()
+HIGH_QUALITY_CRF = 8
+
+
+def generate(
+    video: Annotated[Path, typer.Option(help="the video; it is never changed")],
+    audio: Annotated[Path, typer.Option(help="the speech: an audio file, or a video with audio")],
+    out: Annotated[Path, typer.Option(help="the mp4 to write")],
+    weights: Annotated[
+        Path,
+        typer.Option(
+            help="results/<run> of the workflow, latentsync-1.5 or -1.6, a folder of published weights, or a U-Net file"
+        ),
+    ],
+    vae: Annotated[Path | None, typer.Option(help="VAE, if it is not with the U-Net")] = None,
+    whisper: Annotated[
+        Path | None, typer.Option(help="Whisper's weights, if they are not in the weights folder")
+    ] = None,
+    steps: Annotated[int, options.key(Generate, "steps")] = KEYS.steps,
+    guidance: Annotated[float, options.key(Generate, "guidance")] = KEYS.guidance,
+    seed: Annotated[int, options.key(Generate, "seed")] = KEYS.seed,
+    length: Annotated[Length, options.key(Generate, "length")] = KEYS.length,
+    overlap: Annotated[int, options.key(Generate, "overlap")] = KEYS.overlap,
+    resolution: Annotated[
+        int | None, typer.Option(help="256 or 512, for published weights whose release is unknown")
+    ] = None,
+    faces: Annotated[
+        FaceBackend, options.choice("--faces", FaceBackend, "face detector; use the one of the training data")
+    ] = "mediapipe",
+    enhance: Annotated[
+        Restorer | None,
+        options.choice("--enhance", Restorer, "enhance faces; codeformer needs a package (make setup-codeformer)"),
+    ] = ENHANCE.method,
+    enhance_strength: Annotated[float, options.key(Enhance, "strength", "--enhance-strength")] = ENHANCE.strength,
+    enhance_weights: Annotated[
+        Path | None, typer.Option(help="weights of --enhance, if they are not in the weights folder")
+    ] = None,
+    high_quality: Annotated[
+        bool, typer.Option("--high-quality", help=f"larger file, hardly any loss: CRF {HIGH_QUALITY_CRF}")
+    ] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="rough frames, quickly (TAESD decodes)")] = False,
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="refuse parts whose licence does not allow commercial use")
+    ] = False,
+) -> None:
+    """Lip-sync one video to speech. Defaults are those of a run (config/README.md), but without its limit on length."""
+    if commercial:
+        required.require_commercial(_parts(weights, vae, faces, enhance, preview))
+    # One command among others on a user's machine: threads that spin while they wait took minutes instead of seconds.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
+    from latentsync.generation.api import lip_sync
+
+    crf: dict[str, Any] = {"crf": HIGH_QUALITY_CRF} if high_quality else {}
+    result = lip_sync(
+        video,
+        audio,
+        out,
+        weights,
+        generate={"steps": steps, "guidance": guidance, "seed": seed, "length": length, "overlap": overlap} | crf,
+        enhance={
+            "method": enhance,
+            "strength": enhance_strength,
+            "weights": None if enhance_weights is None else str(enhance_weights),
+        }
+        | crf,
+        faces=faces,
+        vae=vae,
+        whisper=whisper,
+        resolution=resolution,
+        preview=preview,
+        progress=lambda text: typer.echo(f"latentsync: {text}", err=True),
+    )
+    unchanged = ", ".join(f"{n} {reason}" for reason, n in result.passed_through.items())
+    kept = f"; unchanged: {unchanged}" if unchanged else ""
+    typer.echo(f"{out}: {result.n_generated} of {result.n_frames} frames redrawn{kept}")
+
+
+def _parts(weights: Path, vae: Path | None, faces: str, enhance: str | None, preview: bool) -> list[tuple[str, str]]:
+    """The published parts that one call uses, each with the option that asks for it."""
+    parts = [(str(weights), f"--weights {weights}")] if str(weights) in registry.entries() else []
+    parts += [("vae", "generate without --vae")] if parts and vae is None else []
+    parts += [(name, f"--faces {faces}") for name in BACKENDS[faces].weights]
+    parts += [(enhance, f"--enhance {enhance}")] if enhance else []
+    return parts + ([("taesd", "--preview")] if preview else [])

@@ -1,0 +1,273 @@
+"""Lip-sync videos: the one composition that Python callers, the command line and the steps share.
+
+audio -> detector -> scenes and face tracks -> speaking track -> redrawn mouths -> optional enhancement -> written file
+
+    import latentsync
+
+    result = latentsync.lip_sync("in.mp4", "speech.wav", "out.mp4", weights="results/demo")
+    print(f"{result.n_generated} of {result.n_frames} frames redrawn")
+
+`LipSync` keeps the networks for several videos. Importing this module imports neither torch nor PyAV. Error messages
+name an argument as the command line does: --enhance is `enhance["method"]`.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentsync import config
+from latentsync.config import Enhance, FaceBackend, Generate, Tracking
+from latentsync.ledger.rows import Rejection
+from latentsync.weights import registry
+from latentsync.weights.find import find_weights
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from latentsync.faces.tracking import Track
+    from latentsync.generation.audio import DrivingAudio
+
+WHOLE: dict[str, Any] = {"max_s": None}  # of one video the user wants all; a run limits each of its many videos
+MAX_FACES = 2  # faces followed in one video, as align_faces.max_faces
+TRAINED_PX = 256  # side of the face in the smallest published model
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was written."""
+
+    n_frames: int
+    n_generated: int
+    """Frames with a redrawn mouth."""
+    passed_through: dict[str, int]
+    """Frames left as they were, by reason: no_face, other_face."""
+    n_enhanced: int
+    """Frames with a restored face."""
+    cut_s: float
+    """Seconds left out at the end because of `max_s`."""
+
+
+def lip_sync(
+    video: str | Path,
+    audio: str | Path,
+    out: str | Path,
+    weights: str | Path,
+    *,
+    generate: Mapping[str, Any] | None = None,
+    enhance: Mapping[str, Any] | None = None,
+    faces: FaceBackend = "mediapipe",
+    vae: str | Path | None = None,
+    whisper: str | Path | None = None,
+    resolution: int | None = None,
+    preview: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Result:
+    """Write `out`: the video with the mouth of its largest face redrawn to the audio.
+
+    Args:
+        video: any video that FFmpeg reads; never changed. The result keeps its size, pixel format and frame times.
+        audio: the speech: an audio file, or a video with audio; may be `video` itself.
+        out: the mp4 to write.
+        weights: results/<run> of a finished run, a release such as "latentsync-1.6" (`latentsync weights list`), a
+            folder of published weights, or a U-Net file.
+        generate: keys of the configuration's section `generate`, e.g. {"steps": 10, "length": "video"}. Defaults are
+            those of config/README.md, except that the video is not limited to its first minute (max_s).
+        enhance: keys of the section `enhance`, e.g. {"method": "gfpgan", "strength": 0.5}.
+        faces: face detector; use the one of the training data.
+        vae: VAE, if it is not with the U-Net.
+        whisper: Whisper's weights, if they are not in the weights folder.
+        resolution: side of the face in pixels, for published weights whose release is unknown.
+        preview: decode with the tiny TAESD: rough frames, quickly.
+        progress: called with a sentence at the start of each stage.
+
+    Returns:
+        Counts of written, redrawn and enhanced frames.
+
+    Raises:
+        ValueError: an argument is wrong, or a file is missing or unusable. Arguments are checked before anything is
+            loaded, and nothing is written.
+    """
+    cfg = config.validate({"generate": WHOLE | dict(generate or {}), "enhance": dict(enhance or {})})
+    config.require_choice("--faces", faces, FaceBackend)
+    video, audio, out = Path(video), Path(audio), Path(out)
+    _require_files(video, audio, out)
+    if resolution is not None and (resolution <= 0 or resolution % 64):
+        raise ValueError(f"--resolution is {resolution}, not a multiple of 64; published U-Nets draw 256 or 512 px.")
+    unet, vae = find_weights(Path(weights), None if vae is None else Path(vae))
+    tiny = registry.find("taesd", key="--preview") if preview else None
+    whisper = None if whisper is None else Path(whisper)
+    parts = {"whisper": whisper, "resolution": resolution, "preview": tiny}
+    with LipSync(unet, vae, generate=cfg.generate, enhance=cfg.enhance, **parts) as session:
+        return session(video, audio, out, faces, progress)
+
+
+def _require_files(video: Path, audio: Path, out: Path) -> None:
+    for name, path in (("video", video), ("audio", audio)):
+        if not path.is_file():
+            raise ValueError(f"--{name} {path} is not a file.")
+    if out.resolve() in (video.resolve(), audio.resolve()):
+        raise ValueError(f"--out {out} is one of the inputs, which are never changed; choose another name.")
+    if out.suffix.lower() != ".mp4":
+        raise ValueError(f"--out {out} does not end in .mp4, the only format that is written.")
+
+
+@contextmanager
+def _naming(option: str, path: Path) -> Iterator[None]:
+    """Say which input a Rejection is about."""
+    try:
+        yield
+    except Rejection as verdict:
+        raise ValueError(f"{option} {path} cannot be used: {verdict}") from None
+
+
+class LipSync:
+    """Networks and detectors for several videos, loaded when first used and kept until the `with` block ends.
+
+        with LipSync(*find_weights(Path("results/demo"))) as session:
+            for video in videos:
+                session(video, speech, video.with_suffix(".new.mp4"))
+
+    Args:
+        unet: file of the U-Net; None: only `restore` is used.
+        vae: VAE; None: the published one of the weights folder.
+        whisper, resolution, preview: as `loading.load_models` takes them.
+        generate, enhance: sections of the configuration.
+        tracking: how cuts are found and how long a face may be lost.
+
+    Raises:
+        ValueError: the restorer's file is missing.
+    """
+
+    def __init__(
+        self,
+        unet: Path | None = None,
+        vae: Path | None = None,
+        *,
+        whisper: Path | None = None,
+        resolution: int | None = None,
+        preview: Path | None = None,
+        generate: Generate | None = None,
+        enhance: Enhance | None = None,
+        tracking: Tracking | None = None,
+    ):
+        self.generate, self.enhance = generate or Generate(**WHOLE), enhance or Enhance()
+        self.tracking = tracking or Tracking()
+        self.stack = ExitStack()
+        method = self.enhance.method
+        restorer_file = method and registry.find(method, self.enhance.weights, f"--enhance {method}")
+
+        def load(trained: bool) -> Any:
+            from latentsync.generation.loading import load_models
+
+            assert unet is not None
+            return load_models(unet, vae, trained=trained, whisper=whisper, resolution=resolution, preview=preview)
+
+        def detector(faces: str, max_faces: int) -> Any:
+            from latentsync.faces.backends import open_detector
+
+            return self.stack.enter_context(open_detector(faces, max_faces))
+
+        def restorer() -> Any:
+            from latentsync.models.restorers import open_restorer
+
+            return open_restorer(method, restorer_file)
+
+        self.models, self.detector, self.restorer = cache(load), cache(detector), cache(restorer)
+        self.tracks = lru_cache(1)(self._tracks)
+
+    def __enter__(self) -> "LipSync":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def __call__(
+        self,
+        video: Path,
+        audio: Path,
+        out: Path,
+        faces: FaceBackend = "mediapipe",
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> Result:
+        """Lip-sync one video, and enhance it if a method is chosen; arguments as for `lip_sync`."""
+        from latentsync.generation.audio import driving_audio
+
+        with _naming("--audio", audio):
+            own = video.resolve() == audio.resolve() and self.generate.length == "video"
+            driving = driving_audio(audio, own)
+        if self.enhance.method is not None:
+            self.restorer()  # a damaged file ends the call before the long part
+        resolution = self.models(True).resolution
+        if resolution < TRAINED_PX:
+            progress(f"demonstration weights, {resolution} px per face: real mouths come out blurred and miscoloured")
+        progress("finding faces")
+        with _naming("--video", video):
+            self.tracks(video, faces, MAX_FACES)
+        progress("redrawing mouths")
+        if self.enhance.method is None:
+            return self._result(self.redraw(video, driving, out, faces, MAX_FACES))
+        with tempfile.TemporaryDirectory() as folder:
+            between = Path(folder, "lossless.mp4")  # crf 0: the enhanced video is encoded with loss only once
+            written = self.redraw(video, driving, between, faces, MAX_FACES, crf=0)
+            progress("enhancing faces")
+            n_enhanced = self.restore(between, out, written["matrices"], resolution, faces, MAX_FACES)
+            return self._result(written, n_enhanced)
+
+    @staticmethod
+    def _result(written: Mapping[str, Any], n_enhanced: int = 0) -> Result:
+        counts = {name: written[name] for name in ("n_frames", "n_generated", "passed_through", "cut_s")}
+        return Result(n_enhanced=n_enhanced, **counts)
+
+    def _tracks(self, video: Path, faces: str, max_faces: int) -> "list[Track]":
+        from latentsync.generation.speakers import track_video
+
+        return track_video(video, self.detector(faces, max_faces), self.generate.max_s, self.tracking)
+
+    def redraw(
+        self,
+        video: Path,
+        audio: "DrivingAudio",
+        out: Path,
+        faces: str,
+        max_faces: int,
+        *,
+        chosen: Sequence[int] = (),
+        trained: bool = True,
+        crf: int | None = None,
+    ) -> dict[str, Any]:
+        """Redraw the mouths of one video; returns what `pipeline.redraw` returns.
+
+        Args:
+            video, audio, out: as `pipeline.redraw` takes them.
+            faces: face detector.
+            max_faces: faces it looks for.
+            chosen: tracks known to speak.
+            trained: False: with the untrained network, as a control.
+            crf: x264 quality; None: that of the section.
+        """
+        from latentsync.generation.pipeline import redraw
+
+        cfg = self.generate if crf is None else self.generate.model_copy(update={"crf": crf})
+        return redraw(video, audio, out, self.models(trained), cfg, self.tracks(video, faces, max_faces), chosen)
+
+    def restore(
+        self, video: Path, out: Path, matrices: "np.ndarray", resolution: int, faces: str, max_faces: int
+    ) -> int:
+        """Restore the faces of a generated video; returns the number of restored frames.
+
+        Args:
+            video: a generated video.
+            out: the mp4 to write.
+            matrices: as `redraw` returned them.
+            resolution: side of the generated faces, pixels.
+            faces: face detector.
+            max_faces: faces it looks for.
+        """
+        from latentsync.generation.restore import enhance_video
+
+        detector = self.detector(faces, max_faces)
+        return enhance_video(video, out, matrices, resolution, self.restorer(), self.enhance, detector, self.tracking)

@@ -1,0 +1,134 @@
+"""The composition that Python callers, the command line and the steps share."""
+
+import subprocess
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+import latentsync
+from latentsync.config import Enhance, TrainVae
+from latentsync.generation import restore
+from latentsync.generation.api import LipSync
+from latentsync.media.audio import read_audio
+from latentsync.media.probe import probe_media
+from latentsync.media.read import read_frames
+from latentsync.models import restorers
+from latentsync.models import vae as vaes
+from latentsync.models.unet import UNet3D, UNetConfig
+from latentsync.weights import files as weight_files
+from latentsync.weights.find import find_weights
+from tests.videos import head, write_video
+
+QUICK = {"steps": 1, "guidance": 1.0, "crf": 0}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder like results/<run> with a small U-Net and VAE, as training leaves them."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    run = tmp_path_factory.mktemp("results") / "small"
+    vaes.save(run / "train_vae/vae.safetensors", vaes.build(TrainVae(block_out_channels=(8, 8, 8, 16))), 1.0)
+    shape = UNetConfig(block_out_channels=(16, 16), cross_attention_dim=16, attention_heads=2, norm_groups=8)
+    facts = {"frames": 8, "resolution": 64, "audio_encoder": {"backend": "embedded", "width": 16, "layers": 1}}
+    weight_files.save(run / "train_unet_stage2/unet.safetensors", UNet3D(shape).state_dict(), asdict(shape), **facts)
+    return run
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    tone = (0.3 * np.sin(2 * np.pi * 300 * np.arange(21_168) / 44_100)).astype(np.float32)
+    return write_video(tmp_path_factory.mktemp("v") / "v.mp4", 12, pictures=head, size=(208, 176), sound=tone)
+
+
+def pixels(path) -> np.ndarray:
+    return np.array([rgb for _, rgb in read_frames(path)])
+
+
+def test_importing_the_package_and_its_api_imports_neither_torch_nor_av():
+    code = (
+        "import sys, latentsync; light = not any(name.startswith('latentsync.') for name in sys.modules);"
+        "latentsync.lip_sync; sys.exit(not light or bool({'torch', 'av', 'cv2'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="lipsync"):
+        latentsync.lipsync  # noqa: B018
+
+
+def test_one_call_and_a_session_write_the_same_file(trained, video, tmp_path):
+    said = []
+    settings = QUICK | {"length": "video"}
+    result = latentsync.lip_sync(
+        str(video), str(video), tmp_path / "a.mp4", str(trained), generate=settings, progress=said.append
+    )
+    assert result == latentsync.Result(12, 12, {}, 0, 0.0)
+    assert said[0].startswith("demonstration weights, 64 px") and said[1:] == ["finding faces", "redrawing mouths"]
+    np.testing.assert_array_equal(read_audio(video, 44_100), read_audio(tmp_path / "a.mp4", 44_100))  # copied packets
+    from latentsync.config import Generate
+
+    with LipSync(*find_weights(trained), generate=Generate(**settings)) as session:
+        for name in ("b", "c"):
+            assert session(video, video, tmp_path / f"{name}.mp4") == result
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes() == (tmp_path / "c.mp4").read_bytes()
+
+
+def test_a_whole_video_is_the_default(trained, video, tmp_path):
+    """A run generates the first minute of each of its many videos; who passes one video wants all of it."""
+    with LipSync(*find_weights(trained)) as session:
+        assert session.generate.max_s is None
+    cut = latentsync.lip_sync(video, video, tmp_path / "o.mp4", trained, generate=QUICK | {"max_s": 0.2})
+    assert (cut.n_frames, cut.cut_s) == (5, 0.288)
+
+
+def test_enhancement_is_part_of_it_and_encodes_only_once(trained, video, tmp_path, monkeypatch):
+    class Same:
+        size = 64
+
+        def __call__(self, faces):
+            return faces
+
+    between = []
+    enhance_video = restore.enhance_video
+
+    def watched(source, *args):
+        between.append(probe_media(source))
+        return enhance_video(source, *args)
+
+    monkeypatch.setattr(restore, "enhance_video", watched)
+    monkeypatch.setattr(restorers, "open_restorer", lambda method, path: Same())
+    (tmp_path / "restorer.pth").touch()
+    enhance = {"method": "gfpgan", "weights": str(tmp_path / "restorer.pth"), "strength": 0.0, "crf": 0}
+    plain = latentsync.lip_sync(video, video, tmp_path / "plain.mp4", trained, generate=QUICK)
+    result = latentsync.lip_sync(
+        video, video, tmp_path / "out.mp4", trained, generate=QUICK | {"crf": 40}, enhance=enhance
+    )
+    assert plain.n_enhanced == 0 and result.n_enhanced == plain.n_generated > 0
+    assert [info.n_frames for info in between] == [plain.n_frames]
+    np.testing.assert_array_equal(pixels(tmp_path / "out.mp4"), pixels(tmp_path / "plain.mp4"))  # crf 40 was not used
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"faces": "dlib"}, "--faces dlib is not known; choose mediapipe, face_alignment or insightface"),
+        ({"generate": {"steps": 0}}, "generate.steps is 0"),
+        ({"generate": {"stpes": 1}}, "Unknown configuration key generate.stpes"),
+        ({"enhance": {"method": "gfpgan", "weights": "none.pth"}}, r"none.pth is missing.*--enhance gfpgan"),
+        ({"weights": "none"}, "--weights none does not exist"),
+        ({"video": "none.mp4"}, "--video none.mp4 is not a file"),
+        ({"video": __file__}, "--video .*test_api.py cannot be used: unreadable"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(trained, video, tmp_path, changed, words):
+    arguments = {"video": video, "audio": video, "out": tmp_path / "o.mp4", "weights": trained} | changed
+    with pytest.raises(ValueError, match=words):
+        latentsync.lip_sync(**arguments)
+    assert not (tmp_path / "o.mp4").exists()
+
+
+def test_a_missing_restorer_is_found_before_anything_is_loaded():
+    with pytest.raises(ValueError, match="none.pth is missing"):
+        LipSync(enhance=Enhance(method="gfpgan", weights="none.pth"))
