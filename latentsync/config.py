@@ -21,7 +21,7 @@ VERSIONS = {
     "align_faces": 4,
     "score_sync": 2,
     "score_quality": 2,
-    "select_clips": 2,
+    "select_clips": 3,
     "describe_clips": 2,
     "export_clips": 1,
     "export_webdataset": 1,
@@ -152,6 +152,9 @@ class SelectClips(Section):
     val_share: Share = Field(0.1, description="share of groups for validation, at least one group")
     test_share: Share = Field(0.1, description="share of groups for test, at least one group")
     max_pairs: Positive = Field(20, description="most test sources that generate uses")
+    pair_shards: int = Field(
+        8, ge=1, le=99_999, description="jobs of generate and of enhance; changing it generates all videos again"
+    )
     speakers: str | None = Field(None, description="CSV with columns path, speaker; null: groups by source")
 
 
@@ -356,7 +359,6 @@ class Generate(Section):
         0, ge=0, le=15, description="frames that neighbouring windows share and cross-fade; published: none"
     )
     batch_size: Positive = Field(1, description="windows per call of the U-Net")
-    workers: Positive = Field(1, description="processes that share the videos, each with torch_threads threads")
     crf: int = Field(13, ge=0, le=51, description="x264 CRF of the result")
     controls: int = Field(
         0, ge=0, description="cross pairs that an untrained U-Net generates too, as a control of the evaluation"

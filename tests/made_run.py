@@ -13,7 +13,7 @@ from latentsync.evaluation import metrics
 from latentsync.evaluation.evidence import Evidence, measured
 from latentsync.evaluation.figures import compute_all
 from latentsync.evaluation.systems import SYSTEMS, table
-from latentsync.ledger.files import read_ledger, write_json, write_ledger, write_text
+from latentsync.ledger.files import read_ledgers, write_json, write_ledger, write_text
 from latentsync.ledger.rows import Row, clip_id, rejected, segment_id, source_id
 from latentsync.media.write import VideoWriter
 from latentsync.report import training
@@ -104,9 +104,12 @@ def curate(root: Path, numbers: range, faults: tuple[str, ...]) -> None:
             film(root / "videos" / row["path"], 96, 128, 50, sum(map(ord, row["path"])), row["reason"] != "no_audio")
     for number in range(3):
         film(root / "align_faces" / "media" / f"{number}.mp4", 64, 64, 50, 20 * number)
-    cfg = config.SelectClips(min_s=1.5, min_face_px=70, min_quality=40, max_offset_frames=10, test_share=0.3)
-    names = ("train", "val", "test", "pairs")
+    cfg = config.SelectClips(
+        min_s=1.5, min_face_px=70, min_quality=40, max_offset_frames=10, test_share=0.3, pair_shards=2
+    )
+    names = ("train", "val", "test")
     outputs = {name: root / "select_clips" / f"{name}.jsonl" for name in names}
+    outputs |= {"pairs": [root / "select_clips" / f"pairs-{number:05d}.jsonl" for number in range(cfg.pair_shards)]}
     outputs |= {"rejected": root / "select_clips" / "rejected.csv", "summary": root / "select_clips" / "summary.json"}
     inputs = {name: [root / name / "00000.jsonl"] for name in ("score_sync", "score_quality")}
     select_clips.run(cfg, inputs, outputs, None)
@@ -115,7 +118,7 @@ def curate(root: Path, numbers: range, faults: tuple[str, ...]) -> None:
 def generate(root: Path, fail: str | None = None) -> list[Row]:
     """What generate leaves for the pairs of select_clips; the pair whose id is `fail` was rejected."""
     rows = []
-    for pair in read_ledger(root / "select_clips" / "pairs.jsonl"):
+    for pair in read_ledgers(sorted((root / "select_clips").glob("pairs-*.jsonl"))):
         for system in ("ours", "untrained") if pair["kind"] == "cross" else ("ours",):
             ident = pair["id"] + ("-untrained" if system == "untrained" else "")
             row = pair | {
@@ -138,7 +141,7 @@ def generate(root: Path, fail: str | None = None) -> list[Row]:
             file = f"generate/media/{ident}.mp4"
             film(root / file, 96, 128, 50, len(ident) + 40 * len(rows))
             rows.append(row | {"video_file": file, "n_frames": 50, "n_generated": 48, "passed_through": {"no_face": 2}})
-    write_ledger(root / "enhance" / "enhanced.jsonl", rows)
+    write_ledger(root / "enhance" / "00000.jsonl", rows)
     return rows
 
 
@@ -241,8 +244,9 @@ def make_run(root: Path, *, known: bool = True, empty: bool = False, fail_first:
     """A finished run in `root`; returns the inputs of report. `empty`: nothing was generated, no VAE was trained."""
     curate(root, range(12), () if empty else ("unreadable", "no_face", "no_audio", *VERDICTS, "no_face"))
     if empty:
-        write_text(root / "select_clips" / "pairs.jsonl", "")
-    pairs = read_ledger(root / "select_clips" / "pairs.jsonl")
+        for path in (root / "select_clips").glob("pairs-*.jsonl"):
+            write_text(path, "")
+    pairs = read_ledgers(sorted((root / "select_clips").glob("pairs-*.jsonl")))
     rows = generate(root, pairs[0]["id"] if fail_first else None)
     evaluate(root, rows, known)
     steps = [step for step in training.STEPS if not (empty and step == "train_vae")]
@@ -252,7 +256,7 @@ def make_run(root: Path, *, known: bool = True, empty: bool = False, fail_first:
         "summary": [root / "select_clips" / "summary.json"],
         "rejected": [root / "select_clips" / "rejected.csv"],
     }
-    inputs |= {"score_sync": [root / "score_sync" / "00000.jsonl"], "enhance": [root / "enhance" / "enhanced.jsonl"]}
+    inputs |= {"score_sync": [root / "score_sync" / "00000.jsonl"], "enhance": [root / "enhance" / "00000.jsonl"]}
     write_json(root / "config.json", config.Config().model_dump(mode="json"))
     inputs |= {"config": [] if empty else [root / "config.json"]}
     inputs |= {"metrics": [root / "evaluate" / "metrics.json"], "per_item": [root / "evaluate" / "items.jsonl"]}

@@ -217,38 +217,3 @@ def assign(
             members = {other: [g for g in ranked if result[g] == other] for other in SPLITS}
             result[max(members.values(), key=len)[-1]] = split
     return result
-
-
-def pair(test_rows: Sequence[Row], max_pairs: int) -> list[Row]:
-    """Picture and sound of every video to generate.
-
-    The test sources in the order of their ids, at most `max_pairs`: each with its own sound, and with the sound of the
-    next one, cyclic, of another group. Where all are of one group the next must do; a lone one has no cross pair.
-    """
-    first: dict[str, Row] = {}
-    clips: dict[str, list[str]] = {}
-    for row in sorted(test_rows, key=lambda row: row["id"]):
-        first.setdefault(row["source_id"], row)
-        clips.setdefault(row["source_id"], []).append(row["id"])
-    chosen = [first[source] for source in sorted(first)][:max_pairs]
-    pairs = []
-    for number, picture in enumerate(chosen):
-        following = chosen[number + 1 :] + chosen[:number]
-        foreign = [row for row in following if row["group"] != picture["group"]]
-        sounds = [("own", picture)] + [("cross", row) for row in (foreign or following)[:1]]
-        for kind, sound in sounds:
-            pairs.append(
-                {
-                    "id": f"{picture['source_id']}--{sound['source_id']}",
-                    "kind": kind,
-                    "picture_id": picture["source_id"],
-                    "picture_path": picture["path"],
-                    "picture_group": picture["group"],
-                    "picture_clips": clips[picture["source_id"]],
-                    "sound_id": sound["source_id"],
-                    "sound_path": sound["path"],
-                    "sound_group": sound["group"],
-                    "audio_file": sound["audio_file"],
-                }
-            )
-    return pairs

@@ -228,6 +228,7 @@ class Pair(TypedDict, total=False):
     sound_path: Annotated[str, Column("path of that source", step="select_clips")]
     sound_group: Annotated[str, Column("group of that source", step="select_clips")]
     audio_file: Annotated[str, Column("16 kHz mono FLAC of that source", step="select_clips")]
+    cross_rank: Annotated[int | None, Column("number of a cross pair among those of all shards", step="select_clips")]
 
 
 class Video(Pair, total=False):

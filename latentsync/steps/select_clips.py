@@ -1,7 +1,8 @@
 """select_clips: the only place with thresholds. Joins the scores by id, judges, splits by group, pairs for generation.
 
-Writes train, val and test (clip rows plus `split`, `group`, `offset_frames`: the offset to apply), pairs, rejected.csv
-(every row that is in none of them, with its reason, its sentence and its scores) and summary.json (curation/funnel.py).
+Writes train, val and test (clip rows plus `split`, `group`, `offset_frames`: the offset to apply), rejected.csv (every
+row that is in none of them, with its reason, its sentence and its scores), summary.json (curation/funnel.py), and
+pairs-<shard>.jsonl for every shard of pairs (curation/pairs.py).
 
 Splits persist: the undeclared file assignments.json remembers the split of every group that was ever selected, so that
 a new source moves nobody and a group that a threshold removed returns to its place. It counts only while val_share and
@@ -12,12 +13,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from latentsync.config import SelectClips
 from latentsync.curation import selection
 from latentsync.curation.funnel import summary
+from latentsync.curation.pairs import by_shard, pair
 from latentsync.ledger.columns import Clip, names_of
 from latentsync.ledger.files import read_ledgers, write_json, write_ledger, write_text
 from latentsync.ledger.rows import Row, rejected
@@ -26,8 +29,8 @@ from latentsync.ledger.sources import read_speakers
 REJECTED_COLUMNS = names_of(Clip, "rejected")
 
 
-def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
-    """Judge, split and pair all clips of a run."""
+def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Any], sources: Path | None) -> None:
+    """Judge, split and pair all clips of a run. Of the `outputs`, pairs is a list: one path per shard of pairs."""
     speakers = read_speakers(inputs.get("speakers", []))
     rows = join(read_ledgers(inputs["score_sync"]), read_ledgers(inputs["score_quality"]))
     selected, rejected, alike = judge_all(rows, cfg)
@@ -46,12 +49,13 @@ def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Path
         splits = dict.fromkeys(selection.SPLITS, selected)
     for split, members in splits.items():
         write_ledger(outputs[split], [row | {"split": split} for row in members])
-    pairs = selection.pair(splits["test"], cfg.max_pairs)
-    write_ledger(outputs["pairs"], pairs)
+    pairs = pair(splits["test"], cfg.max_pairs)
+    for path, members in zip(outputs["pairs"], by_shard(pairs, cfg.pair_shards), strict=True):
+        write_ledger(path, members)
     write_text(outputs["rejected"], rejected_csv(rejected))
     facts = summary(rows, rejected, splits, cfg) | {
         "same_clips_in_all_splits": not separate,
-        "pairs": dict(Counter(pair["kind"] for pair in pairs)),
+        "pairs": dict(Counter(row["kind"] for row in pairs)),
         "speakers_without_source": len(set(speakers) - {row["path"] for row in rows}),
     }
     write_json(outputs["summary"], facts)

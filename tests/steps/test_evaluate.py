@@ -1,10 +1,9 @@
 """The steps generate and evaluate: every pair with its controls, nothing twice, every figure beside its bar."""
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import asdict
 
@@ -13,12 +12,13 @@ import pytest
 import torch
 
 from latentsync import config
-from latentsync.curation.selection import pair
+from latentsync.curation.pairs import by_shard, pair
 from latentsync.evaluation.evidence import measured
 from latentsync.evaluation.systems import SYSTEMS
 from latentsync.faces.alignment import similarity
 from latentsync.faces.backends import open_detector
-from latentsync.ledger.files import read_ledger, write_json, write_ledger, write_text
+from latentsync.generation import speakers
+from latentsync.ledger.files import read_ledger, read_ledgers, write_json, write_ledger, write_text
 from latentsync.ledger.rows import rejected, segment_id, source_id
 from latentsync.media.audio import read_audio
 from latentsync.media.probe import probe_media
@@ -114,7 +114,7 @@ def finished(tmp_path_factory):
     write_ledger(root / "score_sync/00000.jsonl", rows)
     select = root / "select_clips"
     write_ledger(select / "test.jsonl", rows)
-    write_ledger(select / "pairs.jsonl", pair(rows, 5))
+    write_pairs(root, pair(rows, 5), 1)
     for name in ("train", "val"):
         write_ledger(select / f"{name}.jsonl", [])
     write_text(select / "rejected.csv", "id,reason\n")
@@ -132,24 +132,31 @@ def finished(tmp_path_factory):
     return root
 
 
-def run_generate(root, workers: int = 1, **changed):
+def write_pairs(root, pairs, shards: int):
+    for number, rows in enumerate(by_shard(pairs, shards)):
+        write_ledger(root / f"select_clips/pairs-{number:05d}.jsonl", rows)
+
+
+def run_generate(root, shards: int = 1, **changed):
     settings = {"steps": 1, "guidance": 1.0, "length": "video", "crf": 8, "controls": 1, "torch_threads": 1}
-    cfg = config.Generate(**settings | changed, workers=workers)
-    inputs = {
-        "pairs": [root / "select_clips/pairs.jsonl"],
-        "test": [root / "select_clips/test.jsonl"],
-        "unet": [root / "train_unet_stage2/unet.safetensors"],
-        "vae": [root / "train_vae/vae.safetensors"],
-    }
-    generate.run(cfg, inputs, {"ledger": root / "generate/generated.jsonl"}, root / "videos")
-    return read_ledger(root / "generate/generated.jsonl")
+    cfg = config.GenerateInRun(**settings | changed)
+    ledgers = [root / f"generate/{number:05d}.jsonl" for number in range(shards)]
+    for ledger in ledgers:
+        inputs = {
+            "pairs": [root / f"select_clips/pairs-{ledger.name}"],
+            "test": [root / "select_clips/test.jsonl"],
+            "unet": [root / "train_unet_stage2/unet.safetensors"],
+            "vae": [root / "train_vae/vae.safetensors"],
+        }
+        generate.run(cfg, inputs, {"ledger": ledger}, root / "videos")
+    return read_ledgers(ledgers)
 
 
 def run_evaluate(root, out: str, truth: bool, sync_backend: str = "envelope", sync_weights=None):
     select = root / "select_clips"
     inputs = {name: [select / f"{name}.jsonl"] for name in ("train", "val", "test")}
     inputs |= {"rejected": [select / "rejected.csv"], "summary": [select / "summary.json"]}
-    inputs |= {"enhance": [root / "generate/generated.jsonl"], "score_sync": [root / "score_sync/00000.jsonl"]}
+    inputs |= {"enhance": [root / "generate/00000.jsonl"], "score_sync": [root / "score_sync/00000.jsonl"]}
     inputs |= {"syncnet": [root / "train_syncnet/syncnet.safetensors"]}
     inputs |= {"truth": [root / "make_talkers/truth.jsonl"] if truth else []}
     outputs = {"metrics": root / out / "metrics.json", "per_item": root / out / "items.jsonl"}
@@ -172,40 +179,88 @@ def test_generate_makes_every_pair_and_a_control_and_repeats_nothing(finished):
         with np.load(finished / row["render_file"]) as render:
             assert render["matrices"].shape == (32, 2, 3) and np.isfinite(render["matrices"]).all()
     written = {row["id"]: (finished / row["video_file"]).stat().st_mtime_ns for row in rows}
-    before = (finished / "generate/generated.jsonl").read_bytes()
+    before = (finished / "generate/00000.jsonl").read_bytes()
     again = run_generate(finished)
     assert {row["id"]: (finished / row["video_file"]).stat().st_mtime_ns for row in again} == written
-    assert (finished / "generate/generated.jsonl").read_bytes() == before
+    assert (finished / "generate/00000.jsonl").read_bytes() == before
 
 
-def test_two_workers_make_the_same_videos(finished, tmp_path):
-    run_generate(finished)
-    alone = (finished / "generate/generated.jsonl").read_bytes()
+def times_of(root) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (root / "generate/media").iterdir()}
+
+
+def test_two_shards_make_the_same_videos_as_one(finished, tmp_path):
+    alone = run_generate(finished)
     root = tmp_path / "tiny"
     shutil.copytree(finished, root, ignore=shutil.ignore_patterns("generate"))
-    rows = run_generate(root, workers=2)
-    assert (root / "generate/generated.jsonl").read_bytes() == alone
-    for row in rows:
+    write_pairs(root, read_ledger(finished / "select_clips/pairs-00000.jsonl"), 3)
+    assert run_generate(root, shards=3) == alone
+    shards = [read_ledger(root / f"generate/{number:05d}.jsonl") for number in range(3)]
+    assert sorted(len(rows) for rows in shards) == [0, 2, 3]
+    for row in alone:
         assert (root / row["video_file"]).read_bytes() == (finished / row["video_file"]).read_bytes()
 
 
-def test_another_number_of_workers_repeats_nothing(finished, tmp_path):
+def test_a_lost_pair_and_a_new_one_repeat_no_other(finished, tmp_path):
+    """What a kill takes away is made again, a pair that joins is made, and nothing else is touched."""
     run_generate(finished)
     root = tmp_path / "tiny"
     shutil.copytree(finished, root)
-    media, journal = root / "generate/media", root / "generate/journal"
-    lines = (journal / "generated.jsonl").read_text().splitlines(keepends=True)
-    (root / "generate/generated.jsonl").unlink()
-    (journal / "generated.jsonl").unlink()
-    for number, half in enumerate((lines[:2], lines[2:])):  # what two workers leave behind when one is killed
-        (journal / f"part-{number}.jsonl").write_text("".join(half))
-    before = {path.name: path.stat().st_mtime_ns for path in media.iterdir()}
-    for workers in (1, 2):
-        run_generate(root, workers)
-        assert {path.name: path.stat().st_mtime_ns for path in media.iterdir()} == before
-        assert (root / "generate/generated.jsonl").read_bytes() == (finished / "generate/generated.jsonl").read_bytes()
-        assert [path.name for path in journal.iterdir()] == ["generated.jsonl"]
-        assert not list((root / "generate").glob("part-*"))
+    journal = root / "generate/journal/00000.jsonl"
+    (root / "generate/00000.jsonl").unlink()
+    before = times_of(root)
+    lines = journal.read_text().splitlines(keepends=True)
+    lost = json.loads(lines[-1])["rows"][0]
+    journal.write_text("".join(lines[:-1]) + lines[-1][:40])  # a torn last line is what a kill leaves
+    rows = run_generate(root)
+    after = times_of(root)
+    own = {name.split("/")[-1] for name in (lost["video_file"], lost["render_file"])}
+    assert {name for name in before if after[name] != before[name]} == own and after.keys() == before.keys()
+    assert (root / "generate/00000.jsonl").read_bytes() == (finished / "generate/00000.jsonl").read_bytes()
+
+    pairs = read_ledger(root / "select_clips/pairs-00000.jsonl")
+    new = next(row for row in pairs if row["kind"] == "own")
+    new = new | {"id": "0000" + new["id"][4:], "kind": "cross", "cross_rank": 0}  # sorts first: all other ranks move
+    for row in pairs:
+        row["cross_rank"] = None if row["cross_rank"] is None else row["cross_rank"] + 1
+    write_ledger(root / "select_clips/pairs-00000.jsonl", [*pairs, new])
+    more = run_generate(root, controls=1)
+    assert {row["id"] for row in more} > {row["id"] for row in rows if row["system"] == "ours"}
+    assert {name: times_of(root)[name] for name in after} == after
+
+
+def test_a_shard_without_pairs_ends_without_torch(tmp_path):
+    write_ledger(tmp_path / "tiny/select_clips/pairs-00000.jsonl", [])
+    ledger = tmp_path / "tiny/generate/00000.jsonl"
+    code = (
+        "import sys; from pathlib import Path; from latentsync.config import EnhanceInRun, GenerateInRun;"
+        "from latentsync.steps import enhance, generate; run = Path(sys.argv[1]);"
+        "pairs, made = run / 'select_clips/pairs-00000.jsonl', run / 'generate/00000.jsonl';"
+        "generate.run(GenerateInRun(), {'pairs': [pairs]}, {'ledger': made}, run);"
+        "enhance.run(EnhanceInRun(), {'generate': [made]}, {'ledger': run / 'enhance/00000.jsonl'}, run);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, ledger.parents[1]], check=False).returncode == 0
+    assert read_ledger(ledger) == read_ledger(tmp_path / "tiny/enhance/00000.jsonl") == []
+
+
+def test_cuts_and_gaps_are_those_of_the_run(finished, tmp_path, monkeypatch):
+    """detect_scenes and align_faces.max_gap_ticks reach the face tracks of generation, and the key of the videos."""
+    root = tmp_path / "tiny"
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("generate"))
+    cfg = config.validate({"detect_scenes": {"threshold": 7.5}, "align_faces": {"max_gap_ticks": 3}})
+    sections = [json.loads(config.section_json(cfg, step))["tracking"] for step in ("generate", "enhance")]
+    assert sections[0] == sections[1] == {"scenes": {"threshold": 7.5, "min_scene_ticks": 15}, "max_gap_ticks": 3}
+    used, track_video = [], speakers.track_video
+
+    def recorded(video, detector, max_s, tracking):
+        used.append(tracking)
+        return track_video(video, detector, max_s, tracking)
+
+    monkeypatch.setattr(speakers, "track_video", recorded)
+    rows = run_generate(root, tracking=sections[0])
+    assert {(each.scenes.threshold, each.max_gap_ticks) for each in used} == {(7.5, 3)}
+    assert not {row["video_file"] for row in rows} & {row["video_file"] for row in run_generate(finished)}
 
 
 @pytest.mark.parametrize("length", ["video", "audio"])
@@ -220,16 +275,6 @@ def test_a_long_picture_is_generated_up_to_the_limit_and_says_so(finished, tmp_p
         assert len(read_audio(root / row["video_file"])) == pytest.approx(12_800, abs=1100)
     metrics, _ = run_evaluate(root, "evaluate", truth=True)
     assert len(metrics["cut"]) == len(rows) and {cut["cut_s"] for cut in metrics["cut"]} == {0.48}
-
-
-def test_a_killed_worker_is_named_and_no_ledger_written(finished, tmp_path, monkeypatch):
-    root = tmp_path / "tiny"
-    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("generate"))
-    monkeypatch.setattr(generate, "get_context", lambda method: multiprocessing.get_context("fork"))
-    monkeypatch.setattr(generate, "make", lambda *args: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(ValueError, match=r"killed by signal 9.*generate\.workers \(2\)"):
-        run_generate(root, workers=2)
-    assert not (root / "generate/generated.jsonl").exists()
 
 
 def test_evaluate_gives_every_figure_beside_its_controls(finished):
@@ -276,10 +321,10 @@ def test_a_failed_video_is_counted_with_its_reason(finished):
     folder = finished / "generate"
     lost = rejected(rows[0], "unreadable", "decoding fails at 0.40 s")
     lost = {name: value for name, value in lost.items() if name not in ("video_file", "render_file", "passed_through")}
-    kept = (folder / "generated.jsonl").read_bytes()
-    write_ledger(folder / "generated.jsonl", [lost, *rows[1:]])
+    kept = (folder / "00000.jsonl").read_bytes()
+    write_ledger(folder / "00000.jsonl", [lost, *rows[1:]])
     metrics, _ = run_evaluate(finished, "evaluate_failed", truth=True)
-    (folder / "generated.jsonl").write_bytes(kept)
+    (folder / "00000.jsonl").write_bytes(kept)
     assert metrics["failed"] == [{"id": rows[0]["id"], "reason": "unreadable", "detail": "decoding fails at 0.40 s"}]
     assert sum(row["failed"] for row in metrics["table"]) == 1
 
@@ -334,10 +379,10 @@ def test_stable_syncnet_finds_a_planted_offset_in_a_written_video(finished, tmp_
     matrices = np.array([similarity(points, RESOLUTION) for points in anchors])
     clock = {"order": np.arange(n), "times_s": np.arange(n) / 25, "end_s": n / 25}
     np.savez(root / "generate/media/lit.npz", matrices=matrices, **clock)
-    row = next(row for row in read_ledger(root / "generate/generated.jsonl") if row["system"] == "ours")
+    row = next(row for row in read_ledger(root / "generate/00000.jsonl") if row["system"] == "ours")
     row |= {"kind": "own", "picture_path": "lit.mp4", "audio_file": "resample/media/lit.flac", "n_frames": n}
     row |= {"video_file": "generate/media/late.mp4", "render_file": "generate/media/lit.npz"}
-    write_ledger(root / "generate/generated.jsonl", [row])
+    write_ledger(root / "generate/00000.jsonl", [row])
     (root / "rigged").touch()
     shape, original = config.TrainSyncnet(frames=16, resolution=32), syncnet.load
     monkeypatch.setattr(syncnet, "load", lambda path: (Rigged(), shape) if path.name == "rigged" else original(path))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from latentsync.config import SelectClips
 from latentsync.curation import selection
-from latentsync.ledger.files import read_ledger, write_ledger
+from latentsync.ledger.files import read_ledger, read_ledgers, write_ledger
 from latentsync.ledger.rows import REASONS, Row, clip_id, rejected, segment_id, source_id
 from latentsync.report import curation
 from latentsync.steps import select_clips
@@ -77,13 +77,15 @@ def select(folder: Path, rows: list[Row], cfg: SelectClips = CFG, speakers: dict
         inputs["speakers"] = [folder / "speakers.csv"]
         lines = "".join(f'"{path}",{speaker}\n' for path, speaker in speakers.items())
         inputs["speakers"][0].write_text("\ufeffpath,speaker\n" + lines, encoding="utf-8")
-    names = {"train": "jsonl", "val": "jsonl", "test": "jsonl", "pairs": "jsonl", "rejected": "csv", "summary": "json"}
+    names = {"train": "jsonl", "val": "jsonl", "test": "jsonl", "rejected": "csv", "summary": "json"}
     outputs = {name: run / "select_clips" / f"{name}.{suffix}" for name, suffix in names.items()}
-    select_clips.run(cfg, inputs, outputs, None)
-    result = {name: read_ledger(outputs[name]) for name in ("train", "val", "test", "pairs")}
+    pairs = {f"pairs-{number:05d}": run / f"select_clips/pairs-{number:05d}.jsonl" for number in range(cfg.pair_shards)}
+    select_clips.run(cfg, inputs, outputs | {"pairs": list(pairs.values())}, None)
+    result = {name: read_ledger(outputs[name]) for name in ("train", "val", "test")}
+    result["pairs"] = read_ledgers(pairs.values())
     with open(outputs["rejected"], newline="") as file:
         result["rejected"] = list(csv.DictReader(file))
-    return result | {"summary": json.loads(outputs["summary"].read_text()), "outputs": outputs}
+    return result | {"summary": json.loads(outputs["summary"].read_text()), "outputs": outputs | pairs}
 
 
 def reasons(result: dict) -> dict[str, str]:
@@ -375,31 +377,6 @@ def test_fewer_than_three_groups_share_all_clips_and_the_summary_says_so(tmp_pat
     assert select(tmp_path / "more", clips(3))["summary"]["same_clips_in_all_splits"] is False
 
 
-# --- pairs -----------------------------------------------------------------------------------------------------------
-
-
-def test_pairs_go_round_and_are_limited():
-    rows = [clip(f"{k}.mp4", start, start + 50) | {"group": "AAB"[k % 3]} for k in range(6) for start in (0, 50)]
-    pairs = selection.pair(rows, 4)
-    order = sorted({row["source_id"] for row in rows})[:4]
-    group = {row["source_id"]: row["group"] for row in rows}
-    assert [pair["picture_id"] for pair in pairs] == [source for source in order for _ in range(2)]
-    for own, cross in zip(pairs[::2], pairs[1::2], strict=True):
-        assert own["kind"] == "own" and own["picture_id"] == own["sound_id"]
-        assert cross["id"] == f"{cross['picture_id']}--{cross['sound_id']}"
-        at = order.index(cross["picture_id"])
-        following = [*order[at + 1 :], *order[:at]]
-        assert cross["sound_id"] == next(s for s in following if group[s] != group[cross["picture_id"]])
-        assert cross["audio_file"] == f"resample/media/{cross['sound_id']}.flac"
-        assert len(cross["picture_clips"]) == 2
-
-
-def test_in_one_group_the_next_source_must_do():
-    rows = [clip(f"{k}.mp4") | {"group": "A"} for k in range(3)]
-    cross = [pair for pair in selection.pair(rows, 10) if pair["kind"] == "cross"]
-    assert len(cross) == 3 and all(pair["picture_id"] != pair["sound_id"] for pair in cross)
-
-
 # --- files and sentences ---------------------------------------------------------------------------------------------
 
 
@@ -473,7 +450,7 @@ def test_the_command_line_takes_no_speakers_and_says_one_sentence(tmp_path):
     run = tmp_path / "results" / "test"
     for step in ("score_sync", "score_quality"):
         write_ledger(run / step / "00000.jsonl", [clip("a.mp4", sync_confidence=0.5)])
-    names = {"train": "jsonl", "val": "jsonl", "test": "jsonl", "pairs": "jsonl", "rejected": "csv", "summary": "json"}
+    names = {"train": "jsonl", "val": "jsonl", "test": "jsonl", "rejected": "csv", "summary": "json"}
     command = [sys.executable, "-m", "latentsync.steps", "select_clips", "--config", CFG.model_dump_json()]
     for step in ("score_sync", "score_quality"):
         command += ["--input", step, str(run / step / "00000.jsonl")]
