@@ -18,6 +18,7 @@ except (ValueError, OSError) as error:
 RUN = f"results/{CFG.run}"
 CONFIG = f"{RUN}/config.json"
 SHARDS = [f"{number:05d}" for number in range(CFG.shards)]
+PAIR_SHARDS = [f"{number:05d}" for number in range(CFG.select_clips.pair_shards)]
 DEMO = CFG.input_dir is None
 VIDEOS = ["--sources", f"{RUN}/make_talkers/videos" if DEMO else CFG.input_dir]
 STEPS = arguments(CFG)

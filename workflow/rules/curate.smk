@@ -1,6 +1,7 @@
 """From raw videos to selected clips: one ledger per step and shard, then one selection for all."""
 
 SOURCES = f"{RUN}/sources/{{shard}}.jsonl"  # written by the main process, or by make_talkers
+PAIRS = f"{RUN}/select_clips/pairs-{{shard}}.jsonl"
 
 if DEMO:
 
@@ -70,7 +71,7 @@ rule select_clips:
         train=f"{RUN}/select_clips/train.jsonl",
         val=f"{RUN}/select_clips/val.jsonl",
         test=f"{RUN}/select_clips/test.jsonl",
-        pairs=f"{RUN}/select_clips/pairs.jsonl",
+        pairs=expand(PAIRS, shard=PAIR_SHARDS),
         rejected=report(f"{RUN}/select_clips/rejected.csv", caption="../report/rejected.rst", category="Curation"),
         summary=f"{RUN}/select_clips/summary.json",
     log:

@@ -5,27 +5,27 @@ WHISPER = CFG.extract_features.whisper_weights if CFG.extract_features.audio_enc
 
 rule generate:
     input:
-        pairs=SELECTION.pairs,
+        pairs=PAIRS,
         test=SELECTION.test,
         unet=rules.train_unet_stage2.output.weights,
         vae=VAE,
         whisper=WHISPER or [],
     output:
-        ledger=f"{RUN}/generate/generated.jsonl",
+        ledger=f"{RUN}/generate/{{shard}}.jsonl",
     log:
-        f"{RUN}/logs/generate.log",
+        f"{RUN}/logs/generate/{{shard}}.log",
     benchmark:
-        f"{RUN}/benchmarks/generate.tsv"
+        f"{RUN}/benchmarks/generate/{{shard}}.tsv"
     conda:
         "../../envs/deliver.yaml"
-    threads: CFG.generate.torch_threads * CFG.generate.workers
+    threads: CFG.generate.torch_threads
     resources:
         gpu=GPUS["generate"],
     params:
         step=STEPS["generate"] + VIDEOS,
         files=files,
     message:
-        "generate: lip-sync all pairs of the test split"
+        "generate {wildcards.shard}: lip-sync pairs of the test split"
     shell:
         STEP
 
@@ -34,11 +34,11 @@ rule enhance:
     input:
         generate=rules.generate.output.ledger,
     output:
-        ledger=f"{RUN}/enhance/enhanced.jsonl",
+        ledger=f"{RUN}/enhance/{{shard}}.jsonl",
     log:
-        f"{RUN}/logs/enhance.log",
+        f"{RUN}/logs/enhance/{{shard}}.log",
     benchmark:
-        f"{RUN}/benchmarks/enhance.tsv"
+        f"{RUN}/benchmarks/enhance/{{shard}}.tsv"
     conda:
         "../../envs/deliver.yaml"
     resources:
@@ -47,7 +47,7 @@ rule enhance:
         step=STEPS["enhance"] + VIDEOS,
         files=files,
     message:
-        "enhance: restore faces if a method is configured"
+        "enhance {wildcards.shard}: restore faces if a method is configured"
     shell:
         STEP
 
@@ -55,7 +55,7 @@ rule enhance:
 rule evaluate:
     input:
         **SPLITS,
-        enhance=rules.enhance.output.ledger,
+        enhance=expand(rules.enhance.output.ledger, shard=PAIR_SHARDS),
         rejected=SELECTION.rejected,
         summary=SELECTION.summary,
         score_sync=rules.select_clips.input.score_sync,
@@ -85,7 +85,7 @@ rule evaluate:
 rule report:
     input:
         **SPLITS,
-        enhance=rules.enhance.output.ledger,
+        enhance=rules.evaluate.input.enhance,
         rejected=SELECTION.rejected,
         summary=SELECTION.summary,
         score_sync=rules.select_clips.input.score_sync,
