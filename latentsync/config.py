@@ -356,7 +356,7 @@ class Generate(Section):
         60.0, gt=0, description="longest result, in seconds; the rest of the video is left out; null: no limit"
     )
     overlap: int = Field(
-        0, ge=0, le=15, description="frames that neighbouring windows share and cross-fade; published: none"
+        2, ge=0, le=15, description="frames that neighbouring windows share and cross-fade; published: 0"
     )
     batch_size: Positive = Field(1, description="windows per call of the U-Net")
     crf: int = Field(13, ge=0, le=51, description="x264 CRF of the result")

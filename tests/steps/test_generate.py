@@ -25,7 +25,7 @@ from latentsync.models.unet import UNet3D, UNetConfig
 from tests.videos import head, write_video
 
 RESOLUTION = 64
-LOSSLESS = {"crf": 0, "steps": 2, "guidance": 1.0, "length": "video"}
+LOSSLESS = {"crf": 0, "steps": 2, "guidance": 1.0, "length": "video", "overlap": 0}
 
 
 def face_or_nothing(index: int, width: int = 208, height: int = 176) -> np.ndarray:
