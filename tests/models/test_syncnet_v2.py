@@ -5,7 +5,6 @@ import wave
 from pathlib import Path
 
 import cv2
-import hashed_syncnet
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,7 @@ from safetensors.numpy import load_file
 from latentsync.audio.mfcc import mfcc
 from latentsync.models import syncnet_v2
 from latentsync.sync import curves
+from tests import hashed_syncnet
 
 
 def both(net, frames, coefficients, windows):

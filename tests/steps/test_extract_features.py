@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-import toys
 from safetensors.numpy import load_file
 
 from latentsync.config import ExtractFeatures, TrainVae
@@ -13,6 +12,7 @@ from latentsync.ledger.files import read_ledger, write_ledger
 from latentsync.models import vae as vaes
 from latentsync.steps import extract_features
 from latentsync.training.clips import ClipStore
+from tests import toys
 
 CFG = ExtractFeatures(audio_encoder="embedded", width=16, layers=1, vae="embedded", batch_size=16, torch_threads=1)
 

@@ -97,7 +97,7 @@ def test_a_finished_clip_is_not_scored_again(run, monkeypatch):
 
 @pytest.fixture
 def weights(golden, tmp_path):
-    import hashed_syncnet
+    from tests import hashed_syncnet
 
     path = tmp_path / "syncnet_v2.model"
     torch.save(hashed_syncnet.state_dict(golden("syncnet_v2")), path)

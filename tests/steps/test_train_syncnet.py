@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import toys
 from accelerate.state import AcceleratorState
 
 from latentsync.config import SyncNetEncoder, TrainSyncnet
@@ -19,6 +18,7 @@ from latentsync.training import losses as ops
 from latentsync.training.clips import ClipStore
 from latentsync.training.data import draw_pairs
 from latentsync.weights import files as weight_files
+from tests import toys
 
 CFG = TrainSyncnet(
     steps=4, batch_size=4, learning_rate=1e-3, mixed_precision="no", gradient_checkpointing=True, log_every=2,

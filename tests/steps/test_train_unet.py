@@ -5,7 +5,6 @@ import csv
 import numpy as np
 import pytest
 import torch
-import toys
 from accelerate.state import AcceleratorState
 
 from latentsync.config import (
@@ -25,6 +24,7 @@ from latentsync.steps import extract_features, train_unet
 from latentsync.training import loop
 from latentsync.training.data import draw_windows, window
 from latentsync.weights import files as weight_files
+from tests import toys
 
 ON_CPU = {"mixed_precision": "no", "torch_threads": 1}
 STAGE1 = TrainUnetStage1(

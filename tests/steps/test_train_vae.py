@@ -5,7 +5,6 @@ import csv
 import numpy as np
 import pytest
 import torch
-import toys
 
 from latentsync.config import TrainVae
 from latentsync.faces.mask import keep_mask
@@ -14,6 +13,7 @@ from latentsync.models import vae as vaes
 from latentsync.steps import train_vae
 from latentsync.training.clips import ClipStore
 from latentsync.weights import files as weight_files
+from tests import toys
 
 CFG = TrainVae(
     steps=120, batch_size=4, learning_rate=4e-3, mixed_precision="no", gradient_checkpointing=False, log_every=40,

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-import toys
 from safetensors.numpy import save_file
 
 from latentsync.media.audio import read_flac
 from latentsync.training.clips import ByteCache, ClipStore, FeatureStore, content_key, require_frames
+from tests import toys
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import os
 import time
 
 import pytest
-from short import curate, heads, processed
 
 from latentsync.ledger.files import read_ledger, read_ledgers
 from latentsync.ledger.rows import shard_of, source_id
+from tests.workflow.short import curate, heads, processed
 
 SHARDS = 2
 BEFORE, ADDED = (int(os.environ.get(name, default)) for name, default in (("BEFORE", 3), ("ADDED", 4)))

@@ -14,7 +14,8 @@ import subprocess
 import time
 
 import pytest
-from short import ROOT, command, curate, heads
+
+from tests.workflow.short import ROOT, command, curate, heads
 
 KILLS, SEED = (int(os.environ.get(name, default)) for name, default in (("KILLS", 3), ("SEED", 1)))
 SHARDS = 3

@@ -2,10 +2,12 @@
 
 import sys
 import time
+from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, str(workflow.current_basedir.join("..").join("..")))
+ROOT = str(workflow.current_basedir.join("..").join(".."))
+sys.path.insert(0, ROOT)
 
 from latentsync.workflow import arguments, files, gpus, prepare, record_run
 
@@ -27,6 +29,9 @@ GPUS = gpus(CFG)
 # `step`: name, section and version of the step; `files`: inputs and outputs under the names that the rule gives them.
 COMMAND = "python -m latentsync.steps {params.step:q} {params.files:q}"
 STEP = COMMAND + " > {log:q} 2>&1"
+
+# The environments hold what the steps import, but not this package: pip would bring all of its dependencies.
+shell.prefix(f"export PYTHONPATH={quote(ROOT)}${{PYTHONPATH:+:$PYTHONPATH}}; ")
 
 
 wildcard_constraints:
