@@ -16,7 +16,6 @@ EXTRAS = PROJECT["optional-dependencies"]
 # Not imported here, but run: the workflow's executors, the tools of `make test`, and what programs in tests import.
 RUN_BY_NAME = {
     "basedpyright",
-    "beartype",
     "codespell",
     "packaging",
     "pre-commit",
