@@ -31,7 +31,7 @@ COMMAND = "python -m latentsync.steps {params.step:q} {params.files:q}"
 STEP = COMMAND + " > {log:q} 2>&1"
 
 # The environments hold what the steps import, but not this package: pip would bring all of its dependencies.
-shell.prefix("export PYTHONPATH=" + quote(ROOT) + "${{PYTHONPATH:+:$PYTHONPATH}}; ")
+shell.prefix(f"export PYTHONPATH={quote(ROOT)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; ")
 
 
 wildcard_constraints:
