@@ -10,8 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from latentsync.config import Config, Section
 from latentsync.faces.backends import BACKENDS
-from latentsync.ledger.columns import KINDS, columns
-from latentsync.ledger.rows import REASONS
+from latentsync.ledger.columns import KINDS, REASONS, columns
 from latentsync.sync.scorers import SCORERS
 from latentsync.weights import registry
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from latentsync.config import SelectClips
 from latentsync.curation.selection import COLUMNS, ORDER
-from latentsync.ledger.rows import REASONS, Row, length_s
+from latentsync.ledger.columns import REASONS
+from latentsync.ledger.rows import Row, length_s
 from latentsync.sync.scorers import SCORERS
 from latentsync.timing import seconds
 

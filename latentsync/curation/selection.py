@@ -1,9 +1,9 @@
-"""Which clips stay, who belongs together, who goes where: plain functions on rows, no files.
+"""Which clips are selected, how they are grouped, and which split a group goes to: functions on rows, no files.
 
-LIMITS is the one table of thresholds: select_clips judges by it, the funnel, the report and its what-if tables read it.
-It stands in the order of reasons, most fundamental first; a row gets the first that applies, `detail` tells of the
-others. A bad picture is looked at first: noise makes false cuts, so its pieces are short, and a short or bad piece
-cannot score well in sync. Reasons of earlier steps (unreadable, no_face, no_audio) stand.
+LIMITS is the one table of thresholds: select_clips applies it, and funnel, report and what-if tables read it.
+It is in the order of reasons, most fundamental first: a row gets the first reason that applies, and `detail` names the
+others. Image quality comes first: noise causes false cuts and so short segments, and a short or bad clip cannot score
+well in sync. Reasons of earlier steps (unreadable, no_face, no_audio) are kept.
 """
 
 import hashlib
@@ -21,19 +21,20 @@ TWO_TEST_GROUPS_FROM = 6  # with so many groups, test holds at least two, so tha
 
 @dataclass(frozen=True)
 class Limit:
-    """One threshold of select_clips: what it judges, and how that is told."""
+    """One threshold of select_clips: the column it applies to, and its wording."""
 
-    key: str  # of SelectClips; None there switches it off
+    key: str  # of SelectClips; null there disables it
     column: str  # of a clip's row, or length_s
-    least: bool  # True: values below the limit are refused; False: absolute values above it
-    reason: str  # of records.REASONS
+    least: bool  # True: values below the limit are rejected; False: absolute values above it
+    reason: str  # of ledger/columns.py
     sentence: str  # of value and limit
     title: str  # of the column, for the page
     axis: str  # unit and direction, for the page
-    signed: bool = False  # the column may be negative; an upper limit then bounds both sides
+    kept: str  # what the clips that pass are, for the funnel
+    signed: bool = False  # the column may be negative; an upper limit then applies to both signs
 
     def refuses(self, value: float | None, limit: float) -> bool:
-        """Whether a clip with this value is refused; an unknown value is not."""
+        """Whether a clip with this value is rejected; an unknown value is not."""
         return value is not None and (value < limit if self.least else abs(value) > limit)
 
     @property
@@ -46,47 +47,48 @@ class Limit:
 LIMITS = (
     Limit("min_face_px", "face_px", True, "small_face",
           "the face is {:.1f} px wide, the least allowed is {:g} px",
-          "Face width", "pixels of the source"),
+          "Face width", "pixels of the source", "face large enough"),
     Limit("min_quality", "quality", True, "low_quality",
           "the quality is {:.1f}, the least allowed is {:g}",
-          "Picture quality", "quality, higher is better"),
+          "Image quality", "quality, higher is better", "image quality high enough"),
     Limit("min_sharpness", "sharpness", True, "blurred",
           "the sharpness is {:.2f}, the least allowed is {:g}",
-          "Sharpness of the face", "variance of the Laplacian at 256 px"),
+          "Sharpness of the face", "variance of the Laplacian at 256 px", "face in focus"),
     Limit("min_exposure", "exposure", True, "badly_lit",
           "the mean luma of the face is {:.3f}, the least allowed is {:g}",
-          "Exposure of the face", "mean luma, 0 black, 1 white"),
+          "Exposure of the face", "mean luma, 0 black, 1 white", "face well lit"),
     Limit("max_exposure", "exposure", False, "badly_lit",
           "the mean luma of the face is {:.3f}, the most allowed is {:g}",
-          "Exposure of the face", "mean luma, 0 black, 1 white"),
+          "Exposure of the face", "mean luma, 0 black, 1 white", "face well lit"),
     Limit("min_aligned_share", "aligned_share", True, "misaligned",
-          "the face lies where it should in a share of {:.2f} of the frames, the least allowed is {:g}",
-          "Face confirmed in the crop", "share of the frames looked at"),
+          "the face is confirmed in a share of {:.2f} of the frames, the least allowed is {:g}",
+          "Face confirmed in the crop", "share of the checked frames", "face confirmed in the crop"),
     Limit("max_yaw_deg", "yaw_deg", False, "turned_away",
           "the head is turned by {:+.1f} degrees, the most allowed is {:g}",
-          "Turn of the head", "degrees; above 0 to the viewer's right", signed=True),
+          "Turn of the head", "degrees; above 0 to the viewer's right", "facing the camera", signed=True),
     Limit("max_pitch_deg", "pitch_deg", False, "turned_away",
           "the head is tilted by {:+.1f} degrees, the most allowed is {:g}",
-          "Tilt of the head", "degrees; above 0 upwards", signed=True),
+          "Tilt of the head", "degrees; above 0 upwards", "facing the camera", signed=True),
     Limit("min_s", "length_s", True, "too_short",
           "the clip lasts {:.2f} s, the shortest allowed is {:g} s",
-          "Clip length", "seconds"),
+          "Clip length", "seconds", "long enough"),
     Limit("min_speech_share", "speech_share", True, "little_speech",
-          "a share of {:.2f} of the sound is speech, the least allowed is {:g}",
-          "Speech", "share of the clip's sound"),
+          "a share of {:.2f} of the audio is speech, the least allowed is {:g}",
+          "Speech", "share of the clip's audio", "enough speech"),
     Limit("min_sync_confidence", "sync_confidence", True, "low_sync",
           "the sync confidence is {:.2f}, the least allowed is {:g}",
-          "Sync confidence", "confidence"),
+          "Sync confidence", "confidence", "video and audio in sync"),
     Limit("max_offset_frames", "sync_offset_frames", False, "large_offset",
           "the offset is {:+d} frames, the largest allowed is {:g}",
-          "Offset between picture and sound", "frames at 25 fps; above 0 the picture is late", signed=True),
+          "Offset between video and audio", "frames at 25 fps; above 0 the video is late",
+          "offset small enough", signed=True),
 )
 # fmt: on
 COLUMNS = tuple(dict.fromkeys(limit.column for limit in LIMITS))
 _REASONS = tuple(dict.fromkeys(limit.reason for limit in LIMITS))
 _SYNC = _REASONS.index("low_sync")
-# All reasons that clips are given here, in the order in which they count: a silent face cannot score well in sync, and
-# near duplicates are looked for among the clips that nothing else is wrong with, or both might go.
+# All reasons that clips get here, in the order in which they count: a silent face cannot score well in sync, and near
+# duplicates are searched only among clips without another reason, or both copies might be rejected.
 ORDER = ("duplicate", *_REASONS[:_SYNC], "not_speaking", *_REASONS[_SYNC:], "near_duplicate")
 
 
@@ -101,7 +103,7 @@ def applied_offset(row: Row, cfg: SelectClips) -> int:
 
 
 def judge(row: Row, cfg: SelectClips) -> list[tuple[str, str]]:
-    """Every (reason, sentence) for which the thresholds refuse a clip, in the order of LIMITS; empty: it stays.
+    """Every (reason, sentence) for which the thresholds reject a clip, in the order of LIMITS; empty: it is selected.
 
     An offset counts as large only where it would be applied: below min_offset_confidence it is noise.
     """
@@ -120,8 +122,8 @@ def judge(row: Row, cfg: SelectClips) -> list[tuple[str, str]]:
 def silent_faces(rows: Iterable[Row], cfg: SelectClips) -> dict[str, str]:
     """Id of every clip whose face does not speak -> id of the clip whose face does.
 
-    Of the clips of one segment that share more than half of the shorter one's time, the surest in sync has the voice,
-    ties by id. Where it is below min_offset_confidence nothing can be said.
+    Of the clips of one segment that overlap by more than half of the shorter one, the one with the highest sync
+    confidence is the speaker, ties by id. Below min_offset_confidence no speaker is chosen.
     """
     segments: dict[str, list[Row]] = {}
     for row in rows:
@@ -140,10 +142,10 @@ def silent_faces(rows: Iterable[Row], cfg: SelectClips) -> dict[str, str]:
 
 
 def near_duplicates(rows: Iterable[Row], max_bits: int | None) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Id of every clip that goes -> id of the clip that stays instead; and all pairs of near clips, by id.
+    """Id of every near duplicate -> id of the clip that is kept instead; and all pairs of near clips, by id.
 
-    Clips whose picture and motion hashes both differ in at most `max_bits`; None: there are none. The clip of better
-    quality stays, ties by id; every clip that goes is near one that stays. A clip without a motion hash is left alone.
+    Clips whose image and motion hashes both differ in at most `max_bits`; None: no clips. The clip of better quality is
+    kept, ties by id; every near duplicate is near a clip that is kept. A clip without a motion hash is never one.
     """
     hashed = [row for row in rows if row.get("motion_hash")]
     if max_bits is None or not hashed:
@@ -152,14 +154,14 @@ def near_duplicates(rows: Iterable[Row], max_bits: int | None) -> tuple[dict[str
     motion, picture = (near.as_numbers([row[name] for row in hashed]) for name in ("motion_hash", "picture_hash"))
     pairs = [(hashed[i]["id"], hashed[j]["id"]) for i, j in near.near_pairs(motion, picture, max_bits).tolist()]
     gone: dict[str, str] = {}
-    for better, worse in pairs:  # sorted by the better one, whose own fate is thus known
+    for better, worse in pairs:  # sorted by the better one, which is decided first
         if better not in gone:
             gone.setdefault(worse, better)
     return gone, pairs
 
 
 def duplicates(rows: Iterable[Row]) -> dict[str, str]:
-    """Source id of every repeated file -> source id of the file that is kept: of equal contents the first by id."""
+    """Source id of every repeated file -> source id of the one that is kept: the first by id of equal contents."""
     first: dict[str, str] = {}
     contents = {row["source_id"]: row["sha256"] for row in rows if row.get("sha256")}
     for source, content in sorted(contents.items()):

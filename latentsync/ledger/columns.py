@@ -1,4 +1,4 @@
-"""Typed rows: every column that a step writes, with its type, its unit and what it says.
+"""Typed rows: the closed list of reasons, and every column that a step writes, with type, unit and meaning.
 
 Rows are plain dicts at run time, so reading them costs nothing more. A row has the columns of the steps that it went
 through. A column that names a file ends in `_file` and holds a POSIX path relative to `results/<run>`.
@@ -6,6 +6,28 @@ through. A column that names a file ends in `_file` and holds a POSIX path relat
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
+
+# The closed list: reason -> its meaning, as the report shows it.
+REASONS = {
+    "unreadable": "the file is not a readable video, or it is cut off",
+    "crashed": "a library crashed twice while reading it",
+    "no_audio": "there is no audio, so sync cannot be measured",
+    "no_face": "no face was found in the segment",
+    "too_short": "the clip is shorter than select_clips.min_s",
+    "small_face": "the face is smaller than select_clips.min_face_px",
+    "low_sync": "video and audio do not move together (select_clips.min_sync_confidence)",
+    "large_offset": "the offset is larger than select_clips.max_offset_frames",
+    "low_quality": "the image quality is below select_clips.min_quality",
+    "blurred": "the face is blurred (select_clips.min_sharpness)",
+    "badly_lit": "the face is too dark or too bright (select_clips.min_exposure, max_exposure)",
+    "turned_away": "the head is turned away (select_clips.max_yaw_deg, max_pitch_deg)",
+    "misaligned": "a second detector does not confirm the face in the crop (select_clips.min_aligned_share)",
+    "little_speech": "too little of the audio is speech (select_clips.min_speech_share)",
+    "not_speaking": "another face in the same segment is the speaker",
+    "near_duplicate": "near duplicate: a re-encoded or rescaled copy of another clip (select_clips.max_duplicate_bits)",
+    "duplicate": "the input folder contains the same file twice",
+}
+ERRORS = {"unreadable", "crashed"}  # reasons that are faults of the file rather than a judgement
 
 
 @dataclass(frozen=True)

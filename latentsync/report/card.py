@@ -14,8 +14,8 @@ import pandas as pd
 
 from latentsync.curation.funnel import hours
 from latentsync.curation.selection import SPLITS
-from latentsync.ledger.columns import Clip, OfSource, columns, names_of
-from latentsync.ledger.rows import REASONS, Row, length_s
+from latentsync.ledger.columns import REASONS, Clip, OfSource, columns, names_of
+from latentsync.ledger.rows import Row, length_s
 from latentsync.report.words import duration, sentence
 from latentsync.sync.scorers import SCORERS
 

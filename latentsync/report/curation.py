@@ -14,8 +14,8 @@ import pandas as pd
 
 from latentsync.curation import selection
 from latentsync.curation.selection import LIMITS, SPLITS, Limit
-from latentsync.ledger.columns import Clip, text_columns
-from latentsync.ledger.rows import REASONS, Row, length_s
+from latentsync.ledger.columns import REASONS, Clip, text_columns
+from latentsync.ledger.rows import Row, length_s
 from latentsync.report.plots import round_step
 from latentsync.report.words import spoken
 from latentsync.timing import evenly_spaced, seconds
@@ -31,19 +31,10 @@ STAGES = {
     "crashed": ("read without a crash", "clips"),
     "no_audio": ("with audio", "clips"),
     "duplicate": ("not an exact copy", "clips"),
-    "too_short": ("long enough", "clips"),
-    "small_face": ("face large enough", "clips"),
-    "low_quality": ("image quality high enough", "clips"),
-    "blurred": ("face in focus", "clips"),
-    "badly_lit": ("face well lit", "clips"),
-    "misaligned": ("face confirmed in the crop", "clips"),
-    "turned_away": ("facing the camera", "clips"),
-    "little_speech": ("enough speech", "clips"),
     "not_speaking": ("face of the speaker", "clips"),
     "near_duplicate": ("not a near duplicate", "clips"),
-    "low_sync": ("video and audio in sync", "clips"),
-    "large_offset": ("offset small enough", "clips"),
     "selected": ("Selected", "clips"),
+    **{limit.reason: (limit.kept, "clips") for limit in LIMITS},
 }
 UNITS = {"length_s": (" s", 1), "face_px": (" px", 0), "sync_offset_frames": (" frames", 0)}  # unit, digits
 

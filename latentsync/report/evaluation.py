@@ -6,7 +6,8 @@ from typing import Any
 
 from latentsync.evaluation.figures import CONTROLS, FURTHER, KEY_FIGURES, Figure, judge, judge_control
 from latentsync.evaluation.systems import COLUMNS, SYSTEMS
-from latentsync.ledger.rows import REASONS, Row
+from latentsync.ledger.columns import REASONS
+from latentsync.ledger.rows import Row
 from latentsync.timing import evenly_spaced
 
 TRACE_POINTS = 2000  # a longer trace is thinned: it would be wider than any screen and make the page heavy

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentsync.config import Probe, Segment
+from latentsync.ledger.columns import REASONS
 from latentsync.ledger.files import locked, media_file, read_ledger, replacing, write_ledger, write_text
-from latentsync.ledger.rows import ERRORS, REASONS, Rejection, Row, clip_id, rejected, shard_of, source_id
+from latentsync.ledger.rows import ERRORS, Rejection, Row, clip_id, rejected, shard_of, source_id
 from latentsync.ledger.shard import Journal, run_shard
 
 

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentsync.ledger import sources
+from latentsync.ledger.columns import REASONS
 from latentsync.ledger.files import read_ledger, read_ledgers
-from latentsync.ledger.rows import REASONS, Rejection
+from latentsync.ledger.rows import Rejection
 from latentsync.media.boxes import refuse_absurd_index
 from latentsync.steps import probe
 from latentsync.synthetic import plan, render

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from latentsync.ledger.rows import REASONS
+from latentsync.ledger.columns import REASONS
 from latentsync.report import curation, page, plots, training, words
 
 

@@ -16,7 +16,8 @@ from latentsync.config import MakeTalkers
 from latentsync.faces.alignment import crop, similarity, stretch
 from latentsync.faces.backends import open_detector
 from latentsync.faces.mask import keep_mask
-from latentsync.ledger.rows import REASONS, Rejection, source_id
+from latentsync.ledger.columns import REASONS
+from latentsync.ledger.rows import Rejection, source_id
 from latentsync.media.audio import read_audio
 from latentsync.media.probe import probe_media
 from latentsync.media.read import frame_times, read_frames

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from latentsync.config import SelectClips
 from latentsync.curation import selection
+from latentsync.ledger.columns import REASONS
 from latentsync.ledger.files import read_ledger, read_ledgers, write_ledger
-from latentsync.ledger.rows import REASONS, Row, clip_id, rejected, segment_id, source_id
+from latentsync.ledger.rows import Row, clip_id, rejected, segment_id, source_id
 from latentsync.report import curation
 from latentsync.steps import select_clips
 

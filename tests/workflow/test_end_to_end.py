@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from latentsync import config
-from latentsync.ledger.columns import KINDS, Pair, Video
+from latentsync.ledger.columns import KINDS, REASONS, Pair, Video
 from latentsync.ledger.files import read_ledger, read_ledgers
-from latentsync.ledger.rows import REASONS
 from tests.fixtures import faults
 
 ROOT = Path(__file__).parent.parent.parent
