@@ -130,7 +130,7 @@ def generate(root: Path, fail: str | None = None) -> list[Row]:
                 "detail": "",
             }
             row |= {
-                "stand_ins": ["pictures were encoded by a small VAE trained in this run"],
+                "stand_ins": ["frames were encoded by a small VAE trained in this run"],
                 "unet": "ab12",
                 "vae": "cd34",
                 "resolution": 64,

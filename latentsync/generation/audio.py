@@ -49,13 +49,13 @@ def driving_audio(
         Rejection: unreadable or no_audio.
     """
     with opened(path) as container:
-        pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        video_streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not container.streams.audio:
             raise Rejection("no_audio", f"{path.name} has no audio")
         codec = container.streams.audio[0].codec_context
         name, rate_hz = codec.codec.canonical_name, codec.sample_rate  # the decoder of mp3 is called mp3float
         layout = "stereo" if codec.channels > 1 else "mono"
-    read = partial(read_channels, max_s=max_s) if pictures else _read_audio_file
+    read = partial(read_channels, max_s=max_s) if video_streams else _read_audio_file
     for_model = read(path, SAMPLE_RATE_HZ, "mono")[0] if for_model is None else for_model
     if own and name in COPYABLE:
         return DrivingAudio(for_model, copied_from=path)

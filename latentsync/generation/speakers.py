@@ -22,15 +22,15 @@ PASSED_THROUGH = {NO_FACE: "no_face", OTHER_FACE: "other_face"}  # why a frame w
 PUBLISHED = Tracking()
 
 
-def scenes(pictures: Iterable[Picture], cfg: DetectScenes = PUBLISHED.scenes) -> Iterator[tuple[int, Picture]]:
-    """(number of the scene, picture) for every frame, a few frames late."""
+def scenes(frames: Iterable[Picture], cfg: DetectScenes = PUBLISHED.scenes) -> Iterator[tuple[int, Picture]]:
+    """(number of the scene, frame) for every frame, a few frames late."""
     finder = CutFinder(cfg)
     waiting: deque[tuple[int, Picture]] = deque()
     cuts: set[int] = set()
     scene = 0
-    for number, picture in enumerate(pictures):
-        cuts.update(finder.see(number, picture.frame))
-        waiting.append((number, picture))
+    for number, frame in enumerate(frames):
+        cuts.update(finder.see(number, frame.frame))
+        waiting.append((number, frame))
         if len(waiting) > LATE:
             oldest, ripe = waiting.popleft()
             scene += oldest in cuts
@@ -49,10 +49,10 @@ def track_video(video: Path, detector: Detector, max_s: float | None = None, cfg
     max_gap = round(cfg.max_gap_ticks / TICKS_PER_S * len(times_s) / end_s)
     if max_s is not None:
         times_s = times_s[times_s < max_s]
-    pictures = ahead(picture for _, picture in Reader(video).pictures(np.arange(len(times_s))))
+    frames = ahead(frame for _, frame in Reader(video).pictures(np.arange(len(times_s))))
     tracks, start = [], 0
-    for _, scene in groupby(scenes(pictures, cfg.scenes), key=lambda pair: pair[0]):
-        counted = _Counted(picture for _, picture in scene)
+    for _, scene in groupby(scenes(frames, cfg.scenes), key=lambda pair: pair[0]):
+        counted = _Counted(frame for _, frame in scene)
         for track in track_faces(counted, detector, max_gap, to_rgb=Picture.quick):
             tracks.append(dataclasses.replace(track, start=track.start + start, stop=track.stop + start))
         start += counted.n

@@ -69,9 +69,9 @@ def describe(unet: Path, vae: Path | None) -> dict[str, Any]:
     if unet.suffix == ".safetensors":
         sentences.append(f"the U-Net has {millions:.1f} M parameters, trained in this run; LatentSync's has 1267 M")
     if metadata["audio_encoder"]["backend"] == "embedded":
-        sentences.append("sound was read by a small untrained encoder, not by Whisper tiny")
+        sentences.append("audio was encoded by a small untrained encoder, not by Whisper tiny")
     if vae is not None and vae.suffix == ".safetensors":
-        sentences.append("pictures were encoded by a small VAE trained in this run, not by sd-vae-ft-mse")
+        sentences.append("frames were encoded by a small VAE trained in this run, not by sd-vae-ft-mse")
     if metadata.get("teachers") == "embedded":
         sentences.append(
             "the LPIPS and TREPA losses compared features of small untrained nets, not of VGG16 and VideoMAEv2"
