@@ -171,7 +171,7 @@ def test_one_entry_is_all_that_the_program_knows_of_a_backend(fake):
         assert type(detector).__name__ == "Fake" and detector.max_faces == 3
     section = AlignFaces(backend="insightface")
     assert not gpu_lease.wanted("align_faces", section)
-    assert not gpu_lease.wanted("evaluate", Evaluate(faces="insightface"))
+    assert not gpu_lease.wanted("evaluate", Evaluate(faces="insightface", sync_backend="envelope"))
     asked = list(required.needed(Config(align_faces=section)))
     assert asked[:2] == [(name, None, "align_faces.backend: insightface") for name in fake.weights]
     assert fake.licence == registry.entry("taesd").licence  # both are MIT, which is said once
@@ -180,7 +180,7 @@ def test_one_entry_is_all_that_the_program_knows_of_a_backend(fake):
 def test_gpu_and_weights_of_the_published_backends():
     for name, gpu in (("mediapipe", False), ("face_alignment", True), ("insightface", True)):
         assert gpu_lease.wanted("align_faces", AlignFaces(backend=name)) == gpu
-        assert gpu_lease.wanted("evaluate", Evaluate(faces=name)) == gpu
+        assert gpu_lease.wanted("evaluate", Evaluate(faces=name, sync_backend="envelope")) == gpu
     cfg = config.validate({"align_faces": {"backend": "face_alignment"}, "evaluate": {"faces": "insightface"}})
     keys = [(name, key) for name, _, key in required.needed(cfg)][:3]
     by_align = [(name, "align_faces.backend: face_alignment") for name in ("s3fd", "2dfan4")]
