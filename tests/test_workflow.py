@@ -24,7 +24,7 @@ def test_an_input_folder_around_or_inside_the_results_is_refused(tmp_path, monke
     monkeypatch.setattr(required, "check", lambda cfg: None)
     touch(tmp_path / "results", "demo/align_faces/media/x.mp4", "x/y.mp4")
     touch(tmp_path, "results-of-others/a.mp4")
-    with pytest.raises(ValueError, match="lie in each other; give a folder that holds your videos alone"):
+    with pytest.raises(ValueError, match="is inside them; give a folder that contains only your videos"):
         prepare({"input_dir": folder}, main_process=True)
     assert prepare({"input_dir": "results-of-others"}, main_process=True)
 

@@ -1,8 +1,9 @@
-"""Crashes in compiled code: a broken video may end the process itself, past every `except`.
+"""Crashes of compiled code: a broken video may end the whole process, which no `except` can catch.
 
-While an item is worked on, its key stands in `<step>/journal/<shard>.last_words`. A crash (an assertion, a bad address)
-makes faulthandler write the place behind it; kill -9, also the kernel's for want of memory, writes nothing and counts
-for nothing. Then the process is started anew, and what crashed twice becomes a row with the reason `crashed`.
+While a row is worked on, its key is in the file `<step>/journal/<shard>.crash`. On a crash (an abort, a segmentation
+fault) faulthandler appends where it happened. SIGKILL, which is also how the kernel ends a process when memory runs
+out, appends nothing and is not a crash. After a crash the process is restarted; a row at which it crashes twice is
+rejected with the reason `crashed`.
 """
 
 import ctypes
@@ -19,70 +20,71 @@ from types import FrameType
 from typing import NamedTuple
 
 ATTEMPTS = 2
-# Videos that crash one after the other, with nothing finished between: then it is the machine rather than the videos.
-_IN_A_ROW = 3
+# So many consecutive rows that crash, with none finished between them, point to the machine instead of the videos.
+_CONSECUTIVE = 3
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class Crash(NamedTuple):
-    """What the last process of a shard left."""
+    """How the last process of a shard crashed."""
 
-    key: str  # of the item that it was at
-    finished: int  # items that this process had finished before
-    words: str  # what it was, and where
+    key: str  # of the row that it was working on
+    n_finished: int  # rows that this process had finished before
+    description: str  # what happened, and where
 
 
 def path_of(ledger: Path) -> Path:
-    """Where the last words of the process that writes this ledger stand."""
-    return Path(ledger).parent / "journal" / f"{Path(ledger).stem}.last_words"
+    """The crash file of the process that writes this ledger."""
+    return Path(ledger).parent / "journal" / f"{Path(ledger).stem}.crash"
 
 
 def last_crash(path: Path) -> Crash | None:
-    """The crash that ended the last process; None where it went well, was killed, or never was."""
+    """The crash that ended the last process; None if there was none: it finished, was killed, or never ran."""
     try:
-        head, _, rest = path.read_text(errors="replace").partition("\n")
+        first_line, _, traceback = path.read_text(errors="replace").partition("\n")
     except FileNotFoundError:
         return None
-    what = re.search(r"Fatal Python error: (.+)", rest)
+    what = re.search(r"Fatal Python error: (.+)", traceback)
     if what is None:
         return None
-    place = re.search(r'File "(?:.*/)?([^/"]+)", line (\d+) in (\S+)', rest)
+    place = re.search(r'File "(?:.*/)?([^/"]+)", line (\d+) in (\S+)', traceback)
     where = f" in {place[3]} ({place[1]}, line {place[2]})" if place else " outside Python"
-    key, finished = head.split()
-    return Crash(key, int(finished), what[1] + where)
+    key, n_finished = first_line.split()
+    return Crash(key, int(n_finished), what[1] + where)
 
 
 @contextmanager
-def last_words(path: Path) -> Iterator[Callable[[str, int], None]]:
-    """Gives `at(key, finished)`, to be called before each item; afterwards, whatever is raised, no file is left.
+def recording(path: Path) -> Iterator[Callable[[str, int], None]]:
+    """Record crashes in the file `path`, which is deleted at the end, also after an exception.
 
-    Where faulthandler is on already (under pytest, or by PYTHONFAULTHANDLER), it goes on telling whom it told before.
+    Yields `begin(key, n_finished)`, to be called before each row. Where faulthandler is enabled already (by pytest or
+    PYTHONFAULTHANDLER), it keeps writing to its own file.
     """
     with open(path, "wb", buffering=0) as file:
-        ours = not faulthandler.is_enabled()
-        if ours:
+        enabled_here = not faulthandler.is_enabled()
+        if enabled_here:
             faulthandler.enable(file, all_threads=False)
 
-        def at(key: str, finished: int) -> None:
+        def begin(key: str, n_finished: int) -> None:
             file.seek(0)
             file.truncate()
-            file.write(f"{key} {finished}\n".encode())
+            file.write(f"{key} {n_finished}\n".encode())
 
         try:
-            yield at
+            yield begin
         finally:
-            if ours:
+            if enabled_here:
                 faulthandler.disable()
             path.unlink(missing_ok=True)
 
 
-def outlive(path: Path) -> None:
-    """Go on in a child; this process waits, starts another child after a crash at an item, and ends as the last did.
+def restart_on_crash(path: Path) -> None:
+    """Fork and return in the child; the parent forks again after each crash and exits with the last child's status.
 
-    Call it before threads are started and anything big is imported. `path`: of the last words. The child dies with its
-    parent; SIGTERM is handed on, Ctrl-C reaches both.
+    Call it before any thread is started and before large imports. `path` is the crash file. The child is killed when
+    its parent dies; SIGTERM is forwarded to it, and Ctrl-C reaches both.
     """
-    crashed_in_a_row = 0
+    consecutive = 0
     while True:
         status = _child_status()
         if status is None:
@@ -90,17 +92,17 @@ def outlive(path: Path) -> None:
         crash = last_crash(path) if status < 0 else None
         if crash is None:
             if -status == signal.SIGKILL:
-                _say("Killed by SIGKILL: by somebody, or by the system for want of memory.")
+                _log("Killed by SIGKILL: by a user, or by the system because memory ran out.")
             sys.exit(status if status >= 0 else 128 - status)
-        crashed_in_a_row = 1 if crash.finished else crashed_in_a_row + 1
-        if crashed_in_a_row == ATTEMPTS * _IN_A_ROW:
-            _say(f"{crash.words}. {_IN_A_ROW} items in a row crashed; if not the videos, the machine is at fault.")
+        consecutive = 1 if crash.n_finished else consecutive + 1
+        if consecutive == ATTEMPTS * _CONSECUTIVE:
+            _log(f"{crash.description}. {_CONSECUTIVE} consecutive rows crashed, so the machine may be faulty.")
             sys.exit(128 - status)
-        _say(f"{crash.words}. Starting again; an item that crashes {ATTEMPTS} times is put aside as `crashed`.")
+        _log(f"{crash.description}. Restarting; a row that crashes {ATTEMPTS} times is rejected as `crashed`.")
 
 
 def _child_status() -> int | None:
-    """None in a new child; in the parent how the child ended, minus the signal if one ended it."""
+    """None in the new child; in the parent the child's exit status, or minus the signal that ended it."""
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -108,14 +110,14 @@ def _child_status() -> int | None:
     if child == 0:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before it could be asked for
+        if os.getppid() != parent:  # the parent died before the line above could take effect
             os._exit(1)
         return None
 
-    def hand_on(number: int, _: FrameType | None) -> None:
+    def forward(number: int, _: FrameType | None) -> None:
         os.kill(child, number)
 
-    before = signal.signal(signal.SIGTERM, hand_on), signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGTERM, forward), signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
@@ -123,5 +125,5 @@ def _child_status() -> int | None:
         signal.signal(signal.SIGINT, before[1])
 
 
-def _say(sentence: str) -> None:
+def _log(sentence: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {sentence}", file=sys.stderr)

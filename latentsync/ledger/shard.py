@@ -1,6 +1,6 @@
-"""Work on one shard: a row is never dropped, and no fault makes a step repeat finished work.
+"""Work on one shard: no row is ever dropped, and no finished work is repeated after an interruption.
 
-What fails keeps its row with a status and a reason from the closed list in rows.py. A journal beside the ledgers
+A row that fails stays, with its status and a reason from the closed list in rows.py. A journal beside the ledgers
 remembers every finished row.
 """
 
@@ -18,7 +18,7 @@ from latentsync.ledger.rows import Rejection, Row, rejected
 
 
 class Journal:
-    """Append-only memory of finished rows, `<step>/journal/<shard>.jsonl`, locked for the life of the job."""
+    """Append-only record of finished rows, `<step>/journal/<shard>.jsonl`, locked while the job runs."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
@@ -28,7 +28,7 @@ class Journal:
         self.file = self.lock.__enter__()
         self.file.seek(0)
         data = self.file.read()
-        whole = data.rfind(b"\n") + 1  # a torn last line is what a kill left of a write: drop it
+        whole = data.rfind(b"\n") + 1  # a kill may leave an incomplete last line: drop it
         self.file.truncate(whole)
         entries = [json.loads(line) for line in data[:whole].splitlines()]
         self.rows = {entry["key"]: entry["rows"] for entry in entries if "rows" in entry}
@@ -42,14 +42,14 @@ class Journal:
         self.lock.__exit__(*error)
 
     def append(self, key: str, rows: list[Row]) -> None:
-        """Remember the rows that one input row became; flushed, so that kill -9 of this process loses nothing."""
+        """Record the rows made from one input row; flushed, so that SIGKILL loses nothing."""
         self.rows[key] = rows
         self._write({"key": key, "rows": rows})
 
-    def add_crash(self, key: str, words: str) -> None:
-        """Remember that work on this input row ended the process."""
-        self.crashes.setdefault(key, []).append(words)
-        self._write({"key": key, "crash": words})
+    def add_crash(self, key: str, description: str) -> None:
+        """Record that the process crashed while it worked on this input row."""
+        self.crashes.setdefault(key, []).append(description)
+        self._write({"key": key, "crash": description})
 
     def _write(self, entry: dict[str, Any]) -> None:
         self.file.write((dumps(entry) + "\n").encode())
@@ -65,22 +65,22 @@ def run_shard(
     raises Rejection. Rows already rejected pass through. A finished row is taken from the journal when the input row,
     the config section and the step version are the same and the files it names still exist.
 
-    A row at which the process crashed (crashes.py) is tried once more, in a new process, and then rejected.
+    A row at which the process crashed (crashes.py) is retried once, in a new process, and then rejected.
 
-    `key` is 8 hex digits of those three. Files that `work` writes must carry it in their names (`media_file`): then a
-    name says what is in the file, another section makes other files instead of changing these, and every step further
-    down sees the difference in its input row.
+    `key` is 8 hex digits of a hash of those three. Files that `work` writes must have it in their names (`media_file`):
+    then another section writes other files instead of overwriting these, and every later step sees the difference in
+    its input row.
     """
     root = run_dir(ledger)
     section = cfg.model_dump(mode="json")
     costs = root / "costs" / ledger.parent.name / ledger.name
     costs.parent.mkdir(parents=True, exist_ok=True)
     result: list[Row] = []
-    words, worked = crashes.path_of(ledger), 0
+    crash_file, n_finished = crashes.path_of(ledger), 0
     with Journal(ledger.parent / "journal" / ledger.name) as journal:
-        if crash := crashes.last_crash(words):
-            journal.add_crash(crash.key, crash.words)
-        with crashes.last_words(words) as at, open(costs, "a") as cost_file:
+        if crash := crashes.last_crash(crash_file):
+            journal.add_crash(crash.key, crash.description)
+        with crashes.recording(crash_file) as begin, open(costs, "a") as cost_file:
             for row in rows:
                 if row["status"] != "ok":
                     result.append(row)
@@ -88,21 +88,21 @@ def run_shard(
                 key = fingerprint(row, section, version)
                 done = journal.rows.get(key)
                 if done is None or not all(_files_exist(root, item) for item in done):
-                    at(key, worked)
+                    begin(key, n_finished)
                     wall, cpu = time.perf_counter(), time.process_time()
                     done = _attempt(work, row, key, journal.crashes.get(key, []), ledger.parent / "media")
                     journal.append(key, done)
-                    worked += [item.get("reason") for item in done] != ["crashed"]
+                    n_finished += [item.get("reason") for item in done] != ["crashed"]
                     spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
                     cost = {"id": row["id"]} | {name: round(value, 4) for name, value in spent.items()}
                     cost_file.write(dumps(cost) + "\n")
                     cost_file.flush()
                 result.extend(done)
-        write_ledger(ledger, result)  # under the lock: an orphan of a killed workflow may be writing it too
+        write_ledger(ledger, result)  # under the lock: the orphaned job of a killed workflow may be writing it too
 
 
 def _attempt(work: Callable[[Row, str], list[Row]], row: Row, key: str, crashed: list[str], media: Path) -> list[Row]:
-    """What a row becomes; `crashed` says how earlier processes ended at it."""
+    """The rows made from `row`; `crashed` describes the earlier crashes at it."""
     if len(crashed) >= crashes.ATTEMPTS:
         for unfinished in media.glob(f".*{key[:8]}*"):
             unfinished.unlink()
@@ -111,7 +111,7 @@ def _attempt(work: Callable[[Row, str], list[Row]], row: Row, key: str, crashed:
         return work(row, key[:8])
     except Rejection as verdict:
         return [rejected(row, verdict.reason, verdict.detail)]
-    except Exception as error:  # ours or the machine's fault: the next call tries again
+    except Exception as error:  # a bug or a fault of the machine: the next call retries
         error.add_note(f"(While working on {row.get('path', '')}, {row['id']}.)")
         raise
 

@@ -1,8 +1,7 @@
-"""What lies in the input folder: one row per video, one ledger per shard, rewritten only when its content changes; and
-who speaks in which video, where a table says so.
+"""The videos of the input folder: one row each, one ledger per shard; and the table of their speakers.
 
-The Snakefile calls `write_sources` while it is parsed (main process only), so that adding a video touches one shard.
-Files are listed by name and stat alone; nothing is opened, nothing is ever changed.
+The Snakefile calls `write_sources` while it is parsed (in the main process only). A ledger is rewritten only when its
+content changes, so adding a video touches one shard. Files are listed by name and stat; none is opened or changed.
 """
 
 import csv
@@ -22,16 +21,17 @@ VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .
 def scan(folder: Path) -> tuple[list[Row], list[str]]:
     """Rows of all videos below `folder`, and the relative paths of the files that are not videos by their suffix.
 
-    A folder that may not be entered has a row, too, its path ending in a slash: nobody knows what is missing there.
-    Hidden files and folders (a leading dot) are passed over. Suffixes are compared in lower case.
+    A folder without permission has a row, too, its path ending in a slash, since it may contain videos.
+    Hidden files and folders (a leading dot) are skipped. Suffixes are compared in lower case.
 
     Raises:
-        ValueError: the folder is missing, not a folder, holds no video, or two whose names differ in encoding alone.
-        OSError: it may not be read, or the drive fails.
+        ValueError: the folder is missing, is not a folder, has no video, or has two whose names differ only in the
+            Unicode encoding of an accent.
+        OSError: there is no permission to read it, or the drive fails.
     """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise ValueError(f"input_dir {str(folder)!r} {what}; give the folder that holds your videos.")
+        raise ValueError(f"input_dir {str(folder)!r} {what}; give the folder of your videos.")
     rows, others = [], []
     path_of: dict[str, str] = {}
     for path, size, mtime_ns in sorted(_walk(folder)):
@@ -41,8 +41,8 @@ def scan(folder: Path) -> tuple[list[Row], list[str]]:
         identity = source_id(path)
         if identity in path_of:
             raise ValueError(
-                f"{path_of[identity]!a} and {path!a} in input_dir are one name to most systems (an accent is encoded "
-                "in two ways); rename one of them."
+                f"{path_of[identity]!a} and {path!a} in input_dir are the same name on most systems (an accent is "
+                "encoded in two ways); rename one of them."
             )
         path_of[identity] = path
         row = {
@@ -56,18 +56,18 @@ def scan(folder: Path) -> tuple[list[Row], list[str]]:
         rows.append(row | {"status": "ok", "reason": None, "detail": ""})
     if not rows:
         known = ", ".join(sorted(VIDEO_SUFFIXES))
-        raise ValueError(f"input_dir {str(folder)!r} holds no video; looked for {known} in it and all folders below.")
+        raise ValueError(f"input_dir {str(folder)!r} contains no video; searched it and its subfolders for {known}.")
     return rows, others
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, int, int]]:
-    """(relative POSIX path, size, mtime_ns) of every file; scandir spares a second stat of 100,000 files.
+    """(relative POSIX path, size, mtime_ns) of every file; scandir saves a second stat of 100,000 files.
 
-    Links to folders are followed after all real folders, in the order of their paths, and no folder is entered twice:
-    rings end, and a file that can be reached on two ways always has the same path, the real one.
+    Links to folders are followed after all real folders, sorted by path, and no folder is entered twice: cycles end,
+    and a file that can be reached in two ways always has the same path, without links where there is one.
 
-    What calls itself a video and is none (a folder, a pipe, a link that leads nowhere), or may not be looked at, is
-    given with size and time 0, and so is a folder that may not be entered: probe finds out and says why.
+    Whatever has the suffix of a video but is not a file (a folder, a pipe, a broken link), or cannot be read for lack
+    of permission, is listed with size and time 0, and so is a folder without permission: probe gives the reason.
     """
     links, seen = [(folder, "")], set()
 
@@ -104,26 +104,26 @@ def _walk(folder: Path) -> Iterator[tuple[str, int, int]]:
             elif a_folder:
                 links.append((Path(entry.path), f"{path}/"))
 
-    for link in links:  # grows meanwhile
+    for link in links:  # `inside` appends to it
         yield from inside(*link)
 
 
 def is_video(path: str) -> bool:
-    """Whether a file or folder calls itself a video."""
+    """Whether a file or folder has the suffix of a video."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def refuse_results(folder: Path, results: Path) -> None:
-    """An input folder around or inside the results would make our own crops and outputs sources of the next call.
+    """Raise if one of the folders contains the other: the run's own crops and videos would become sources.
 
     Raises:
-        ValueError: one lies in the other.
+        ValueError: one contains the other.
     """
-    here, ours = folder.resolve(), results.resolve()
-    if ours.is_relative_to(here) or here.is_relative_to(ours):
+    given, ours = folder.resolve(), results.resolve()
+    if ours.is_relative_to(given) or given.is_relative_to(ours):
         raise ValueError(
-            f"input_dir {str(folder)!r} and the results in {str(ours)!r} lie in each other; give a folder that holds "
-            "your videos alone."
+            f"input_dir {str(folder)!r} contains the results in {str(ours)!r} or is inside them; give a folder that "
+            "contains only your videos."
         )
 
 
@@ -131,7 +131,7 @@ def read_speakers(paths: Iterable[Path]) -> dict[str, str]:
     """Path (NFC, relative to the input folder) -> speaker, from at most one CSV with the columns path and speaker.
 
     Raises:
-        ValueError: the file is not UTF-8 (with or without the mark that Excel writes), or has other columns.
+        ValueError: the file is not UTF-8 (with or without a byte order mark), or lacks a column.
     """
     speakers = {}
     for path in paths:
@@ -140,7 +140,7 @@ def read_speakers(paths: Iterable[Path]) -> dict[str, str]:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             line = data[: error.start].count(b"\n") + 1
-            raise ValueError(f"{path} line {line} is not UTF-8; save it as UTF-8 (Excel: CSV UTF-8).") from None
+            raise ValueError(f"{path} line {line} is not UTF-8; save it as UTF-8 (in Excel: CSV UTF-8).") from None
         reader = csv.DictReader(io.StringIO(text, newline=""))
         if not {"path", "speaker"} <= set(reader.fieldnames or []):
             raise ValueError(f"{path} has the columns {reader.fieldnames}; it needs path and speaker.")
@@ -151,17 +151,17 @@ def read_speakers(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def write_sources(folder: Path, ledgers: Path, shards: int) -> tuple[int, list[str]]:
-    """Write `<ledgers>/<shard>.jsonl` for every shard; returns the number of videos and the files passed over.
+    """Write `<ledgers>/<shard>.jsonl` for every shard; returns the number of videos and the skipped files.
 
     Raises:
-        ValueError: the run was begun with another number of shards, or `scan` finds nothing.
+        ValueError: the run has another number of shards, or an error of `scan`.
     """
     rows, others = scan(folder)
-    # The last ledger is written first, so that a call that was killed on the way leaves the right number.
+    # The last ledger is written first, so that the number is right even after a kill in the middle.
     before = max((int(path.stem) + 1 for path in ledgers.glob("[0-9]*.jsonl")), default=shards)
     if before != shards:
         raise ValueError(
-            f"shards is {shards}, but this run was begun with {before}; keep shards: {before} or choose another run."
+            f"shards is {shards}, but this run was started with {before}; keep shards: {before} or choose another run."
         )
     members: dict[str, list[Row]] = {f"{number:05d}": [] for number in range(shards)}
     for row in rows:

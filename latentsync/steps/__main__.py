@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None, own_process: bool = False) -> int:
     `inputs`: name -> list of paths. `outputs`: name -> path, or for --outputs a list of paths. `sources`: the folder of
     the raw videos, or None. ValueError and OSError are printed as one sentence.
 
-    `own_process`: this process runs nothing else, so a step that writes a ledger may outlive crashes (crashes.py).
+    `own_process`: this process runs nothing else, so a step that writes a ledger may be restarted after a crash.
     """
     parser = argparse.ArgumentParser(prog="python -m latentsync.steps", description=__doc__)
     parser.add_argument("step", choices=STEP_SECTIONS)
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None, own_process: bool = False) -> int:
     outputs: dict[str, Path | list[Path]] = {name: Path(path) for name, path in args.output}
     outputs |= {name: [Path(path) for path in paths] for name, *paths in args.outputs}
     if own_process and isinstance(ledger := outputs.get("ledger"), Path):
-        crashes.outlive(crashes.path_of(ledger))
+        crashes.restart_on_crash(crashes.path_of(ledger))
     try:
         with _output_lock(args.step, outputs):
             if gpu_lease.wanted(args.step, cfg):

@@ -1,4 +1,4 @@
-"""A video that ends the process itself: tried again, put aside, and everything else finished."""
+"""A row at which the process crashes: retried, then rejected, and all other rows finished."""
 
 import os
 import signal
@@ -41,28 +41,28 @@ def work(row, key):
             time.sleep(60)
     return [row | {"text_file": f"step/media/{row['id']}.{key}.txt"}]
 
-if os.environ.get("OUTLIVE"):
-    crashes.outlive(crashes.path_of(ledger))
+if os.environ.get("RESTART"):
+    crashes.restart_on_crash(crashes.path_of(ledger))
 rows = [dict(id=f"{n}", kind="source", source_id=f"{n}", path=name, status="ok", reason=None, detail="")
         for n, name in enumerate(names)]
 run_shard(ledger, rows, Probe(), 1, work)
 """
 
 
-def start(tmp_path: Path, *names: str, outlive: bool = True) -> subprocess.Popen:
+def start(tmp_path: Path, *names: str, restart: bool = True) -> subprocess.Popen:
     ledger = tmp_path / "run" / "step" / "00000.jsonl"
     ledger.parent.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-c", STEP, str(ledger), str(tmp_path / "attempts"), *names],
         env={name: value for name, value in os.environ.items() if name != "PYTHONFAULTHANDLER"}
-        | {"OUTLIVE": "1" if outlive else "", "PYTHONPATH": str(Path(__file__).parents[2])},
+        | {"RESTART": "1" if restart else "", "PYTHONPATH": str(Path(__file__).parents[2])},
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def run(tmp_path: Path, *names: str, outlive: bool = True) -> tuple[int, str]:
-    process = start(tmp_path, *names, outlive=outlive)
+def run(tmp_path: Path, *names: str, restart: bool = True) -> tuple[int, str]:
+    process = start(tmp_path, *names, restart=restart)
     said = process.communicate(timeout=60)[1]
     return process.returncode, said
 
@@ -76,10 +76,10 @@ def attempts(tmp_path: Path) -> list[str]:
 
 
 def hidden(tmp_path: Path) -> list[Path]:
-    return [*(tmp_path / "run").rglob(".*"), *(tmp_path / "run").rglob("*.last_words")]
+    return [*(tmp_path / "run").rglob(".*"), *(tmp_path / "run").rglob("*.crash")]
 
 
-def test_one_call_puts_aside_what_crashes_and_finishes_the_rest(tmp_path):
+def test_one_call_rejects_rows_that_crash_twice_and_finishes_the_others(tmp_path):
     status, said = run(tmp_path, "a", "abort", "b", "segfault", "c")
     assert status == 0, said
     found = rows(tmp_path)
@@ -89,44 +89,44 @@ def test_one_call_puts_aside_what_crashes_and_finishes_the_rest(tmp_path):
     assert found["abort"]["detail"].startswith("Aborted in work (<string>, line")
     assert "Segmentation fault in string_at (__init__.py" in found["segfault"]["detail"]
     assert attempts(tmp_path) == ["a", "abort", "abort", "b", "segfault", "segfault", "c"]
-    assert said.count("Starting again") == 4 and hidden(tmp_path) == []
+    assert said.count("Restarting") == 4 and hidden(tmp_path) == []
 
 
-def test_what_crashes_once_is_not_put_aside(tmp_path):
+def test_a_row_that_crashes_once_is_not_rejected(tmp_path):
     status, said = run(tmp_path, "a", "once", "b")
     assert status == 0 and {row["status"] for row in rows(tmp_path).values()} == {"ok"}, said
     assert attempts(tmp_path) == ["a", "once", "once", "b"] and hidden(tmp_path) == []
 
 
-def test_a_kill_is_no_crash(tmp_path):
+def test_sigkill_is_not_a_crash(tmp_path):
     for _ in range(3):
         (tmp_path / "attempts").write_text("")  # so that it is killed each time
         status, said = run(tmp_path, "killed")
-        assert status == 128 + signal.SIGKILL and "want of memory" in said and "again" not in said
+        assert status == 128 + signal.SIGKILL and "memory ran out" in said and "Restarting" not in said
     status, _ = run(tmp_path, "killed")
     assert status == 0 and rows(tmp_path)["killed"]["status"] == "ok" and hidden(tmp_path) == []
 
 
-def test_a_machine_on_which_everything_crashes_stops_the_step(tmp_path):
+def test_the_step_stops_where_every_row_crashes(tmp_path):
     names = [f"abort{n}" for n in range(9)]
     status, said = run(tmp_path, "a", *names)
-    assert status == 128 + signal.SIGABRT and "3 items in a row crashed" in said
+    assert status == 128 + signal.SIGABRT and "3 consecutive rows crashed" in said
     assert attempts(tmp_path) == ["a", *sorted(names[:3] * 2)]
     assert not (tmp_path / "run" / "step" / "00000.jsonl").exists()
 
 
-def test_without_a_guardian_the_next_call_knows_of_the_crash(tmp_path):
+def test_without_restarts_the_next_call_knows_of_the_crash(tmp_path):
     for _ in range(2):
-        assert run(tmp_path, "abort", "b", outlive=False)[0] == -signal.SIGABRT
-    assert run(tmp_path, "abort", "b", outlive=False)[0] == 0
+        assert run(tmp_path, "abort", "b", restart=False)[0] == -signal.SIGABRT
+    assert run(tmp_path, "abort", "b", restart=False)[0] == 0
     assert (rows(tmp_path)["abort"]["reason"], rows(tmp_path)["b"]["status"]) == ("crashed", "ok")
 
 
-def test_an_error_of_ours_ends_the_step_at_once_and_leaves_no_last_words(tmp_path):
+def test_an_exception_ends_the_step_at_once_and_leaves_no_crash_file(tmp_path):
     path = crashes.path_of(tmp_path / "step" / "00000.jsonl")
     path.parent.mkdir(parents=True)
-    with pytest.raises(RuntimeError), crashes.last_words(path) as at:
-        at("k", 0)
+    with pytest.raises(RuntimeError), crashes.recording(path) as begin:
+        begin("k", 0)
         assert crashes.last_crash(path) is None and path.read_text() == "k 0\n"
         raise RuntimeError
     assert not path.exists()

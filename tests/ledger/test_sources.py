@@ -58,7 +58,7 @@ def test_links_to_folders_are_followed_once_and_real_paths_win(tmp_path):
 
 def test_two_encodings_of_a_name_are_refused_by_name(tmp_path):
     videos(tmp_path, "caf\u00e9.mp4", "cafe\u0301.mp4")
-    with pytest.raises(ValueError, match=r"'cafe\\u0301.mp4' and 'caf\\xe9.mp4' in input_dir are one name"):
+    with pytest.raises(ValueError, match=r"'cafe\\u0301.mp4' and 'caf\\xe9.mp4' in input_dir are the same name"):
         sources.scan(tmp_path)
 
 
@@ -75,7 +75,7 @@ def test_a_scan_that_was_killed_is_taken_up_again(tmp_path, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(sources, "write_text", killed)
         sources.write_sources(tmp_path / "in", tmp_path / "ledgers", 5)
-    with pytest.raises(ValueError, match="shards is 4, but this run was begun with 5"):
+    with pytest.raises(ValueError, match="shards is 4, but this run was started with 5"):
         sources.write_sources(tmp_path / "in", tmp_path / "ledgers", 4)
     sources.write_sources(tmp_path / "in", tmp_path / "ledgers", 5)
     assert len(read_ledgers((tmp_path / "ledgers").iterdir())) == 9
@@ -93,13 +93,13 @@ def test_a_speaker_table_is_read_as_excel_writes_it_and_refused_in_another_encod
 def test_refusals_are_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         sources.scan(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="holds no video"):
+    with pytest.raises(ValueError, match="contains no video"):
         sources.scan(tmp_path)
     videos(tmp_path, "a.mp4")
     with pytest.raises(ValueError, match="is not a folder"):
         sources.scan(tmp_path / "a.mp4")
     sources.write_sources(tmp_path, tmp_path / "ledgers", 2)
-    with pytest.raises(ValueError, match="shards is 3, but this run was begun with 2"):
+    with pytest.raises(ValueError, match="shards is 3, but this run was started with 2"):
         sources.write_sources(tmp_path, tmp_path / "ledgers", 3)
 
 

@@ -118,7 +118,7 @@ def test_real_footage_has_no_talkers_and_no_demo_values(snakemake, tmp_path):
     "values, words",
     [
         ("input_dir=nowhere", ["'nowhere'", "does not exist"]),
-        ("input_dir=empty", ["'empty'", "holds no video"]),
+        ("input_dir=empty", ["'empty'", "contains no video"]),
         ("colour=red", ["Unknown configuration key colour"]),
         ("align_faces={backnd: x}", ["align_faces.backnd", "backend"]),
         ("generate={steps: 0}", ["generate.steps", "0"]),
