@@ -84,7 +84,7 @@ def interval(
     y: Sequence[float], x: Sequence[float], stratum: np.ndarray, known: Sequence[float], factors: np.ndarray
 ) -> dict[str, float]:
     """{value, low, high} of the total of y: the estimate, and the RANGE of its replicates."""
-    y, x = np.asarray(y, np.float64), np.asarray(x, np.float64)
-    [value] = total(y, x, stratum, known, np.ones((1, len(y))))
-    low, high = np.quantile(total(y, x, stratum, known, factors), RANGE)
+    ys, xs = np.asarray(y, np.float64), np.asarray(x, np.float64)
+    [value] = total(ys, xs, stratum, known, np.ones((1, len(ys))))
+    low, high = np.quantile(total(ys, xs, stratum, known, factors), RANGE)
     return {"value": float(value), "low": float(min(low, value)), "high": float(max(high, value))}

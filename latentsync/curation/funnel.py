@@ -102,4 +102,4 @@ def scores(rows: Iterable[Row]) -> dict[str, list[float]]:
     """Score -> its values in the order of the ids; clips that lack it are left out."""
     ordered = sorted(rows, key=lambda row: row["id"])
     ordered = [row | {"length_s": length_s(row)} for row in ordered]
-    return {name: [row[name] for row in ordered if row.get(name) is not None] for name in SCORES}
+    return {name: [value for row in ordered if (value := row.get(name)) is not None] for name in SCORES}

@@ -9,6 +9,7 @@ well in sync. Reasons of earlier steps (unreadable, no_face, no_audio) are kept.
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from latentsync.config import SelectClips
 from latentsync.curation import duplicates as near
@@ -218,4 +219,4 @@ def assign(
         if split not in result.values():
             members = {other: [g for g in ranked if result[g] == other] for other in SPLITS}
             result[max(members.values(), key=len)[-1]] = split
-    return result
+    return cast(dict[tuple[str, ...], str], result)  # train took all that were left
