@@ -74,7 +74,7 @@ class Evidence:
 
     def mean(self, values: Sequence[float], note: str = "", groups: Sequence[object] | None = None) -> Measured:
         """Mean of values with its interval, drawn over groups."""
-        return measured(np.mean(values), len(values), self.interval(values, groups), note)
+        return measured(float(np.mean(values)), len(values), self.interval(values, groups), note)
 
 
 # --- SyncNet --------------------------------------------------------------------------------------------------------

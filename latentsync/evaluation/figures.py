@@ -113,6 +113,7 @@ def judge(figure: Figure, found: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
 
 def judge_control(control: Figure, found: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
     """Verdict (pass, fail, missing, none) of a control and its words; none: nothing is required of it."""
+    assert control.control_of is not None
     value, of = found[control.key]["value"], found[control.control_of]["value"]
     if control.between is None and control.below is None:
         return "none", ""

@@ -122,7 +122,7 @@ def outside(video: Path, source: Path, render: Render, resolution: int, mouth: M
         if np.isfinite(matrix).all():
             (x0, y0, x1, y1), alpha = paste_region(free.shape, matrix, resolution)
             free[y0:y1, x0:x1] = alpha == 0
-        error, count = metrics.squared_error(*luma, free)
+        error, count = metrics.squared_error(luma[0], luma[1], free)
         total.squared_error += error
         total.count += count
         total.masked += free.size - count

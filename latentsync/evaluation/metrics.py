@@ -38,7 +38,7 @@ def best_lag(a: np.ndarray, b: np.ndarray, max_lag: int) -> tuple[float, int]:
     known = {lag: score for lag, score in scores.items() if np.isfinite(score)}
     if not known:
         return float("nan"), 0
-    lag = max(known, key=known.get)
+    lag = max(known, key=known.__getitem__)
     return known[lag], lag
 
 
@@ -82,9 +82,9 @@ def bootstrap(
 
     NaN twice for fewer than two groups: one group says nothing about the spread between groups.
     """
-    values = np.asarray(values, np.float64)
-    names = list(range(len(values))) if groups is None else list(groups)
-    assert len(names) == len(values), (len(names), len(values))
+    array = np.asarray(values, np.float64)
+    names = list(range(len(array))) if groups is None else list(groups)
+    assert len(names) == len(array), (len(names), len(array))
     members: dict[object, list[int]] = {}
     for index, name in enumerate(names):
         members.setdefault(name, []).append(index)
@@ -93,6 +93,6 @@ def bootstrap(
     rows = [np.asarray(rows) for rows in members.values()]
     generator = np.random.default_rng(seed)
     draws = generator.integers(len(rows), size=(resamples, len(rows)))
-    results = [statistic(values[np.concatenate([rows[i] for i in draw])]) for draw in draws]
+    results = [statistic(array[np.concatenate([rows[i] for i in draw])]) for draw in draws]
     low, high = np.quantile(results, [TAIL, 1 - TAIL])
     return float(low), float(high)

@@ -46,7 +46,7 @@ def table(
         if not mine and not n_failed:
             continue
         known = [item["mouth_r"] or 0.0 for item in mine if item["mouth_r_known"]]
-        r = measured(np.mean(known), len(known), interval(known)) if known else unknown("")
+        r = measured(float(np.mean(known)), len(known), interval(known)) if known else unknown("")
         outside = [item["psnr_outside_db"] for item in mine if item["psnr_outside_db"] is not None]
         row = {"system": system, "driven_by": kind, "title": title, "n": len(mine), "failed": n_failed}
         row |= {"mouth_r": r.value, "mouth_r_low": r.low, "mouth_r_high": r.high}
