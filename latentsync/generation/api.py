@@ -174,6 +174,7 @@ class LipSync:
         def restorer() -> Any:
             from latentsync.models.restorers import open_restorer
 
+            assert method is not None and restorer_file is not None
             return open_restorer(method, restorer_file)
 
         self.models, self.detector, self.restorer = cache(load), cache(detector), cache(restorer)

@@ -58,9 +58,9 @@ def driving_audio(
     read = partial(read_channels, max_s=max_s) if video_streams else _read_audio_file
     for_model = read(path, SAMPLE_RATE_HZ, "mono")[0] if for_model is None else for_model
     if own and name in COPYABLE:
-        return DrivingAudio(for_model, copied_from=path)
+        return DrivingAudio(samples, copied_from=path)
     rate_hz = rate_hz if rate_hz in AAC_RATES_HZ else 48_000
-    return DrivingAudio(for_model, read(path, rate_hz, layout), rate_hz)
+    return DrivingAudio(samples, read(path, rate_hz, layout), rate_hz)
 
 
 def _read_audio_file(path: Path, sample_rate_hz: int, layout: str) -> np.ndarray:

@@ -66,15 +66,15 @@ def load_models(
             f"{unet} takes audio features of width {config.cross_attention_dim}, but {whisper_file or 'its encoder'} "
             f"gives {encoder.width}; Whisper tiny gives 384, small 768: name the right one with --whisper."
         )
-    encoder.encoder.to(device)
+    encoder.encoder.to(device)  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
     return Models(
         network.eval().requires_grad_(False).to(device),
-        vaes.load(vae).to(device),
+        vaes.load(vae).to(device),  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
         encoder,
         resolution,
         facts["frames"],
         device,
-        vaes.load_preview(preview).to(device) if preview else None,
+        vaes.load_preview(preview).to(device) if preview else None,  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
     )
 
 
@@ -93,7 +93,9 @@ def _resolution(unet: Path, facts: dict[str, Any], wanted: int | None) -> int:
             f"{unet} is {release}, trained on faces of {trained_on} px, not {wanted}; leave out --resolution, or give "
             f"weights for {wanted} px" + (f", such as {fits[wanted]}." if wanted in fits else ".")
         )
-    return trained_on or wanted
+    resolution = trained_on or wanted
+    assert resolution is not None
+    return resolution
 
 
 def _require_same(unet: Path, what: str, trained_with: str | None, given: Path, option: str, key: str) -> None:

@@ -165,5 +165,7 @@ def blended(frame: av.VideoFrame, region: Region, alpha: np.ndarray, patch: np.n
     """A copy of a YUV frame with an RGB patch (h, w, 3) blended into a region by alpha (h, w) in 0..1."""
     result = copied(frame)
     if alpha.size:
-        paste_yuv(*planes(result), region, alpha, patch, *colour_of(frame))
+        assert patch is not None
+        y, u, v = planes(result)
+        paste_yuv(y, u, v, region, alpha, patch, *colour_of(frame))
     return result

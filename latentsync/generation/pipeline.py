@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -164,7 +164,8 @@ def _redrawn(
     """The frames of a run with new mouths, in order. `features` t s d of the whole audio."""
     vae = models.vae.config
     mask = latent_mask(models.resolution, 2 ** (len(vae.block_out_channels) - 1))
-    noise = sampling.shared_noise(cfg.seed, *mask.shape, vae.latent_channels).to(models.device)
+    height, width = mask.shape
+    noise = sampling.shared_noise(cfg.seed, height, width, vae.latent_channels).to(models.device)
     mask = torch.from_numpy(mask).to(models.device)
     held: list[av.VideoFrame] = []  # read but not yet written
     conditioning = torch.zeros(0)  # f 2c h w, of the last frames read
@@ -183,7 +184,7 @@ def _redrawn(
         encoded = encode(models, np.stack(faces))
         conditioning = torch.cat([conditioning, encoded])[first - stop :] if len(conditioning) else encoded
         windows = torch.stack([conditioning[start - first : end - first] for start, end in batch])
-        audio = torch.stack([tokens_at(features, run.centres[start:end]) for start, end in batch])
+        audio = torch.stack([cast(Tensor, tokens_at(features, run.centres[start:end])) for start, end in batch])
         with models.autocast():
             masked, reference = windows.chunk(2, dim=2)
             return sampling.denoise(models.unet, noise, mask, masked, reference, audio, cfg.steps, cfg.guidance).float()

@@ -48,7 +48,7 @@ def lip_mask(lips: np.ndarray, region: Region, eye_distance: float) -> np.ndarra
     """The lips and a soft rim of a tenth of the eye distance on a region, float32 (h, w) in 0..1. lips: (n, 2)."""
     x0, y0, x1, y1 = region
     inside = np.zeros((y1 - y0, x1 - x0), np.float32)
-    cv2.fillPoly(inside, [np.rint((lips - [x0, y0]) * 16).astype(np.int32)], 1.0, shift=4)
+    cv2.fillPoly(inside, [np.rint((lips - [x0, y0]) * 16).astype(np.int32)], (1.0,), shift=4)
     rim = max(1, round(0.1 * eye_distance))
     inside = cv2.dilate(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * rim + 1, 2 * rim + 1)))
     return cv2.GaussianBlur(inside, (2 * rim + 1, 2 * rim + 1), 0)
@@ -164,7 +164,7 @@ def _enhanced(
     restored = dict(zip(aligned, restore(np.stack(faces).astype(np.float32)), strict=True))
     result = []
     for index, (frame, matrix, landmarks) in enumerate(batch):
-        if index not in restored:
+        if landmarks is None:
             result.append(frame)
             continue
         shape = frame.height, frame.width
