@@ -19,7 +19,9 @@ AUDIO_RATE_HZ = 48_000
 
 def make_copy(take: Take, folder: Path) -> None:
     """Write a copy or near duplicate below `folder` from its finished original."""
-    original = folder / take.made_from
+    made_from = take.made_from
+    assert made_from is not None
+    original = folder / made_from
     if take.fault == NEAR_DUPLICATE:
         _reencode(take, original, folder / take.path)
     else:

@@ -60,7 +60,7 @@ def face(look: Look) -> Face:
     colours = _without_teeth(np.clip(coloured(look), 0, 255).astype(np.uint8), source)
     alpha = _sample((source.person * 255).astype(np.uint8), on_photo)
     canvas = np.dstack([_sharper(_sample(colours, on_photo)), alpha])
-    eyes = tuple(_eye(look, colours, points, side) for side in (0, 1))
+    eyes = (_eye(look, colours, points, 0), _eye(look, colours, points, 1))
     return Face(canvas, _mouth(look, colours, points), eyes, points, source.depth, float(np.ptp(points[:468, 0])))
 
 
@@ -77,7 +77,9 @@ def _canvas(points: np.ndarray, x: int, y: int, scale: int = 1) -> np.ndarray:
 
 
 def _sample(image: np.ndarray, where: np.ndarray) -> np.ndarray:
-    return cv2.remap(image, where.astype(np.float32), None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
+    where = where.astype(np.float32)
+    nearest = cv2.BORDER_REPLICATE
+    return cv2.remap(image, where, None, cv2.INTER_LANCZOS4, borderMode=nearest)  # pyright: ignore[reportCallIssue, reportArgumentType]  # map2 may be None
 
 
 def _sharper(image: np.ndarray) -> np.ndarray:
@@ -89,7 +91,7 @@ def _without_teeth(colours: np.ndarray, source: photos.Photo) -> np.ndarray:
     """Inpaint the teeth, so that moving lips have no white edge."""
     ring = source.points[list(photos.INNER_UPPER + photos.INNER_LOWER[::-1])]
     teeth = np.zeros(colours.shape[:2], np.uint8)
-    cv2.fillPoly(teeth, [np.round(ring * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
+    cv2.fillPoly(teeth, [np.round(ring * 16).astype(np.int32)], (255,), cv2.LINE_8, 4)
     return cv2.inpaint(colours, cv2.dilate(teeth, np.ones((3, 3), np.uint8)), 2, cv2.INPAINT_TELEA)
 
 
@@ -130,7 +132,7 @@ def _rest_position(where, at_rest, now, triangles, x: int, y: int) -> np.ndarray
     index = np.full(where.shape[:2], -1, np.int32)
     corners = np.round(_canvas(now, x, y)[triangles] * 16).astype(np.int32)
     for number, corner in enumerate(corners):
-        cv2.fillConvexPoly(index, corner, number, cv2.LINE_8, 4)
+        cv2.fillConvexPoly(index, corner, (number,), cv2.LINE_8, 4)
     # Partly covered pixels along the lips belong to the adjacent triangle.
     index = np.where(index < 0, cv2.dilate(index.astype(np.float32), np.ones((5, 5))).astype(np.int32), index)
     ones = np.ones((len(triangles), 3, 1))
@@ -149,7 +151,7 @@ def _inside(where, teeth, look: Look, rest, now, opening: float, x: int, y: int)
     edges = [PchipInterpolator(np.linspace(0, 1, len(edge)), edge)(across[:, 0]) for edge in (upper, lower)]
     outline = _canvas(mouth.world(np.vstack([edges[0], edges[1][::-1]])), x, y, FINE)
     fine = np.zeros((where.shape[0] * FINE, where.shape[1] * FINE), np.uint8)
-    cv2.fillPoly(fine, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_8, 4)
+    cv2.fillPoly(fine, [np.round(outline * 16).astype(np.int32)], (255,), cv2.LINE_8, 4)
     covered = cv2.resize(fine, where.shape[1::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     top, floor = (np.interp(u, edge[:, 0], edge[:, 1]) for edge in edges)
     reach = np.clip(np.abs(u) / mouth.half_width, 0, 1)

@@ -105,9 +105,8 @@ def _depth_in_hole(points: np.ndarray, vertices: tuple[tuple[int, ...], ...], wh
     matrix = similarity(anchors, _SIDE)
     on_crop = apply(matrix, where).astype(np.float32)
     on_crop = on_crop if on_crop.ndim == 3 else on_crop[:, None]
-    return cv2.remap(_distance(), on_crop, None, cv2.INTER_LINEAR, borderValue=0).reshape(where.shape[:-1]) / scale_of(
-        matrix
-    )
+    depth = cv2.remap(_distance(), on_crop, None, cv2.INTER_LINEAR)  # pyright: ignore[reportCallIssue, reportArgumentType]  # map2 may be None
+    return depth.reshape(where.shape[:-1]) / scale_of(matrix)
 
 
 @lru_cache(maxsize=1)

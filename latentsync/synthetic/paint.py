@@ -72,10 +72,10 @@ def _filled(source: photos.Photo, rings: list, blur_px: float) -> np.ndarray:
     return _polygon([source.points[list(ring)] for ring in rings], source.person.shape, blur_px)
 
 
-def _polygon(rings: list[np.ndarray], shape: tuple[int, int], blur_px: float) -> np.ndarray:
+def _polygon(rings: list[np.ndarray], shape: tuple[int, ...], blur_px: float) -> np.ndarray:
     canvas = np.zeros(shape, np.uint8)
     for ring in rings:
-        cv2.fillPoly(canvas, [np.round(ring * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+        cv2.fillPoly(canvas, [np.round(ring * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4)
     mask = canvas.astype(np.float32) / 255
     return cv2.GaussianBlur(mask, (0, 0), blur_px) if blur_px else mask
 
@@ -85,6 +85,6 @@ def _lining(mirrored: bool, width: int) -> list[np.ndarray]:
     return [np.column_stack([width - 1 - ring[:, 0], ring[:, 1]]) if mirrored else ring]
 
 
-def _disc(source: photos.Photo, centre: np.ndarray, radius: float) -> np.ndarray:
+def _disc(source: photos.Photo, centre: np.ndarray, radius: float | np.floating) -> np.ndarray:
     y, x = np.mgrid[: source.person.shape[0], : source.person.shape[1]].astype(np.float32)
     return np.clip(radius + 0.5 - np.hypot(x - centre[0], y - centre[1]), 0, 1)

@@ -6,6 +6,7 @@ mediapipe, so nothing is downloaded. Points are (x, y) in photo pixels; the cent
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -51,12 +52,13 @@ def photo(mirrored: bool) -> Photo:
     if mirrored:
         pixels = np.ascontiguousarray(pixels[:, ::-1])
     height, width = pixels.shape[:2]
-    with mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
+    solutions: Any = mediapipe.solutions  # its modules are added when it is imported
+    with solutions.face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True) as mesh:
         [face] = mesh.process(pixels).multi_face_landmarks
     points = np.array([(p.x * width, p.y * height, p.z * width) for p in face.landmark])
     # The segmentation needs a large person, so it gets the upper 4/5 of the image; the last row is repeated below.
     top = np.ascontiguousarray(pixels[: height * 4 // 5])
-    with mediapipe.solutions.selfie_segmentation.SelfieSegmentation(model_selection=0) as segmenter:
+    with solutions.selfie_segmentation.SelfieSegmentation(model_selection=0) as segmenter:
         upper = segmenter.process(top).segmentation_mask
     person = np.vstack([upper, np.repeat(upper[-1:], height - len(upper), axis=0)])
     # Slightly eroded, because the edge of the hair contains light from the wall of the studio.

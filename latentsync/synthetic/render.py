@@ -105,7 +105,7 @@ def _frames(
 ) -> Iterator[np.ndarray]:
     """All frames of a video with talkers."""
     shots = [_shot(take, seed, number, end_s) for number in range(len(cuts_s) + 1)]
-    mouths = [voice]
+    mouths: list[Voice | None] = [voice]
     if take.fault == "low_sync":
         mouths = [_unrelated_speech(take, seed, end_s, voice)]
     if take.other is not None:
@@ -117,7 +117,7 @@ def _frames(
         spoken_s = time_s - take.offset_frames / TICKS_PER_S
         openings = tuple(0.0 if mouth is None else float(mouth.opening_at(spoken_s)) for mouth in mouths)
         frame = shot.frame(float(time_s), openings)
-        if inset is not None:
+        if inset is not None and inset_mouth is not None:
             small = inset.frame(float(time_s), (float(inset_mouth.opening_at(spoken_s)),))
             top, left = _corner(take, small.shape[0])
             frame[top : top + small.shape[0], left : left + small.shape[1]] = small
@@ -146,6 +146,7 @@ def _shot(take: Take, seed: int, number: int, end_s: float) -> Shot:
 
 def _inset(take: Take, seed: int, end_s: float) -> Shot:
     """A second, small scene: a person who speaks other words."""
+    assert take.inset is not None
     rng = take.rng(seed, "inset")
     side = round(INSET_SHARE * take.height)
     person = Person(take.inset, motion(rng, end_s), (side / 2, 0.5 * side), 0.48 * side, (side, side))

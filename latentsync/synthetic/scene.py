@@ -49,7 +49,7 @@ def motion(rng: np.random.Generator, duration_s: float) -> Motion:
     while at < duration_s:
         blinks.append(float(at))
         at += rng.uniform(1.2, 4.5)
-    return Motion(*waves, tuple(blinks))
+    return Motion(*waves, blinks_s=tuple(blinks))
 
 
 class Person:
@@ -107,7 +107,7 @@ class Person:
 
 
 def _stage(since_s: float) -> int:
-    return round(np.interp(since_s, BLINK_S, BLINK_STAGE)) if 0 <= since_s <= BLINK_S[-1] else 0
+    return round(float(np.interp(since_s, BLINK_S, BLINK_STAGE))) if 0 <= since_s <= BLINK_S[-1] else 0
 
 
 def _depth(of: Face, x: np.ndarray, y: np.ndarray) -> np.ndarray:

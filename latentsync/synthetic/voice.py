@@ -152,7 +152,7 @@ def _formants(source: np.ndarray, formants_hz: np.ndarray) -> np.ndarray:
         radius = np.exp(-np.pi * bandwidth / RATE_HZ)
         b, c = 2 * radius * np.cos(2 * np.pi * hertz / RATE_HZ), -(radius**2)
         result = lfilter([1 - b - c], [1, -b, -c], result)
-    return result / (result.std() + 1e-9)
+    return result / (result.std() + 1e-9)  # pyright: ignore[reportAttributeAccessIssue]  # no tuple without zi
 
 
 # Each onset: noise band in Hz, length in s, amplitude.
@@ -169,11 +169,11 @@ def _consonants(rng: np.random.Generator, syllables: list[Syllable], time: np.nd
             if s.onset == kind:
                 x = (time - (s.start_s - length_s * 0.5)) / length_s
                 envelope += np.where((x > 0) & (x < 1), np.sin(np.pi * np.clip(x, 0, 1)), 0.0)
-        audio += height * envelope * noise / noise.std()
+        audio += height * envelope * noise / noise.std()  # pyright: ignore[reportAttributeAccessIssue]  # no tuple without zi
     return audio
 
 
 def _room(rng: np.random.Generator, n: int) -> np.ndarray:
     """Quiet low-pass noise."""
     noise = lfilter([0.1], [1, -0.9], rng.standard_normal(n))
-    return noise / noise.std()
+    return noise / noise.std()  # pyright: ignore[reportAttributeAccessIssue]  # no tuple without zi
