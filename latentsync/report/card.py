@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -115,7 +115,8 @@ def measures(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Column -> quantiles over the clips that have it (`n` of them); every column that measures a clip."""
     numbers = pd.DataFrame(rows).select_dtypes("number")
     measured = sorted(name for name in numbers if name not in NOT_MEASURES)
-    points = numbers[measured].quantile(list(QUANTILES.values())).set_axis(list(QUANTILES))
+    quantiles = cast(pd.DataFrame, numbers[measured].quantile(list(QUANTILES.values())))
+    points = quantiles.set_axis(list(QUANTILES))
     found = {}
     for name in measured:
         found[name] = {"n": int(numbers[name].count()), **{at: round(q, 4) for at, q in points[name].items()}}

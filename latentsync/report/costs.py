@@ -27,7 +27,7 @@ def collect(root: Path, source_s: float = 0.0) -> list[dict[str, Any]]:
 def _step(root: Path, name: str, source_s: float) -> dict[str, Any]:
     files = [root / "benchmarks" / f"{name}.tsv", *sorted((root / "benchmarks" / name).glob("*.tsv"))]
     tables = [pd.read_csv(file, sep="\t", na_values="-").reindex(columns=BENCHMARK) for file in files if file.exists()]
-    jobs = pd.concat([pd.DataFrame(columns=BENCHMARK, dtype=float), *tables])
+    jobs = pd.concat([pd.DataFrame(columns=pd.Index(BENCHMARK), dtype=float), *tables])
     rows = [row for file in sorted((root / "costs" / name).glob("*.jsonl")) for row in read_ledger(file)]
     wall_s, cpu_s, _ = (_known(value) for value in jobs.sum(min_count=1))
     row_cpu_s = sum({row["id"]: row["cpu_s"] for row in rows}.values()) if rows else cpu_s
@@ -37,7 +37,7 @@ def _step(root: Path, name: str, source_s: float) -> dict[str, Any]:
         "wall_s": wall_s,
         "cpu_s": cpu_s,
         "cpu_per_video_s": row_cpu_s / source_s if source_s and row_cpu_s is not None else None,
-        "peak_mb": _known(jobs["max_rss"].max()),
+        "peak_mb": _known(float(jobs["max_rss"].max())),
         "rows": len(rows),
         "row_wall_s": sum(row["wall_s"] for row in rows) / len(rows) if rows else None,
     }

@@ -7,7 +7,7 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -198,7 +198,7 @@ def _edges(score: str, values: np.ndarray, marks: Sequence[float]) -> np.ndarray
     low, high = min([values.min(), *marks]), max([np.quantile(values, 0.99) * 1.02, values.min(), *marks])
     if low >= 0 and (low < 0.5 * high or values.min() == values.max()):
         low = 0.0
-    step = round_step(max(high - low, 1e-6) / 24, (1, 2, 2.5, 5, 10))
+    step = round_step(float(max(high - low, 1e-6)) / 24, (1, 2, 2.5, 5, 10))
     first, last = math.floor(low / step), max(math.ceil(high / step), math.floor(low / step) + 1)
     return np.arange(first, last + 1) * step
 
@@ -212,7 +212,7 @@ def what_if(selected: list[Row], rejected: list[Row], thresholds: Mapping[str, A
     judged = selected + [row for row in rejected if selection.limits_of(row["reason"]) and not _silent(row)]
     if not judged:
         return []
-    clips = pd.DataFrame(judged, columns=selection.COLUMNS).astype(float)
+    clips = pd.DataFrame(judged, columns=pd.Index(selection.COLUMNS)).astype(float)
     applied = clips["sync_confidence"] >= thresholds["min_offset_confidence"]
     clips["sync_offset_frames"] = clips["sync_offset_frames"].where(applied, 0)
 
@@ -225,7 +225,7 @@ def what_if(selected: list[Row], rejected: list[Row], thresholds: Mapping[str, A
     passed = {each.key: passes(each, thresholds.get(each.key)) for each in LIMITS}
     tables = []
     for each in LIMITS:
-        now, known = thresholds.get(each.key), clips[each.column].dropna()
+        now, known = thresholds.get(each.key), cast(pd.Series, clips[each.column].dropna())
         if known.empty:
             continue  # a score that these rows do not have
         others = np.all([mask for key, mask in passed.items() if key != each.key], axis=0)

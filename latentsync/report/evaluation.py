@@ -22,6 +22,7 @@ def cards(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _card(figure: Figure, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     measured = found[figure.key]
     verdict, words = judge(figure, found)
+    assert figure.axis is not None
     low, high = figure.axis
     value = measured["value"]
     return {

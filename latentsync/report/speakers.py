@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
 from latentsync.ledger.rows import Row
-from latentsync.timing import seconds
+from latentsync.timing import TICKS_PER_S
 
 SHOWN = 20
 _SOURCE_ID = re.compile("[0-9a-f]{16}")
@@ -47,12 +47,14 @@ def _sums(rows: Sequence[Row], column: str) -> list[dict[str, Any]]:
     ticks = [row["end_tick"] - row["start_tick"] for row in rows]
     names, sources = ([row[name] for row in rows] for name in (column, "source_id"))
     table = pd.DataFrame({"name": names, "ticks": ticks, "source": sources})
-    sums = table.groupby("name", as_index=False).agg(
-        clips=("ticks", "size"), ticks=("ticks", "sum"), videos=("source", "nunique")
+    by_name = table.groupby("name", as_index=False)
+    sums = cast(
+        pd.DataFrame, by_name.agg(clips=("ticks", "size"), ticks=("ticks", "sum"), videos=("source", "nunique"))
     )
     sums = sums.sort_values(["ticks", "name"], ascending=[False, True])
-    sums["seconds"], sums["share"] = seconds(sums["ticks"]).round(1), (sums["ticks"] / sum(ticks)).round(4)
-    return sums[["name", "clips", "seconds", "videos", "share"]].to_dict("records")
+    sums["seconds"], sums["share"] = (sums["ticks"] / TICKS_PER_S).round(1), (sums["ticks"] / sum(ticks)).round(4)
+    shown = cast(pd.DataFrame, sums[["name", "clips", "seconds", "videos", "share"]])
+    return cast(list[dict[str, Any]], shown.to_dict("records"))
 
 
 def warning(groups: Sequence[dict[str, Any]]) -> str | None:

@@ -56,7 +56,7 @@ def read_curve(path: Path) -> dict[str, pd.Series]:
     Raises:
         ValueError: the file has no column `step`.
     """
-    table = pd.read_csv(path, float_precision="round_trip")
+    table = pd.read_csv(path, float_precision="round_trip")  # pyright: ignore[reportCallIssue, reportArgumentType]  # stub lacks it
     if "step" not in table:
         raise ValueError(f"{path} has no column step; delete it and run its training step again.")
     table = table.set_index("step").astype(float).replace([math.inf, -math.inf], math.nan)

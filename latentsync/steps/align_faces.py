@@ -70,7 +70,7 @@ def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video
             if stills is not None:
                 stills.add(track_id, number, picture, matrix, cfg.resolution)
 
-        with closing(ahead(picture for _, picture in video.pictures(indices))) as frames:
+        with closing(ahead(picture for _, picture in video.pictures(indices))) as frames:  # pyright: ignore[reportArgumentType]  # a generator
             tracks = track_faces(frames, detector, max_gap, on_anchors, on_end=writers.close, to_rgb=Picture.quick)
     if not tracks:
         writers.keep({})

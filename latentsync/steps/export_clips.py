@@ -17,7 +17,9 @@ def run(cfg: ExportClips, inputs: dict[str, list[Path]], outputs: dict[str, Path
     # Fewer than three groups make train and test the same clips; a clip is exported once.
     rows = list({row["id"]: row for row in rows}.values())
     root = run_dir(outputs["ledger"])
-    run_shard(outputs["ledger"], rows, cfg, VERSIONS["export_clips"], lambda *row: [export_clip(*row, cfg, root)])
+    run_shard(
+        outputs["ledger"], rows, cfg, VERSIONS["export_clips"], lambda row, key: [export_clip(row, key, cfg, root)]
+    )
 
 
 def export_clip(row: Row, key: str, cfg: ExportClips, root: Path) -> Row:

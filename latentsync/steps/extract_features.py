@@ -79,8 +79,8 @@ class _Extractor:
     def __init__(self, encoder: whisper.WhisperFeatures, vae_path: Path, batch_size: int):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.encoder, self.batch_size = encoder, batch_size
-        self.encoder.encoder.to(self.device)
-        self.vae = vae.load(vae_path).to(self.device)
+        self.encoder.encoder.to(self.device)  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
+        self.vae = vae.load(vae_path).to(self.device)  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
 
     def features(self, clips: ClipStore, index: int) -> dict[str, np.ndarray]:
         """All arrays of one clip."""

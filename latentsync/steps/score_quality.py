@@ -101,7 +101,7 @@ def is_aligned(face: np.ndarray, detector: Detector) -> bool:
     margin = round(BORDER * height)
     grey = (alignment.FILL,) * 3
     detector.reset()
-    faces = detector.detect(cv2.copyMakeBorder(crop, *(margin,) * 4, cv2.BORDER_CONSTANT, value=grey))
+    faces = detector.detect(cv2.copyMakeBorder(crop, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=grey))
     return len(faces) == 1 and measures.anchor_distance(faces[0].anchors - margin, CHECK_RESOLUTION) <= ALIGNED_WITHIN
 
 

@@ -42,6 +42,7 @@ def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Any]
 
     used = {groups[row["source_id"]] for row in selected}
     separate = len(used) >= selection.MIN_GROUPS
+    splits: dict[str, list[Row]]
     if separate:
         split_of = _assign(used, outputs["summary"].with_name("assignments.json"), cfg)
         splits = {s: [r for r in selected if split_of[groups[r["source_id"]]] == s] for s in selection.SPLITS}
@@ -121,7 +122,8 @@ def _assign(groups: set[tuple[str, ...]], path: Path, cfg: SelectClips) -> dict[
 
 def rejected_csv(rows: Sequence[Row]) -> str:
     """The table of rejected.csv, sorted by id; what a row does not know is an empty cell."""
-    table = pd.DataFrame(rows, columns=REJECTED_COLUMNS, dtype=object)  # object: integers stay integers beside blanks
+    # object: integers stay integers beside blanks
+    table = pd.DataFrame(rows, columns=pd.Index(REJECTED_COLUMNS), dtype=object)
     return table.sort_values("id").to_csv(index=False, lineterminator="\n")
 
 

@@ -74,8 +74,8 @@ def task(cfg: TrainSyncnet, net: nn.Module, clips: ClipStore, held_out: ClipStor
         return {
             "visual": jittered(visual, rng, cfg),
             "mel": (mel + gain).clip(-4, 4),
-            "group": np.int64(group),
-            "start": np.int64(start),
+            "group": np.asarray(group, np.int64),
+            "start": np.asarray(start, np.int64),
         }
 
     def losses(model: nn.Module, batch: dict[str, Tensor], context: loop.Context) -> dict[str, Tensor]:

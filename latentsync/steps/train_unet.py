@@ -103,9 +103,9 @@ def read_data(cfg: TrainUnet, step: str, rows: list[Row], root: Path, vae_path: 
         "resolution": first["resolution"],
         "audio_encoder": first["audio_encoder"],
         "vae": vae_stamp,
-        "scaling_factor": vae.config.scaling_factor,
+        "scaling_factor": vae.config["scaling_factor"],
     }
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
     mask = torch.from_numpy(latent_mask(first["resolution"], factor))
     train, val = (FeatureStore(usable[split], root) for split in ("train", "val"))
     return Data(train, val, vae, mask, metadata)
@@ -113,7 +113,7 @@ def read_data(cfg: TrainUnet, step: str, rows: list[Row], root: Path, vae_path: 
 
 def fresh_unet(cfg: TrainUnetStage1, data: Data) -> UNet3D:
     """Stage 1's U-Net, from scratch or from SD 1.5 or a LatentSync checkpoint."""
-    channels = data.vae.config.latent_channels
+    channels = data.vae.config["latent_channels"]
     unet = UNet3D(
         UNetConfig(
             in_channels=3 * channels + 1,
@@ -155,7 +155,7 @@ def _items(
         index = pick(number)
         start, reference = draw_windows(features.n_frames(index), cfg.frames, rng)
         arrays = window(features, index, start, reference, cfg.frames)
-        arrays["told"] = np.float32(rng.random() >= cfg.condition_dropout)
+        arrays["told"] = np.asarray(rng.random() >= cfg.condition_dropout, np.float32)
         if clips is not None:
             arrays["pixels"] = to_pixels(clips.frames(index, start, start + cfg.frames))
         return arrays
@@ -169,7 +169,7 @@ DecodedLoss = Callable[[Tensor, dict[str, Tensor]], Tensor]  # (decoded pixels b
 def decoded_losses(cfg: TrainUnetStage2, syncnet_path: Path, data: Data) -> dict[str, DecodedLoss]:
     """The losses on decoded frames that have a weight, with their frozen teachers; the VAE goes along to the device."""
     device = loop.device()
-    data.vae.to(device)
+    data.vae.to(device)  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
     if cfg.gradient_checkpointing:
         data.vae.enable_gradient_checkpointing()
     losses: dict[str, DecodedLoss] = {}
@@ -179,8 +179,8 @@ def decoded_losses(cfg: TrainUnetStage2, syncnet_path: Path, data: Data) -> dict
         distance = teachers.perceptual(cfg.teachers).to(device)
         losses["lpips"] = lambda fake, batch: ops.lpips(distance, fake, batch["pixels"])
     if cfg.losses.trepa:
-        chosen = {"size": cfg.video_teacher, "normalise": cfg.video_normalise}
-        teacher = teachers.video(cfg.teachers, cfg.frames, **chosen).to(device)
+        size, normalise = cfg.video_teacher, cfg.video_normalise
+        teacher = teachers.video(cfg.teachers, cfg.frames, size=size, normalise=normalise).to(device)
         losses["trepa"] = lambda fake, batch: ops.trepa(teacher(fake), _features(teacher, batch["pixels"]))
     return losses
 
@@ -203,7 +203,8 @@ def _sync_loss(path: Path, frames: int, device: torch.device) -> DecodedLoss:
         resized = ops.resize_bicubic(ops.frames_on_batch(fake), trained.resolution)
         clip = resized.unflatten(0, (len(fake), -1)).transpose(1, 2)
         visual = ops.frames_on_channels(ops.lower_half(clip))
-        return ops.sync(*net(visual, batch["mel"]), torch.ones(len(fake), device=fake.device))
+        faces, audio = net(visual, batch["mel"])
+        return ops.sync(faces, audio, torch.ones(len(fake), device=fake.device))
 
     return loss
 
@@ -240,7 +241,8 @@ class UnetLosses:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(x_t, its noise, the U-Net's prediction of it), each b c f h w; the items' audio is zero where not told."""
         face, masked, reference = (self._latents(batch[name], context) for name in ("face", "masked", "reference"))
-        noise = diffusion.mixed_noise(tuple(face.shape), generator=context.generator).to(face.device)
+        b, c, f, h, w = face.shape
+        noise = diffusion.mixed_noise((b, c, f, h, w), generator=context.generator).to(face.device)
         noisy = diffusion.add_noise(face, noise, t)
         sample = diffusion.unet_input(noisy, self.mask.to(face.device), masked, reference)
         audio = batch["audio"] * batch["told"][:, None, None, None]

@@ -34,7 +34,7 @@ class Autoencode(nn.Module):
 
     def forward(self, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Pixels n c h w -> the same pixels through drawn latents, and the mean KL of a latent number (nats)."""
-        posterior = self.vae.encode(pixels).latent_dist
+        posterior = self.vae.encode(pixels).latent_dist  # pyright: ignore[reportAttributeAccessIssue]  # not a tuple
         latents = vaes.sample(self.vae, posterior.parameters, generator)
         return vaes.decode(self.vae, latents), posterior.kl().mean() / latents[0].numel()
 
@@ -47,14 +47,17 @@ def run(cfg: TrainVae, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
     clips = ClipStore(require_frames(train, 1, at_least=1, what="train_vae", way_out=way_out), root)
     shown = ClipStore(val, root)
     torch.manual_seed(cfg.seed)
-    vae = quiet(vaes.build(cfg)).to(memory_format=torch.channels_last)  # a fifth faster on a CPU
+    vae = quiet(vaes.build(cfg))
+    # A fifth faster on a CPU.
+    vae.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # typed as the unbound Module.to
     if cfg.gradient_checkpointing:
         vae.enable_gradient_checkpointing()
     with state.only_writer(outputs["weights"].parent / "state") as folder:
         facts = {"train": clips.facts(), "val": shown.facts()}
         loop.fit(_task(cfg, vae, clips, shown), cfg, folder=folder, facts=facts, curve=outputs["curve"])
         if loop.is_main():
-            scaling_factor = 1 / _latent_std(vae.to(loop.device()), clips)
+            vae.to(loop.device())  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
+            scaling_factor = 1 / _latent_std(vae, clips)
             vaes.save(outputs["weights"], vae, scaling_factor, resolution=clips.rows[0]["resolution"])
 
 
@@ -62,8 +65,10 @@ def quiet(vae: AutoencoderKL) -> AutoencoderKL:
     """Let the posterior start narrow: at PyTorch's start noise is as strong as the latents, and for a hundred steps the
     decoder learns to do without them (measured)."""
     with torch.no_grad():
-        vae.quant_conv.weight.chunk(2)[1].zero_()
-        vae.quant_conv.bias.chunk(2)[1].fill_(START_LOG_VARIANCE)
+        conv = vae.quant_conv
+        assert conv is not None and conv.bias is not None
+        conv.weight.chunk(2)[1].zero_()
+        conv.bias.chunk(2)[1].fill_(START_LOG_VARIANCE)
     return vae
 
 
@@ -90,6 +95,7 @@ def _task(cfg: TrainVae, vae: AutoencoderKL, clips: ClipStore, shown: ClipStore)
     def validate(model: nn.Module, context: loop.Context) -> dict[str, float]:
         pixels = fixed_frames(shown).to(context.device)
         masked = pixels * torch.tensor(keep_mask(pixels.shape[-1]), device=context.device)
+        assert isinstance(model, Autoencode)
         return {"val_psnr_db": psnr_db(model.vae, pixels), "val_masked_psnr_db": psnr_db(model.vae, masked)}
 
     weights = {"l1": 1.0, "mse": 1.0, "kl": cfg.kl_weight}
