@@ -199,7 +199,7 @@ def rank(group: Sequence[str]) -> str:
 def assign(
     groups: Iterable[tuple[str, ...]], stored: Mapping[str, str], val_share: float, test_share: float
 ) -> dict[tuple[str, ...], str]:
-    """Group -> split. Whoever stands in `stored` (name -> split) stays; newcomers fill test, then val, then train.
+    """Group -> split. Groups in `stored` (name -> split) keep their split; new groups fill test, then val, then train.
 
     Newcomers go by rank. test and val aim at their shares of all groups and hold at least one group each (test two,
     from six groups on). Only where a split would be empty does a group move: the last by rank of the largest split.

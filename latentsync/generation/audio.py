@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from latentsync.ledger.rows import Rejection
 from latentsync.media.audio import AVERAGED, read_channels
@@ -49,14 +50,14 @@ def driving_audio(
         Rejection: unreadable or no_audio.
     """
     with opened(path) as container:
-        video_streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        video_streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not container.streams.audio:
             raise Rejection("no_audio", f"{path.name} has no audio")
         codec = container.streams.audio[0].codec_context
         name, rate_hz = codec.codec.canonical_name, codec.sample_rate  # the decoder of mp3 is called mp3float
         layout = "stereo" if codec.channels > 1 else "mono"
     read = partial(read_channels, max_s=max_s) if video_streams else _read_audio_file
-    for_model = read(path, SAMPLE_RATE_HZ, "mono")[0] if for_model is None else for_model
+    samples = read(path, SAMPLE_RATE_HZ, "mono")[0] if for_model is None else for_model
     if own and name in COPYABLE:
         return DrivingAudio(samples, copied_from=path)
     rate_hz = rate_hz if rate_hz in AAC_RATES_HZ else 48_000

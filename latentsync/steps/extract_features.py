@@ -5,7 +5,7 @@ One safetensors file per clip, named by the clip and by a hash of everything tha
     whisper          float16 t50 s d     the audio encoder's states, 50 rows a second
     face_moments     float16 f 2c h w    VAE moments (mean, log variance) of the faces
     masked_moments   float16 f 2c h w    the same of the faces with the mouth region blanked (hole = mid grey)
-Moments, not latents: latents are drawn anew whenever they are used.
+Moments, not latents: latents are drawn each time they are used.
 """
 
 from functools import cache

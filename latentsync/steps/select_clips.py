@@ -5,8 +5,8 @@ row that is in none of them, with its reason, its sentence and its scores), summ
 pairs-<shard>.jsonl for every shard of pairs (curation/pairs.py).
 
 Splits persist: the undeclared file assignments.json remembers the split of every group that was ever selected, so that
-a new source moves nobody and a group that a threshold removed returns to its place. It counts only while val_share and
-test_share are what they were; deleting it deals all groups anew. Nothing else of an earlier run has any influence.
+a new source moves no other group, and a group that a threshold removed returns to its split. It is used only while
+val_share and test_share are unchanged; deleting it assigns all groups again. Nothing else of an earlier run counts.
 """
 
 import json

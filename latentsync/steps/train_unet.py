@@ -130,7 +130,7 @@ def fresh_unet(cfg: TrainUnetStage1, data: Data) -> UNet3D:
 
 
 def continued_unet(cfg: TrainUnetStage2, stage1: Path) -> UNet3D:
-    """Stage 1's weights with motion modules that change nothing yet; only the configured names train."""
+    """Stage 1's weights with motion modules that start as the identity; only the configured names are trained."""
     tensors, metadata = weight_files.load(stage1)
     unet = UNet3D(replace(UNetConfig(**metadata["config"]), motion=cfg.motion))
     print(f"{stage1}: {start_unet(unet, tensors, str(stage1))}", flush=True)
@@ -138,8 +138,8 @@ def continued_unet(cfg: TrainUnetStage2, stage1: Path) -> UNet3D:
         parameter.requires_grad_(any(part in name for part in cfg.trainable))
     if not any(parameter.requires_grad for parameter in unet.parameters()):
         raise ValueError(
-            f"train_unet_stage2.trainable is {list(cfg.trainable)}, which is part of no weight's name, so nothing "
-            "would train; use for example motion_modules. or attentions."
+            f"train_unet_stage2.trainable is {list(cfg.trainable)}, which is part of no name of a weight, so nothing "
+            "would be trained; use for example motion_modules. or attentions."
         )
     return unet
 
@@ -155,7 +155,7 @@ def _items(
         index = pick(number)
         start, reference = draw_windows(features.n_frames(index), cfg.frames, rng)
         arrays = window(features, index, start, reference, cfg.frames)
-        arrays["told"] = np.asarray(rng.random() >= cfg.condition_dropout, np.float32)
+        arrays["conditioned"] = np.asarray(rng.random() >= cfg.condition_dropout, np.float32)
         if clips is not None:
             arrays["pixels"] = to_pixels(clips.frames(index, start, start + cfg.frames))
         return arrays
@@ -210,7 +210,7 @@ def _sync_loss(path: Path, frames: int, device: torch.device) -> DecodedLoss:
 
 
 class UnetLosses:
-    """Losses of a batch of windows: noise always; decoded ones where x0 means something and the sound was told."""
+    """Losses of a batch of windows: noise always; decoded ones where x0 is meaningful and the audio conditions."""
 
     def __init__(self, data: Data, decoded: dict[str, DecodedLoss] | None, cfg: TrainUnet):
         self.vae, self.mask, self.val, self.frames = data.vae, data.mask, data.val, cfg.frames
@@ -222,11 +222,11 @@ class UnetLosses:
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], context: loop.Context) -> dict[str, Tensor]:
         """Named losses of the loop."""
         t = torch.randint(diffusion.TRAIN_STEPS, (len(batch["face"]),), generator=context.generator)
-        told = batch["told"] > 0
+        conditioned = batch["conditioned"] > 0
         noisy, noise, predicted = self._predict(model, batch, t, context)
         losses = {"recon": ops.recon(predicted, noise)} if "recon" in self.weights else {}
-        # One-step x0 near t = 999 is noise divided by 0.068: nothing to learn from but what costs four backward passes.
-        active = told & (t <= self.max_timestep).to(told.device)
+        # One-step x0 near t = 999 is noise divided by 0.068: four backward passes would teach nothing.
+        active = conditioned & (t <= self.max_timestep).to(conditioned.device)
         if self.decoded and active.any():
             x0 = diffusion.x0_from_eps(noisy[active], predicted[active], t[active.cpu()])
             pixels = vaes.decode(self.vae, ops.frames_on_batch(x0)).unflatten(0, (len(x0), -1)).transpose(1, 2)
@@ -239,13 +239,13 @@ class UnetLosses:
     def _predict(
         self, model: nn.Module, batch: dict[str, Tensor], t: Tensor, context: loop.Context
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(x_t, its noise, the U-Net's prediction of it), each b c f h w; the items' audio is zero where not told."""
+        """(x_t, its noise, the U-Net's prediction of it), each b c f h w; audio is zero for items without condition."""
         face, masked, reference = (self._latents(batch[name], context) for name in ("face", "masked", "reference"))
         b, c, f, h, w = face.shape
         noise = diffusion.mixed_noise((b, c, f, h, w), generator=context.generator).to(face.device)
         noisy = diffusion.add_noise(face, noise, t)
         sample = diffusion.unet_input(noisy, self.mask.to(face.device), masked, reference)
-        audio = batch["audio"] * batch["told"][:, None, None, None]
+        audio = batch["audio"] * batch["conditioned"][:, None, None, None]
         return noisy, noise, model(sample, t.to(face.device), audio)
 
     def _latents(self, moments: Tensor, context: loop.Context) -> Tensor:
@@ -259,13 +259,13 @@ class UnetLosses:
         return gradient.float().norm().item() / _GRADIENT_SCALE
 
     def validate(self, model: nn.Module, context: loop.Context) -> dict[str, float]:
-        """Noise loss on fixed windows at fixed t, with their sound and with another window's: what sound is worth."""
+        """Noise loss on fixed windows at fixed t, with their own audio and with another window's."""
         rng = np.random.default_rng(0)
         pick = EpochSampler(len(self.val), seed=0)
         windows = []
         for number in range(VALIDATION_ITEMS):
             starts = draw_windows(self.val.n_frames(pick(number)), self.frames, rng)
-            windows.append(window(self.val, pick(number), *starts, self.frames) | {"told": np.float32(1)})
+            windows.append(window(self.val, pick(number), *starts, self.frames) | {"conditioned": np.float32(1)})
         sums = {"val_recon": 0.0, "val_recon_other_sound": 0.0}
         for number, arrays in enumerate(windows):
             t = torch.tensor([(2 * number + 1) * diffusion.TRAIN_STEPS // (2 * VALIDATION_ITEMS)])
@@ -273,7 +273,7 @@ class UnetLosses:
             for name, audio in (("val_recon", arrays["audio"]), ("val_recon_other_sound", other)):
                 batch = {key: torch.tensor(value)[None].to(context.device) for key, value in arrays.items()}
                 batch["audio"] = torch.tensor(audio)[None].to(context.device)
-                context.generator.manual_seed(number)  # the same noise for both sounds
+                context.generator.manual_seed(number)  # the same noise for both
                 _, noise, predicted = self._predict(model, batch, t, context)
                 sums[name] += ops.recon(predicted, noise).item() / VALIDATION_ITEMS
         return sums

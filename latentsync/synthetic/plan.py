@@ -31,7 +31,7 @@ KINDS = {
     "low_quality": ("compression", "blur"),
     "duplicate": ("copy",),
     TWO_FACES: ("other silent", "other speaks"),
-    NEAR_DUPLICATE: ("encoded and scaled anew",),
+    NEAR_DUPLICATE: ("re-encoded and rescaled",),
     INSET: ("lower corner", "upper corner"),
 }
 LATER = ("duplicate", NEAR_DUPLICATE, INSET)  # planned last, so that they do not change the other videos

@@ -1,8 +1,8 @@
 """The one training loop: mixed precision, several processes, accumulation, clipping, warm-up, EMA, exact resume.
 
-Everything random follows from (seed, sample number) or (seed, rank, step), never from what was drawn before, so a state
-holds no position in any stream, and a resumed run ends with the same bytes as an uninterrupted one (on one type of CPU,
-with one number of threads).
+Everything random follows from (seed, sample number) or (seed, rank, step), never from earlier draws. A state
+therefore holds no position in a random stream, and a resumed run ends with the same bytes as an uninterrupted one (on
+one type of CPU, with one number of threads).
 """
 
 import math
@@ -27,38 +27,38 @@ from latentsync.ledger.files import write_text
 from latentsync.training import state as states
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # the latter is SLURM's warning of the time limit
-VALIDATION = 2**31  # stands in a seed where a step stands; no training has that many
+VALIDATION = 2**31  # takes the place of the step in a seed; no training has that many
 
 
 @dataclass
 class Context:
-    """What a loss function gets beside the model and the batch."""
+    """What a loss function gets besides the model and the batch."""
 
     device: torch.device
     generator: torch.Generator
     """Seeded from (seed, rank, step); on the CPU, so that noise is the same on every device."""
     log: bool = False
-    """A row of the curve is due: the time for figures that cost something."""
+    """A row of the curve is due: compute expensive figures only then."""
     figures: dict[str, float] = field(default_factory=dict)
-    """Numbers for the curve's row that are not losses."""
+    """Numbers for the row of the curve that are not losses."""
 
 
 @dataclass
 class Task:
-    """What is trained; the four trainings differ in nothing else."""
+    """What is trained: the only difference between the four trainings."""
 
     step: str
     """Name of the step and of its config section."""
     model: nn.Module
-    """Its parameters with requires_grad train; losses call it as a whole, so that gradients meet across processes."""
+    """Parameters with requires_grad are trained. Losses call the whole model, so that processes share gradients."""
     item: Callable[[int, np.random.Generator], dict[str, np.ndarray]]
     """(sample number, generator seeded from (seed, sample number)) -> arrays of one item; stacked to a batch."""
     losses: Callable[[nn.Module, dict[str, Tensor], Context], dict[str, Tensor]]
-    """Named scalar losses of a batch; one that this batch has no item for is left out."""
+    """Named scalar losses of a batch; a loss without an item in this batch is left out."""
     weights: Mapping[str, float]
-    """Every loss there can be; the total is the sum of losses times these."""
+    """Every possible loss; the total is the sum of losses times these."""
     validate: Callable[[nn.Module, Context], dict[str, float]] | None = None
-    """Figures on fixed data, noted whenever a state is saved and at the end."""
+    """Figures on fixed data, computed whenever a state is saved and at the end."""
 
 
 class Progress:
@@ -110,15 +110,15 @@ def fit(task: Task, cfg: Training, *, folder: Path, facts: Mapping[str, Any], cu
                 progress.flush()
             progress.note(context.figures)
             if log:
-                pace = (progress.step - first) / (time.perf_counter() - started)
+                steps_per_s = (progress.step - first) / (time.perf_counter() - started)
                 row = _listed(progress.rows[progress.step])
-                _say(f"{task.step}: step {progress.step} of {cfg.steps}, {row}, {pace:.2f} steps/s")
+                _say(f"{task.step}: step {progress.step} of {cfg.steps}, {row}, {steps_per_s:.2f} steps/s")
             if progress.step % cfg.save_every == 0:
                 trainer.validate()
             if progress.step % cfg.save_every == 0 or progress.step == cfg.steps or stopped:
                 trainer.save()
             if stopped and progress.step < cfg.steps:
-                _say(f"{task.step}: stopped by a signal after step {progress.step}; the same command carries on there.")
+                _say(f"{task.step}: stopped by a signal after step {progress.step}; the same command resumes there.")
                 raise SystemExit(128 + signal.SIGTERM)
     progress.flush()
     trainer.validate()
@@ -141,7 +141,7 @@ def is_main() -> bool:
 
 def curve_csv(rows: Mapping[int, Mapping[str, float]]) -> str:
     """The loss curve: column `step`, then one column for every figure; blank where a row has none."""
-    by_content = sorted(rows.values(), key=lambda row: "loss" not in row)  # losses first, then what is rarer
+    by_content = sorted(rows.values(), key=lambda row: "loss" not in row)  # losses first, then rarer figures
     names = list(dict.fromkeys(name for row in by_content for name in row))
     lines = [",".join(["step", *names])]
     for step, row in sorted(rows.items()):
@@ -150,7 +150,7 @@ def curve_csv(rows: Mapping[int, Mapping[str, float]]) -> str:
 
 
 class _Trainer:
-    """Everything that is trained and saved, and what one step does to it."""
+    """Everything that is trained and saved, and one step of it."""
 
     def __init__(self, task: Task, cfg: Training, folder: Path, facts: Mapping[str, Any]):
         torch.set_num_threads(cfg.torch_threads)
@@ -165,7 +165,7 @@ class _Trainer:
         self.model, self.optimizer = self.accelerator.prepare(task.model, optimizer)
         self.ema = None
         if cfg.ema_decay is not None:
-            from diffusers.training_utils import EMAModel  # seconds to import: only where it is asked for
+            from diffusers.training_utils import EMAModel  # takes seconds to import
 
             self.ema = EMAModel(self.trained, decay=cfg.ema_decay)
         self.folder = states.folder_of(folder, states.fits(task.step, cfg, facts))
@@ -203,7 +203,7 @@ class _Trainer:
         return Context(self.accelerator.device, torch.Generator().manual_seed(int(seed[1])), log)
 
     def batches(self) -> Iterator[list[dict[str, Tensor]]]:
-        """The micro-batches of every step still to do, on the device; threads prepare the next ones meanwhile."""
+        """The micro-batches of every step still to do, on the device; threads prepare the next ones."""
         cfg, rank, world = self.cfg, self.accelerator.process_index, self.accelerator.num_processes
         threads = _spare_cores(cfg.torch_threads)
         share = -(-cfg.batch_size // threads)
@@ -217,16 +217,16 @@ class _Trainer:
                 first = (micro * world + rank) * cfg.batch_size
                 stop = first + cfg.batch_size
                 # Neighbours stay in one thread: they often need the same clip, which is then decoded once.
-                parts = [hands.submit(some_items, n, min(n + share, stop)) for n in range(first, stop, share)]
+                parts = [workers.submit(some_items, n, min(n + share, stop)) for n in range(first, stop, share)]
                 items = [item for part in parts for item in part.result()]
                 micro_batches.append({name: np.stack([item[name] for item in items]) for name in items[0]})
             return micro_batches
 
-        with ThreadPoolExecutor(threads) as hands, ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(prepare, self.progress.step) if self.progress.step < cfg.steps else None
+        with ThreadPoolExecutor(threads) as workers, ThreadPoolExecutor(1) as ahead:
+            upcoming = ahead.submit(prepare, self.progress.step) if self.progress.step < cfg.steps else None
             for step in range(self.progress.step + 1, cfg.steps + 1):
-                arrays = coming.result()
-                coming = ahead.submit(prepare, step) if step < cfg.steps else None
+                arrays = upcoming.result()
+                upcoming = ahead.submit(prepare, step) if step < cfg.steps else None
                 yield [
                     {name: torch.from_numpy(array).to(self.accelerator.device) for name, array in batch.items()}
                     for batch in arrays
@@ -235,7 +235,7 @@ class _Trainer:
     def step(self, batches: list[dict[str, Tensor]], context: Context) -> dict[str, list[Tensor]]:
         """One optimiser step; the detached losses of every micro-batch, with their weighted sum as `loss`."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.cfg.learning_rate * _pace(self.cfg, self.progress.step)
+            group["lr"] = self.cfg.learning_rate * lr_factor(self.cfg, self.progress.step)
         self.model.train()
         values: dict[str, list[Tensor]] = {}
         for batch in batches:
@@ -265,7 +265,7 @@ class _Trainer:
         return {name: total / n for name, total, n in means if n}, numbers[-1] > 0
 
     def require_finite(self, values: Mapping[str, float]) -> None:
-        """Stop at the first loss that is no number; nothing is saved then."""
+        """Raise on the first non-finite loss, before anything is saved."""
         for name, value in values.items():
             if not math.isfinite(value):
                 last = states.saved(self.folder)
@@ -287,7 +287,7 @@ class _Trainer:
         with torch.no_grad(), self.accelerator.autocast():
             figures = self.task.validate(model, self.context(VALIDATION))
         self.progress.note(figures)
-        _say(f"{self.task.step}: after step {self.progress.step} held out: {_listed(figures)}")
+        _say(f"{self.task.step}: after step {self.progress.step} on held-out data: {_listed(figures)}")
         if self.ema:
             self.ema.restore(self.trained)
 
@@ -298,8 +298,8 @@ def _spare_cores(torch_threads: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // beside - torch_threads)
 
 
-def _pace(cfg: Training, step: int) -> float:
-    """Share of the learning rate: linear warm-up, constant, linear cool-down to the end."""
+def lr_factor(cfg: Training, step: int) -> float:
+    """Factor of the learning rate, 0..1: linear warm-up, constant, linear cool-down to the end."""
     warm_up = (step + 1) / cfg.warmup_steps if cfg.warmup_steps else 1.0
     cool_down = (cfg.steps - step) / cfg.cooldown_steps if cfg.cooldown_steps else 1.0
     return min(1.0, warm_up, cool_down)
@@ -307,11 +307,11 @@ def _pace(cfg: Training, step: int) -> float:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect the signals that ask to stop, instead of dying of them."""
-    came: list[int] = []
-    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in STOP_SIGNALS}
+    """Collect stop signals instead of ending the process."""
+    received: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: received.append(number)) for number in STOP_SIGNALS}
     try:
-        yield came
+        yield received
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -1,11 +1,11 @@
-"""The resumable state of a training: one file per saved step, kept apart by a fingerprint.
+"""The resumable state of a training: one file per saved step, in a folder per fingerprint.
 
     results/<run>/<step>/state/lock                                held by the one process that trains
     results/<run>/<step>/state/<fingerprint>/step-00000100.pt      model, optimizer, scaler, EMA, progress
     results/<run>/<step>/state/<fingerprint>/fits.json             what the fingerprint is of
 
 The folder is undeclared, since Snakemake deletes what is declared. A state is loaded only from the folder of its own
-fingerprint, so a changed section, data row, input or thread count starts anew and leaves the old states alone.
+fingerprint, so a changed section, data row, input or thread count trains from scratch and keeps the old states.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ FITS = "fits.json"
 
 
 def ranks() -> PartialState:
-    """This process among those that train. Unless told that there are only CPUs, accelerate lets each train alone."""
+    """This process among those that train. Without `cpu=True` on CPUs, accelerate lets each process train alone."""
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
@@ -36,14 +36,14 @@ def fits(step: str, cfg: Training, facts: Mapping[str, Any]) -> dict[str, Any]:
     """What a state must fit, by name: section, data and inputs (`facts`), code version, torch, processes, processor.
 
     The number of steps counts only where the learning rate depends on it: a longer training continues a shorter one.
-    How often rows and states are written changes no weight. Equal bytes are promised on CPUs alone, so a training that
-    comes back on another sort of GPU carries on.
+    The intervals of rows and states change no weight. Equal bytes are promised on CPUs only, so a training that
+    resumes on another type of GPU continues.
     """
-    harmless = {"save_every", "log_every", "torch_threads"} | (set() if cfg.cooldown_steps else {"steps"})
+    ignored = {"save_every", "log_every", "torch_threads"} | (set() if cfg.cooldown_steps else {"steps"})
     capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
     on_cpu = f"{platform.machine()} {capability}, threads: {threads}"
     return {
-        **cfg.model_dump(mode="json", exclude=harmless),
+        **cfg.model_dump(mode="json", exclude=ignored),
         **{f"{name} (data)": fingerprint(value) for name, value in facts.items()},
         "version": VERSIONS[step],
         "torch": torch.__version__,
@@ -53,7 +53,7 @@ def fits(step: str, cfg: Training, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def folder_of(root: Path, fitting: Mapping[str, Any]) -> Path:
-    """The folder of the states that fit, which notes what that means."""
+    """The folder of the states that fit; writes what they fit into it."""
     folder = root / fingerprint(fitting)
     if ranks().is_main_process:
         write_json(folder / FITS, fitting)
@@ -64,7 +64,7 @@ def folder_of(root: Path, fitting: Mapping[str, Any]) -> Path:
 def only_writer(folder: Path) -> Iterator[Path]:
     """Hold the folder's lock for the block, on the main process; other ranks wait for it.
 
-    After kill -9 of Snakemake its training may live on: the newcomer waits for it and then carries on from its states.
+    After kill -9 of Snakemake its training may still run: the new process waits for it and resumes from its states.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
@@ -102,7 +102,7 @@ def save(folder: Path, step: int, content: dict[str, Any]) -> None:
 
 
 def latest(folder: Path, max_step: int) -> dict[str, Any] | None:
-    """The newest state that is not beyond max_step; None where there is none (with a word if others do not fit)."""
+    """The newest state that is not beyond max_step; None if there is none (with a message if others do not fit)."""
     states = [state for state in saved(folder) if step_of(state) <= max_step]
     if states:
         print(f"Resuming at {states[-1]}.", file=sys.stderr, flush=True)
@@ -111,12 +111,16 @@ def latest(folder: Path, max_step: int) -> dict[str, Any] | None:
     if others and ranks().is_main_process:
         newest = max(others, key=lambda state: state.stat().st_mtime)
         changed = _changed(newest.parent / FITS, folder / FITS)
-        print(f"{newest} is left alone and training starts anew: {changed}.", file=sys.stderr, flush=True)
+        print(
+            f"{newest} does not fit ({changed}), so training starts from scratch; it is kept.",
+            file=sys.stderr,
+            flush=True,
+        )
     return None
 
 
 def _changed(old: Path, new: Path) -> str:
     if not old.exists():
-        return "it does not fit, and does not say what it fits"
+        return "it does not say what it fits"
     before, now = (json.loads(path.read_text(encoding="utf-8")) for path in (old, new))
     return "other " + ", ".join(name for name in now | before if before.get(name) != now.get(name))

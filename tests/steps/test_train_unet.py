@@ -200,7 +200,7 @@ def losses_of(folder, cfg, told, monkeypatch=None, t=None):
     decoded = train_unet.decoded_losses(cfg, folder / "syncnet.safetensors", data)
     losses = train_unet.UnetLosses(data, decoded, cfg)
     items = [
-        train_unet._items(cfg, data.train, folder)(n, np.random.default_rng(n)) | {"told": np.float32(value)}
+        train_unet._items(cfg, data.train, folder)(n, np.random.default_rng(n)) | {"conditioned": np.float32(value)}
         for n, value in enumerate(told)
     ]
     batch = {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
@@ -243,12 +243,12 @@ def test_null_audio_is_zeros(folder, stage1):
 
     item = train_unet._items(STAGE1, data.train, None)
     items = [item(n, np.random.default_rng(n)) for n in range(40)]
-    share = 1 - np.mean([item["told"] for item in items])
+    share = 1 - np.mean([item["conditioned"] for item in items])
     assert 0.1 < share < 0.5
     batch = {name: torch.from_numpy(np.stack([item[name] for item in items[:8]])) for name in items[0]}
     context = loop.Context(torch.device("cpu"), torch.Generator().manual_seed(0))
     train_unet.UnetLosses(data, None, STAGE1)(unet, batch, context)
-    assert [bool(audio.any()) for audio in heard[0]] == [bool(told) for told in batch["told"]]
+    assert [bool(audio.any()) for audio in heard[0]] == [bool(value) for value in batch["conditioned"]]
 
 
 def test_refusals_are_one_sentence(folder, stage1, tmp_path):
@@ -261,5 +261,5 @@ def test_refusals_are_one_sentence(folder, stage1, tmp_path):
         run(folder, STAGE1, "no", vae=tmp_path / "v.safetensors")
     with pytest.raises(ValueError, match=r"frames is 6, but SyncNet was trained on windows of 8"):
         run(folder, STAGE2.model_copy(update={"frames": 6}), "no")
-    with pytest.raises(ValueError, match=r"trainable is \['nothing'\].*nothing would train"):
+    with pytest.raises(ValueError, match=r"trainable is \['nothing'\].*nothing would be trained"):
         run(folder, STAGE2.model_copy(update={"trainable": ("nothing",)}), "no")

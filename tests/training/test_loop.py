@@ -157,18 +157,24 @@ def test_another_fingerprint_never_resumes_and_says_so(tmp_path, capfd):
     train(tmp_path)
     slower = CFG.model_copy(update={"learning_rate": 0.04})
     for change, named in (
-        ({"facts": "other clips"}, "other train (data)."),
-        ({"facts": "other clips", "cfg": slower}, "other learning_rate."),
+        ({"facts": "other clips"}, "other train (data)"),
+        ({"facts": "other clips", "cfg": slower}, "other learning_rate"),
     ):
         prepared = []
         train(tmp_path, event=prepared.append, **change)
         assert min(prepared) == 0
-        assert f"step-00000012.pt is left alone and training starts anew: {named}\n" in capfd.readouterr().err
+        assert (
+            f"step-00000012.pt does not fit ({named}), so training starts from scratch; it is kept.\n"
+            in capfd.readouterr().err
+        )
     assert len(list((tmp_path / "state").glob("*/"))) == 3, "the others' states are left alone"
     for note in (tmp_path / "state").glob("*/fits.json"):
         note.unlink()
     train(tmp_path, facts="third clips")
-    assert "starts anew: it does not fit, and does not say what it fits.\n" in capfd.readouterr().err
+    assert (
+        "does not fit (it does not say what it fits), so training starts from scratch; it is kept.\n"
+        in capfd.readouterr().err
+    )
 
 
 def test_how_often_rows_and_states_are_written_is_no_reason_to_start_anew(tmp_path, uninterrupted):
