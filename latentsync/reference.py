@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from latentsync.config import Config, Section
+from latentsync.config import VERSIONS, Config, Section
 from latentsync.faces.backends import BACKENDS
-from latentsync.ledger.columns import KINDS, REASONS, columns
+from latentsync.ledger.columns import ARRAYS, KINDS, REASONS, columns
 from latentsync.sync.scorers import SCORERS
 from latentsync.weights import registry
 
@@ -59,22 +59,28 @@ wrapper).
 LEDGER = """# Ledgers
 
 A ledger is a file `results/<run>/<step>/<shard>.jsonl`: one JSON object per line, sorted by id. A row has the columns
-of the steps that it went through, and no row is ever dropped. Segments and clips repeat the columns of their source.
-Columns that end in `_file` are paths relative to `results/<run>`. Ticks are 25 per second, ranges half-open.
+of the steps that it went through, and no row is ever dropped. Segments repeat the columns of their source, clips those
+of their segment, videos those of their pair; a table lists them once. A column that ends in `_file` is a path relative
+to `results/<run>`. Ticks are 25 per second, ranges half-open. Written from `latentsync/ledger/columns.py`.
 """
 
 
 def ledger() -> str:
     """Text of docs/ledger.md: every column of every kind of row, and the reasons."""
+    steps = ["", "sources", *VERSIONS]
     parts, known = [LEDGER], set()
     for name, kind in KINDS.items():
         lines = ["| column | type | unit | written by | meaning |", "|---|---|---|---|---|"]
-        for column, (value, about) in columns(kind).items():
+        for column, (value, about) in sorted(columns(kind).items(), key=lambda each: steps.index(each[1][1].step)):
             row = f"| `{column}` | {_type(value)} | {about.unit} | {about.step} | {about.meaning} |"
             if row not in known:
                 lines.append(row)
-        known |= set(lines[2:]) if name != "pair" else set()
+        known |= set(lines)
         parts.append(f"\n## {name}\n\n{kind.__doc__}\n\n" + "\n".join(lines) + "\n")
+    for file, arrays in ARRAYS.items():
+        lines = [f"| `{name}` | {about.unit} | {about.meaning} |" for name, (_, about) in columns(arrays).items()]
+        head = f"\n## Arrays of {file}\n\n{arrays.__doc__}\n\n| array | type | meaning |\n|---|---|---|\n"
+        parts.append(head + "\n".join(lines) + "\n")
     reasons = "\n".join(f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items())
     return "".join(parts) + f"\n## Reasons\n\n| reason | meaning |\n|---|---|\n{reasons}\n"
 

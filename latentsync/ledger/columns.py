@@ -1,7 +1,8 @@
 """Typed rows: the closed list of reasons, and every column that a step writes, with type, unit and meaning.
 
-Rows are plain dicts at run time, so reading them costs nothing more. A row has the columns of the steps that it went
-through. A column that names a file ends in `_file` and holds a POSIX path relative to `results/<run>`.
+Rows are plain dicts at run time, so the types cost nothing. A kind lists the columns of a row that went through all
+steps; earlier and rejected rows have those of the steps that they went through. A column that names a file ends in
+`_file` and holds a POSIX path relative to `results/<run>`.
 """
 
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Column:
     """Bookkeeping of the ledger, which exports leave out."""
 
 
-class Common(TypedDict, total=False):
+class Common(TypedDict):
     """Columns of every source, segment and clip."""
 
     id: Annotated[
@@ -59,14 +60,16 @@ class Common(TypedDict, total=False):
     ]
     source_id: Annotated[str, Column("first 16 hex digits of the sha256 of `path`", rejected=True)]
     path: Annotated[str, Column("path of the source relative to the input folder, POSIX", rejected=True)]
-    status: Annotated[Literal["ok", "rejected", "error"], Column("error: the file is broken", internal=True)]
+    status: Annotated[
+        Literal["ok", "rejected", "error"], Column("error: the file is broken; rejected: another reason", internal=True)
+    ]
     reason: Annotated[
         str | None, Column("one of the reasons below; null while the status is ok", rejected=True, internal=True)
     ]
     detail: Annotated[str, Column("a sentence that adds to the reason", rejected=True, internal=True)]
 
 
-class OfSource(TypedDict, total=False):
+class OfSource(TypedDict):
     """Facts of the source, which its segments and clips repeat."""
 
     size: Annotated[int, Column("file size", "bytes", "sources")]
@@ -89,28 +92,28 @@ class OfSource(TypedDict, total=False):
     n_ticks: Annotated[int, Column("ticks of the source, 25 per second", "ticks", "resample")]
 
 
-class Resampled(TypedDict, total=False):
+class Resampled(TypedDict):
     """Files of the source that later steps read."""
 
     audio_file: Annotated[str | None, Column("16 kHz mono FLAC from time zero; null without audio", step="resample")]
-    ticks_file: Annotated[str, Column("npz: source frame of each tick", step="resample")]
+    ticks_file: Annotated[str, Column("npy: source frame of each tick, int32 [n_ticks]", step="resample")]
 
 
-class Source(Common, OfSource, Resampled, total=False):
+class Source(Common, OfSource, Resampled):
     """A video of the input folder."""
 
     mtime_ns: Annotated[int, Column("modification time of the file", "ns", "sources", internal=True)]
     cuts: Annotated[list[int], Column("first tick of every scene but the first", "ticks", "detect_scenes")]
 
 
-class Segment(Common, OfSource, Resampled, total=False):
-    """A piece of a scene, half-open [start_tick, end_tick)."""
+class Segment(Common, OfSource, Resampled):
+    """A piece of a scene, ticks [start_tick, end_tick) of its source."""
 
     start_tick: Annotated[int, Column("first tick", "ticks", "segment", rejected=True)]
     end_tick: Annotated[int, Column("tick after the last", "ticks", "segment", rejected=True)]
 
 
-class Clip(Segment, total=False):
+class Clip(Segment):
     """One face of a segment; several where several faces were tracked."""
 
     segment_id: Annotated[str, Column("id of the segment", step="align_faces")]
@@ -118,7 +121,7 @@ class Clip(Segment, total=False):
     faces: Annotated[str, Column("face backend that found the face", step="align_faces")]
     resolution: Annotated[int, Column("width and height of the crop", "px", "align_faces")]
     crop_file: Annotated[str, Column("mp4, 25 fps: the aligned face, one frame per tick", step="align_faces")]
-    geometry_file: Annotated[str, Column("npz: matrices, landmarks, found, mouth_opening per tick", step="align_faces")]
+    geometry_file: Annotated[str, Column("npz: arrays with one entry per tick, see below", step="align_faces")]
     stills_file: Annotated[
         str | None, Column("npz: some frames of the face in source pixels, for crops below 256 px", step="align_faces")
     ]
@@ -133,7 +136,7 @@ class Clip(Segment, total=False):
     jitter_px: Annotated[
         float,
         Column(
-            "second differences of the anchors after smoothing, in a 256 px crop", "px", "align_faces", measure=True
+            "jitter of the anchors after smoothing (rms), in pixels of a 256 px crop", "px", "align_faces", measure=True
         ),
     ]
     raw_jitter_px: Annotated[float, Column("the same before smoothing", "px", "align_faces", measure=True)]
@@ -237,8 +240,8 @@ class Clip(Segment, total=False):
     export_file: Annotated[str, Column("mp4 with the crop and its audio in sync", step="export_clips")]
 
 
-class Pair(TypedDict, total=False):
-    """A video to generate: a held-out source, driven by its own audio (own) or by that of another (cross)."""
+class Driven(TypedDict):
+    """A source whose mouth is redrawn, and the audio that drives it: the columns of pairs and videos."""
 
     id: Annotated[str, Column("picture_id--sound_id")]
     kind: Annotated[Literal["own", "cross"], Column("whose audio drives the video")]
@@ -250,11 +253,16 @@ class Pair(TypedDict, total=False):
     sound_path: Annotated[str, Column("path of that source", step="select_clips")]
     sound_group: Annotated[str, Column("group of that source", step="select_clips")]
     audio_file: Annotated[str, Column("16 kHz mono FLAC of that source", step="select_clips")]
-    cross_rank: Annotated[int | None, Column("number of a cross pair among those of all shards", step="select_clips")]
 
 
-class Video(Pair, total=False):
-    """A generated video, one row per pair and system."""
+class Pair(Driven):
+    """A video to generate: a held-out source, driven by its own audio (own) or by that of another source (cross)."""
+
+    cross_rank: Annotated[int | None, Column("number of a cross pair over all shards, from 0", step="select_clips")]
+
+
+class Video(Driven):
+    """A generated video, one row per pair and system, with the columns of its pair. Controls have ids in -untrained."""
 
     pair_id: Annotated[str, Column("id of the pair", step="generate")]
     system: Annotated[
@@ -265,7 +273,7 @@ class Video(Pair, total=False):
     reason: Annotated[str | None, Column("as for clips", step="generate")]
     detail: Annotated[str, Column("as for clips", step="generate")]
     video_file: Annotated[str, Column("mp4; the enhanced one where enhance ran", step="generate")]
-    render_file: Annotated[str, Column("npz: order, times_s, end_s, matrices of the written frames", step="generate")]
+    render_file: Annotated[str, Column("npz: arrays with one entry per written frame, see below", step="generate")]
     n_frames: Annotated[int, Column("written frames", "frames", "generate")]
     n_generated: Annotated[int, Column("frames with a redrawn mouth", "frames", "generate")]
     passed_through: Annotated[dict[str, int], Column("reason -> frames left as they were", "frames", "generate")]
@@ -282,7 +290,55 @@ class Video(Pair, total=False):
     n_enhanced: Annotated[int, Column("restored frames", "frames", "enhance")]
 
 
-KINDS: dict[str, type] = {"source": Source, "segment": Segment, "clip": Clip, "pair": Pair, "video": Video}
+class Tar(TypedDict):
+    """A tar of a WebDataset export; the link `export_webdataset/<id>.tar` leads to it."""
+
+    id: Annotated[str, Column("split and number, e.g. train-000000", step="export_webdataset")]
+    kind: Annotated[Literal["tar"], Column("what the row describes", step="export_webdataset")]
+    split: Annotated[Literal["train", "val", "test"], Column("split of its clips", step="export_webdataset")]
+    status: Annotated[Literal["ok", "rejected", "error"], Column("as for clips", step="export_webdataset")]
+    reason: Annotated[str | None, Column("as for clips", step="export_webdataset")]
+    detail: Annotated[str, Column("as for clips", step="export_webdataset")]
+    tar_file: Annotated[
+        str, Column("the tar: mp4, json, landmarks and matrices of each clip", step="export_webdataset")
+    ]
+    n_samples: Annotated[int, Column("clips in it", "clips", "export_webdataset")]
+
+
+class Geometry(TypedDict):
+    """Arrays of a clip's geometry_file, one entry for each of its n ticks; a face has p landmarks."""
+
+    matrices: Annotated[
+        Any, Column("similarity transform of each tick, source pixels -> unstretched crop pixels", "float32 [n, 2, 3]")
+    ]
+    landmarks: Annotated[Any, Column("landmarks of the backend `faces`, source pixels (x, y)", "float32 [n, p, 2]")]
+    found: Annotated[Any, Column("the face was found; elsewhere its landmarks are interpolated", "bool [n]")]
+    mouth_opening: Annotated[
+        Any,
+        Column("gap of the inner lips over the distance of the eyes; NaN where the face was not found", "float32 [n]"),
+    ]
+
+
+class Render(TypedDict):
+    """Arrays of a video's render_file, one entry for each of its m written frames."""
+
+    order: Annotated[Any, Column("number of the source frame", "int64 [m]")]
+    times_s: Annotated[Any, Column("presentation time", "float64 [m]")]
+    end_s: Annotated[Any, Column("end of the last frame", "float64")]
+    matrices: Annotated[
+        Any, Column("file pixels -> unstretched crop pixels; NaN where the frame was not redrawn", "float64 [m, 2, 3]")
+    ]
+
+
+KINDS: dict[str, type] = {
+    "source": Source,
+    "segment": Segment,
+    "clip": Clip,
+    "pair": Pair,
+    "video": Video,
+    "tar": Tar,
+}
+ARRAYS: dict[str, type] = {"geometry_file": Geometry, "render_file": Render}
 
 
 def columns(kind: type) -> dict[str, tuple[Any, Column]]:
