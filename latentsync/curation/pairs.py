@@ -5,26 +5,28 @@ faces are tracked once. The columns `picture_*` are about the video, `sound_*` a
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+from latentsync.ledger.columns import Clip, Pair
 from latentsync.ledger.rows import Row, shard_of
 
 SUFFIXES = {"ours": "", "untrained": "-untrained"}  # of ids and file names, by system
 
 
-def pair(test_rows: Sequence[Row], max_pairs: int) -> list[Row]:
+def pair(test_rows: Sequence[Clip], max_pairs: int) -> list[Pair]:
     """Video and audio of every pair, sorted by video; at most `max_pairs` test sources, in the order of their ids.
 
     Each source is paired with its own audio (kind own), and with the audio of the next source of another group, cyclic
     (kind cross); if all are of one group, with that of the next source. A single source has no cross pair.
     `cross_rank` numbers the cross pairs from 0 in the order of their ids; None for own pairs.
     """
-    first: dict[str, Row] = {}
+    first: dict[str, Clip] = {}
     clips: dict[str, list[str]] = {}
     for row in sorted(test_rows, key=lambda row: row["id"]):
         first.setdefault(row["source_id"], row)
         clips.setdefault(row["source_id"], []).append(row["id"])
     chosen = [first[source] for source in sorted(first)][:max_pairs]
-    pairs = []
+    pairs: list[Any] = []
     for number, video in enumerate(chosen):
         following = chosen[number + 1 :] + chosen[:number]
         foreign = [row for row in following if row["group"] != video["group"]]
@@ -51,15 +53,15 @@ def pair(test_rows: Sequence[Row], max_pairs: int) -> list[Row]:
     return pairs
 
 
-def by_shard(pairs: Sequence[Row], shards: int) -> list[list[Row]]:
+def by_shard(pairs: Sequence[Pair], shards: int) -> list[list[Pair]]:
     """The pairs of each shard; a shard may be empty."""
-    result: list[list[Row]] = [[] for _ in range(shards)]
+    result: list[list[Pair]] = [[] for _ in range(shards)]
     for row in pairs:
         result[int(shard_of(row["picture_id"], shards))].append(row)
     return result
 
 
-def videos(pairs: Sequence[Row], controls: int) -> list[Row]:
+def videos(pairs: Sequence[Pair], controls: int) -> list[Row]:
     """One row per video to generate, sorted by source video: every pair, and the first cross pairs again as controls.
 
     `controls` counts over all shards, by `cross_rank`. The rank itself is left out of the rows: it changes when a pair

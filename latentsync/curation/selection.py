@@ -13,6 +13,7 @@ from typing import cast
 
 from latentsync.config import SelectClips
 from latentsync.curation import duplicates as near
+from latentsync.ledger.columns import Clip
 from latentsync.ledger.rows import Row, length_s
 
 SPLITS = ("train", "val", "test")
@@ -98,12 +99,12 @@ def limits_of(reason: str) -> list[Limit]:
     return [limit for limit in LIMITS if limit.reason == reason]
 
 
-def applied_offset(row: Row, cfg: SelectClips) -> int:
+def applied_offset(row: Clip, cfg: SelectClips) -> int:
     """The offset to apply to a clip: what was measured where that is trustworthy, else 0."""
     return row["sync_offset_frames"] if row["sync_confidence"] >= cfg.min_offset_confidence else 0
 
 
-def judge(row: Row, cfg: SelectClips) -> list[tuple[str, str]]:
+def judge(row: Clip, cfg: SelectClips) -> list[tuple[str, str]]:
     """Every (reason, sentence) for which the thresholds reject a clip, in the order of LIMITS; empty: it is selected.
 
     An offset counts as large only where it would be applied: below min_offset_confidence it is noise.
@@ -120,13 +121,13 @@ def judge(row: Row, cfg: SelectClips) -> list[tuple[str, str]]:
     return found
 
 
-def silent_faces(rows: Iterable[Row], cfg: SelectClips) -> dict[str, str]:
+def silent_faces(rows: Iterable[Clip], cfg: SelectClips) -> dict[str, str]:
     """Id of every clip whose face does not speak -> id of the clip whose face does.
 
     Of the clips of one segment that overlap by more than half of the shorter one, the one with the highest sync
     confidence is the speaker, ties by id. Below min_offset_confidence no speaker is chosen.
     """
-    segments: dict[str, list[Row]] = {}
+    segments: dict[str, list[Clip]] = {}
     for row in rows:
         segments.setdefault(row["segment_id"], []).append(row)
     result: dict[str, str] = {}

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from latentsync.ledger.rows import Row
-
 
 def run_dir(declared: Path) -> Path:
     """The folder `results/<run>` to which a declared file `results/<run>/<step>/<name>` belongs."""
@@ -65,8 +63,12 @@ def dumps(row: Any) -> str:
     return json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def iterate_ledger(path: Path) -> Iterator[Row]:
-    """The rows of a ledger one by one; an unreadable line is an error that names file and line."""
+def iterate_ledger(path: Path) -> Iterator[Any]:
+    """The rows of a ledger one by one, of the kinds that columns.py describes.
+
+    Raises:
+        ValueError: a line is not JSON.
+    """
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
@@ -75,17 +77,17 @@ def iterate_ledger(path: Path) -> Iterator[Row]:
                 raise ValueError(f"{path} line {number} is not JSON ({error}); delete it and run again.") from error
 
 
-def read_ledger(path: Path) -> list[Row]:
+def read_ledger(path: Path) -> list[Any]:
     """All rows of a ledger, as `iterate_ledger` gives them."""
     return list(iterate_ledger(path))
 
 
-def read_ledgers(paths: Iterable[Path]) -> list[Row]:
+def read_ledgers(paths: Iterable[Path]) -> list[Any]:
     """The rows of several ledgers, sorted by id."""
     return sorted((row for path in paths for row in read_ledger(path)), key=lambda row: row["id"])
 
 
-def write_ledger(path: Path, rows: Iterable[Row]) -> None:
+def write_ledger(path: Path, rows: Iterable[Any]) -> None:
     """Write rows sorted by id, one canonical JSON object a line."""
     write_text(path, "".join(dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["id"])))
 

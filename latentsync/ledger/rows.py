@@ -5,6 +5,7 @@ Rows are plain dicts; columns.py describes every column of every kind of row.
 
 import hashlib
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 from latentsync.ledger.columns import ERRORS, REASONS
@@ -43,7 +44,7 @@ def clip_id(source: str, start_tick: int, end_tick: int, track: int) -> str:
     return f"{segment_id(source, start_tick, end_tick)}-t{track}"
 
 
-def length_s(row: Row) -> float | None:
+def length_s(row: Mapping[str, Any]) -> float | None:
     """Length of a segment or clip in seconds; None for a whole source."""
     return None if row.get("start_tick") is None else seconds(row["end_tick"] - row["start_tick"])
 

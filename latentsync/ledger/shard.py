@@ -57,7 +57,7 @@ class Journal:
 
 
 def run_shard(
-    ledger: Path, rows: Iterable[Row], cfg: BaseModel, version: int, work: Callable[[Row, str], list[Row]]
+    ledger: Path, rows: Iterable[Any], cfg: BaseModel, version: int, work: Callable[[Any, str], list[Any]]
 ) -> None:
     """Apply `work` to each row that is still ok, remember each result at once, and write the ledger.
 
@@ -101,7 +101,7 @@ def run_shard(
         write_ledger(ledger, result)  # under the lock: the orphaned job of a killed workflow may be writing it too
 
 
-def _attempt(work: Callable[[Row, str], list[Row]], row: Row, key: str, crashed: list[str], media: Path) -> list[Row]:
+def _attempt(work: Callable[[Any, str], list[Any]], row: Row, key: str, crashed: list[str], media: Path) -> list[Row]:
     """The rows made from `row`; `crashed` describes the earlier crashes at it."""
     if len(crashed) >= crashes.ATTEMPTS:
         for unfinished in media.glob(f".*{key[:8]}*"):

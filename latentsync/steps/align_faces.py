@@ -29,6 +29,7 @@ from latentsync.faces.face import Detector
 from latentsync.faces.smoothing import jitter_px
 from latentsync.faces.stills import Stills
 from latentsync.faces.tracking import Track, track_faces
+from latentsync.ledger.columns import Segment
 from latentsync.ledger.files import media_file, read_ledger, replacing, run_dir
 from latentsync.ledger.rows import Rejection, Row, clip_id
 from latentsync.ledger.shard import run_shard
@@ -46,13 +47,13 @@ def run(cfg: AlignFaces, inputs: dict[str, list[Path]], outputs: dict[str, Path]
     open_reader = functools.lru_cache(1)(Reader)  # segments come in the order of their sources and times
     with open_detector(cfg.backend, cfg.max_faces) as detector:
 
-        def work(row: Row, key: str) -> list[Row]:
+        def work(row: Segment, key: str) -> list[Row]:
             return align_segment(row, key, cfg, detector, open_reader(sources / row["path"]), root)
 
         run_shard(outputs["ledger"], read_ledger(ledger), cfg, VERSIONS["align_faces"], work)
 
 
-def align_segment(row: Row, key: str, cfg: AlignFaces, detector: Detector, video: Reader, root: Path) -> list[Row]:
+def align_segment(row: Segment, key: str, cfg: AlignFaces, detector: Detector, video: Reader, root: Path) -> list[Row]:
     """The clips of one segment.
 
     Raises:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.config import VERSIONS, DetectScenes
+from latentsync.ledger.columns import Source
 from latentsync.ledger.files import read_ledger, run_dir
 from latentsync.ledger.rows import Row
 from latentsync.ledger.shard import run_shard
@@ -21,7 +22,7 @@ def run(cfg: DetectScenes, inputs: dict[str, list[Path]], outputs: dict[str, Pat
     [ledger] = inputs["resample"]
     root = run_dir(outputs["ledger"])
 
-    def detect(row: Row, _: str) -> list[Row]:
+    def detect(row: Source, _: str) -> list[Row]:
         ticks = np.load(root / row["ticks_file"])
         return [row | {"cuts": find_cuts(sources / row["path"], ticks, cfg)}]
 

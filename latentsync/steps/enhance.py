@@ -5,12 +5,13 @@ frames. The controls of the evaluation stay as they are.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from latentsync.config import VERSIONS, EnhanceInRun
+from latentsync.ledger.columns import Video
 from latentsync.ledger.files import media_file, read_ledgers, run_dir, write_ledger
-from latentsync.ledger.rows import Row
 from latentsync.ledger.shard import run_shard
 from latentsync.weights import registry
 
@@ -29,7 +30,7 @@ def run(cfg: EnhanceInRun, inputs: dict[str, list[Path]], outputs: dict[str, Pat
     root, restorer = run_dir(ledger), {"restorer": content_hash(weights)}
     with LipSync(enhance=cfg, tracking=cfg.tracking) as session:
 
-        def work(row: Row, key: str) -> list[Row]:
+        def work(row: Video, key: str) -> list[Any]:
             if row["system"] != "ours":
                 return [row]
             out = root / media_file("enhance", row["id"], key, ".mp4")

@@ -190,7 +190,7 @@ def _is_media(step: str, value: Any) -> bool:
     return isinstance(value, str) and value.startswith(f"{step}/media/")
 
 
-def _scored(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+def _scored(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Any]]:
     """Source id -> its clips that have every score, with the columns of both steps."""
     quality = {row["id"]: row for row in rows["score_quality"] if _ok(row)}
     found = defaultdict(list)

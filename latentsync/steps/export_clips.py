@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from latentsync.config import VERSIONS, ExportClips
+from latentsync.ledger.columns import Clip
 from latentsync.ledger.files import media_file, read_ledgers, run_dir
 from latentsync.ledger.rows import Row
 from latentsync.ledger.shard import run_shard
@@ -22,7 +23,7 @@ def run(cfg: ExportClips, inputs: dict[str, list[Path]], outputs: dict[str, Path
     )
 
 
-def export_clip(row: Row, key: str, cfg: ExportClips, root: Path) -> Row:
+def export_clip(row: Clip, key: str, cfg: ExportClips, root: Path) -> Row:
     """Write the clip of one row."""
     export_file = media_file("export_clips", row["id"], key, ".mp4")
     sound = None

@@ -54,7 +54,7 @@ def run(cfg: ExportWebdataset, inputs: dict[str, list[Path]], outputs: dict[str,
     link(outputs["ledger"].parent, read_ledger(outputs["ledger"]))
 
 
-def tars_of(split: str, members: list[Row], size: int) -> list[Row]:
+def tars_of(split: str, members: list[Clip], size: int) -> list[Row]:
     """One row of kind tar for each `size` clips of a split, with the rows of its clips."""
     return [
         {
@@ -85,7 +85,7 @@ def export_tar(row: Row, key: str, root: Path) -> Row:
     }
 
 
-def sample(clip: Row, split: str, root: Path) -> dict[str, bytes]:
+def sample(clip: Clip, split: str, root: Path) -> dict[str, bytes]:
     """The members of one clip, by suffix."""
     with np.load(root / clip["geometry_file"]) as arrays:
         matrices = np.array([alignment.to_face(matrix, clip["resolution"]) for matrix in arrays["matrices"]])
@@ -98,7 +98,7 @@ def sample(clip: Row, split: str, root: Path) -> dict[str, bytes]:
     }
 
 
-def public(clip: Row, split: str) -> dict[str, Any]:
+def public(clip: Clip, split: str) -> dict[str, Any]:
     """What others want to know of a clip: no files of ours, the facts of the source apart from those of the mp4."""
     own = {
         name: value for name, value in clip.items() if name not in OF_SOURCE | OF_LEDGER and not name.endswith("_file")

@@ -19,6 +19,7 @@ from latentsync.audio import whisper
 from latentsync.config import VERSIONS, ExtractFeatures
 from latentsync.faces.crop import to_pixels
 from latentsync.faces.mask import keep_mask
+from latentsync.ledger.columns import Clip
 from latentsync.ledger.files import fingerprint, media_file, read_ledgers, replacing, run_dir
 from latentsync.ledger.rows import Row
 from latentsync.ledger.shard import run_shard
@@ -63,7 +64,7 @@ def run(cfg: ExtractFeatures, inputs: dict[str, list[Path]], outputs: dict[str, 
         encoder = whisper.build(cfg.audio_encoder, width=cfg.width, layers=cfg.layers, path=encoder_path)
         return _Extractor(encoder, vae_path, cfg.batch_size)
 
-    def work(row: Row, _: str) -> list[Row]:
+    def work(row: Clip, _: str) -> list[Row]:
         file = media_file("extract_features", row["id"], row["features_key"], ".safetensors")
         if not (root / file).exists():  # the name says what is in it
             with replacing(root / file) as temporary:

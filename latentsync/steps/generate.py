@@ -22,6 +22,7 @@ import numpy as np
 
 from latentsync.config import VERSIONS, GenerateInRun
 from latentsync.curation.pairs import videos
+from latentsync.ledger.columns import Clip, Render, Video, columns
 from latentsync.ledger.files import media_file, read_ledgers, replacing, run_dir, write_ledger
 from latentsync.ledger.rows import Row
 from latentsync.ledger.shard import run_shard
@@ -29,7 +30,7 @@ from latentsync.ledger.shard import run_shard
 if TYPE_CHECKING:
     from latentsync.generation.api import LipSync
 
-RENDER = ("order", "times_s", "end_s", "matrices")
+RENDER = tuple(columns(Render))
 
 
 def run(cfg: GenerateInRun, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
@@ -50,7 +51,7 @@ def run(cfg: GenerateInRun, inputs: dict[str, list[Path]], outputs: dict[str, Pa
     models = describe(unet, vae)
     with LipSync(unet, vae, whisper=whisper, generate=cfg, tracking=cfg.tracking) as session:
 
-        def work(row: Row, key: str) -> list[Row]:
+        def work(row: Video, key: str) -> list[Row]:
             return [
                 row | generate(session, row, key, [clips[ident] for ident in row["picture_clips"]], ledger, sources)
             ]
@@ -83,7 +84,9 @@ def describe(unet: Path, vae: Path | None) -> dict[str, Any]:
     }
 
 
-def generate(session: "LipSync", row: Row, key: str, clips: list[Row], ledger: Path, sources: Path) -> dict[str, Any]:
+def generate(
+    session: "LipSync", row: Video, key: str, clips: list[Clip], ledger: Path, sources: Path
+) -> dict[str, Any]:
     """Write the video and the render file of one row; returns its new columns. `clips`: those of its video.
 
     Raises:
@@ -113,7 +116,7 @@ def generate(session: "LipSync", row: Row, key: str, clips: list[Row], ledger: P
     return files | written | {"resolution": resolution, "crf": cfg.crf, "faces": faces, "n_faces": max_faces}
 
 
-def speaker(session: "LipSync", video: Path, clips: list[Row], root: Path) -> tuple[str, int, list[int]]:
+def speaker(session: "LipSync", video: Path, clips: list[Clip], root: Path) -> tuple[str, int, list[int]]:
     """The detector that made the clips' crops, the most faces it saw, and the tracks that follow the clips' faces."""
     from latentsync.generation import speakers
     from latentsync.media.read import frame_times

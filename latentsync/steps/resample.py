@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from latentsync.config import VERSIONS, Resample
+from latentsync.ledger.columns import Source
 from latentsync.ledger.files import media_file, read_ledger, replacing, run_dir
 from latentsync.ledger.rows import Row
 from latentsync.ledger.shard import run_shard
@@ -31,7 +32,7 @@ def run(cfg: Resample, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
     )
 
 
-def resample_source(row: Row, key: str, source: Path, root: Path) -> Row:
+def resample_source(row: Source, key: str, source: Path, root: Path) -> Row:
     """Write both files of one source."""
     table = ticks_to_frames(*frame_times(source))
     ticks_file = media_file("resample", row["id"], key, ".npy")

@@ -29,6 +29,7 @@ from latentsync.faces import alignment, measures
 from latentsync.faces.backends import backend, open_detector
 from latentsync.faces.face import Detector
 from latentsync.faces.stills import read_stills
+from latentsync.ledger.columns import Clip
 from latentsync.ledger.files import read_ledger, run_dir
 from latentsync.ledger.rows import Row
 from latentsync.ledger.shard import run_shard
@@ -56,7 +57,7 @@ def run(
     score = score_crop if cfg.backend == "hyperiqa" else score_stills
     with open_detector("mediapipe", 2) as detector:
 
-        def work(row: Row, _: str) -> list[Row]:
+        def work(row: Clip, _: str) -> list[Row]:
             quality = score(row, scorer, cfg.frames, root)
             measured = measure_crop(row, cfg.frames, detector, root)
             return [row | {"quality": round(quality, 3), "quality_backend": cfg.backend} | measured]
@@ -64,7 +65,7 @@ def run(
         run_shard(outputs["ledger"], rows, cfg, VERSIONS["score_quality"], work)
 
 
-def measure_crop(row: Row, frames: int, detector: Detector, root: Path) -> Row:
+def measure_crop(row: Clip, frames: int, detector: Detector, root: Path) -> Row:
     """The columns that need no quality metric."""
     with np.load(root / row["geometry_file"]) as arrays:
         found, landmarks, matrices, mouth_opening = (
@@ -87,7 +88,7 @@ def measure_crop(row: Row, frames: int, detector: Detector, root: Path) -> Row:
     }
 
 
-def _speech_share(row: Row, root: Path) -> float | None:
+def _speech_share(row: Clip, root: Path) -> float | None:
     if row["audio_file"] is None:
         return None
     return round(speech_share(read_flac(root / row["audio_file"], *samples_of(row["start_tick"], row["end_tick"]))), 4)
@@ -111,14 +112,14 @@ def chosen_ticks(found: np.ndarray, frames: int) -> np.ndarray:
     return candidates[evenly_spaced(len(candidates), frames)]
 
 
-def score_crop(row: Row, scorer: Scorer, frames: int, root: Path) -> float:
+def score_crop(row: Clip, scorer: Scorer, frames: int, root: Path) -> float:
     """Mean score of frames of the crop video."""
     with np.load(root / row["geometry_file"]) as geometry:
         ticks = chosen_ticks(geometry["found"], frames)
     return float(np.mean([scorer(read_clip(root / row["crop_file"], tick, tick + 1)[0]) for tick in ticks]))
 
 
-def score_stills(row: Row, scorer: Scorer, frames: int, root: Path) -> float:
+def score_stills(row: Clip, scorer: Scorer, frames: int, root: Path) -> float:
     """Mean score of the stills; of the crop where it is large enough to need none."""
     if row["stills_file"] is None:
         return score_crop(row, scorer, frames, root)

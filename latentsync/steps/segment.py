@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from latentsync.config import VERSIONS, Segment
+from latentsync.ledger.columns import Source
 from latentsync.ledger.files import read_ledger
 from latentsync.ledger.rows import Row, segment_id
 from latentsync.ledger.shard import run_shard
@@ -18,7 +19,7 @@ def run(cfg: Segment, inputs: dict[str, list[Path]], outputs: dict[str, Path], s
     )
 
 
-def segment_source(row: Row, length: int) -> list[Row]:
+def segment_source(row: Source, length: int) -> list[Row]:
     """One row for each piece of each scene; short scenes stay, since select_clips judges length."""
     bounds = [0, *row["cuts"], row["n_ticks"]]
     base = {name: value for name, value in row.items() if name != "cuts"} | {"kind": "segment"}

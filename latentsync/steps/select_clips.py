@@ -79,7 +79,7 @@ def join(sync_rows: list[Row], quality_rows: list[Row]) -> list[Row]:
     return rows
 
 
-def judge_all(rows: Iterable[Row], cfg: SelectClips) -> tuple[list[Row], list[Row], list[tuple[str, str]]]:
+def judge_all(rows: Iterable[Any], cfg: SelectClips) -> tuple[list[Any], list[Row], list[tuple[str, str]]]:
     """Selected rows, rejected rows with reason and detail, and pairs of sources that share a near duplicate."""
     rows = list(rows)
     sound = [row for row in rows if row["status"] == "ok"]
@@ -105,7 +105,7 @@ def judge_all(rows: Iterable[Row], cfg: SelectClips) -> tuple[list[Row], list[Ro
             (reason, detail), *others = verdicts[row["id"]]
             also = "".join(f"; also {other}: {text}" for other, text in others)
             dropped.append(rejected(row, reason, detail + also))
-    selected = [dict(row) for row in sound if not verdicts[row["id"]]]
+    selected = [row.copy() for row in sound if not verdicts[row["id"]]]
     alike = {(by_id[a]["source_id"], by_id[b]["source_id"]) for a, b in pairs}
     return selected, dropped, sorted(alike)
 
