@@ -6,7 +6,7 @@ each time it is parsed.
 """
 
 import json
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeGuard, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -54,12 +54,12 @@ class Section(BaseModel):
 class MakeTalkers(Section):
     """Videos of synthetic talkers with known ground truth; only used while input_dir is null."""
 
-    seed: int = Field(1, description="seed of everything random about the talkers")
-    identities: int = Field(10, ge=8, description="number of faces that differ in shape and colours")
-    good: Positive = Field(44, description="number of videos without a fault")
-    faults_each: Positive = Field(3, description="number of videos for each planted fault")
-    duration_s: float = Field(4.4, ge=2, le=60, description="length of an ordinary video, in seconds")
-    height_px: int = Field(320, ge=160, le=2160, description="height of the frames, in pixels")
+    seed: int = Field(default=1, description="seed of everything random about the talkers")
+    identities: int = Field(default=10, ge=8, description="number of faces that differ in shape and colours")
+    good: Positive = Field(default=44, description="number of videos without a fault")
+    faults_each: Positive = Field(default=3, description="number of videos for each planted fault")
+    duration_s: float = Field(default=4.4, ge=2, le=60, description="length of an ordinary video, in seconds")
+    height_px: int = Field(default=320, ge=160, le=2160, description="height of the frames, in pixels")
 
 
 class Probe(Section):
@@ -73,15 +73,19 @@ class Resample(Section):
 class DetectScenes(Section):
     """Find cuts with the adaptive detector of PySceneDetect."""
 
-    threshold: float = Field(2.0, gt=0, description="adaptive_threshold of AdaptiveDetector; lower finds more cuts")
-    min_scene_ticks: Positive = Field(15, description="shortest scene, in ticks of 1/25 s")
+    threshold: float = Field(
+        default=2.0, gt=0, description="adaptive_threshold of AdaptiveDetector; lower finds more cuts"
+    )
+    min_scene_ticks: Positive = Field(default=15, description="shortest scene, in ticks of 1/25 s")
 
 
 class Segment(Section):
     """Divide scenes into segments; a segment never crosses a cut."""
 
     length_s: float = Field(
-        5.0, gt=0, description="length of a segment, in seconds; the remainder of a scene joins its last segment"
+        default=5.0,
+        gt=0,
+        description="length of a segment, in seconds; the remainder of a scene joins its last segment",
     )
 
 
@@ -89,25 +93,29 @@ class AlignFaces(Section):
     """Track faces and write one video of aligned crops per face track."""
 
     backend: FaceBackend = Field(
-        "face_alignment", description="detector and landmarks; insightface: optional package, non-commercial weights"
+        default="face_alignment",
+        description="detector and landmarks; insightface: optional package, non-commercial weights",
     )
-    resolution: Literal[64, 128, 256, 512] = Field(256, description="width and height of the crop, in pixels")
-    crf: int = Field(13, ge=0, le=51, description="x264 CRF of the crop video")
-    max_faces: Positive = Field(2, description="most faces tracked at once")
+    resolution: Literal[64, 128, 256, 512] = Field(default=256, description="width and height of the crop, in pixels")
+    crf: int = Field(default=13, ge=0, le=51, description="x264 CRF of the crop video")
+    max_faces: Positive = Field(default=2, description="most faces tracked at once")
     max_gap_ticks: int = Field(
-        5, ge=0, description="longest interpolated gap, in ticks of 1/25 s; a longer one ends the clip"
+        default=5, ge=0, description="longest interpolated gap, in ticks of 1/25 s; a longer one ends the clip"
     )
 
 
 class ScoreSync(Section):
     """Measure the offset between audio and video, and the confidence in it."""
 
-    backend: SyncScorer = Field("syncnet_v2", description="sync scorer, see the table below; published: syncnet_v2")
+    backend: SyncScorer = Field(
+        default="syncnet_v2", description="sync scorer, see the table below; published: syncnet_v2"
+    )
     max_shift_frames: Positive = Field(
-        15, description="largest offset that is tried in each direction, in frames at 25 fps"
+        default=15, description="largest offset that is tried in each direction, in frames at 25 fps"
     )
     weights: str | None = Field(
-        None, description="file of syncnet_v2 or syncnet.safetensors of train_syncnet; null: the weights folder's"
+        default=None,
+        description="file of syncnet_v2 or syncnet.safetensors of train_syncnet; null: the weights folder's",
     )
 
 
@@ -115,119 +123,138 @@ class ScoreQuality(Section):
     """Measure each clip: image quality, sharpness, exposure, head pose, speech, alignment, hashes."""
 
     backend: Literal["hyperiqa", "piqe"] = Field(
-        "hyperiqa", description="metric of image quality, 0 to 100, higher is better; piqe needs no weights"
+        default="hyperiqa", description="metric of image quality, 0 to 100, higher is better; piqe needs no weights"
     )
-    frames: Positive = Field(3, description="number of frames scored, evenly spaced over the clip; published: 3")
+    frames: Positive = Field(
+        default=3, description="number of frames scored, evenly spaced over the clip; published: 3"
+    )
 
 
 class SelectClips(Section):
     """Apply the thresholds (no other step has any) and make the splits. null switches a threshold off."""
 
-    min_s: float | None = Field(5.0, ge=0, description="shortest clip, in seconds")
-    min_face_px: float | None = Field(256, ge=0, description="smallest face width, in pixels of the source video")
-    min_sync_confidence: float | None = Field(3.0, description="lowest sync confidence, on the scorer's scale")
-    min_offset_confidence: float = Field(3.0, description="lowest confidence at which an offset is applied, same scale")
-    max_offset_frames: int | None = Field(6, ge=0, description="largest absolute offset, in frames at 25 fps")
-    min_quality: float | None = Field(40.0, description="lowest image quality, 0 to 100")
-    min_sharpness: float | None = Field(
-        None, ge=0, description="lowest variance of the Laplacian of the face at 256 px"
+    min_s: float | None = Field(default=5.0, ge=0, description="shortest clip, in seconds")
+    min_face_px: float | None = Field(
+        default=256, ge=0, description="smallest face width, in pixels of the source video"
     )
-    min_exposure: Share | None = Field(None, description="lowest mean luma of the face, 0 to 1")
-    max_exposure: Share | None = Field(None, description="highest mean luma of the face, 0 to 1")
-    max_yaw_deg: float | None = Field(None, ge=0, description="largest median yaw to either side, in degrees")
-    max_pitch_deg: float | None = Field(None, ge=0, description="largest median pitch up or down, in degrees")
-    min_speech_share: Share | None = Field(None, description="smallest share of the audio that is speech, 0 to 1")
+    min_sync_confidence: float | None = Field(default=3.0, description="lowest sync confidence, on the scorer's scale")
+    min_offset_confidence: float = Field(
+        default=3.0, description="lowest confidence at which an offset is applied, same scale"
+    )
+    max_offset_frames: int | None = Field(default=6, ge=0, description="largest absolute offset, in frames at 25 fps")
+    min_quality: float | None = Field(default=40.0, description="lowest image quality, 0 to 100")
+    min_sharpness: float | None = Field(
+        default=None, ge=0, description="lowest variance of the Laplacian of the face at 256 px"
+    )
+    min_exposure: Share | None = Field(default=None, description="lowest mean luma of the face, 0 to 1")
+    max_exposure: Share | None = Field(default=None, description="highest mean luma of the face, 0 to 1")
+    max_yaw_deg: float | None = Field(default=None, ge=0, description="largest median yaw to either side, in degrees")
+    max_pitch_deg: float | None = Field(default=None, ge=0, description="largest median pitch up or down, in degrees")
+    min_speech_share: Share | None = Field(
+        default=None, description="smallest share of the audio that is speech, 0 to 1"
+    )
     min_aligned_share: Share | None = Field(
-        None,
+        default=None,
         description="smallest share of checked frames where a second detector finds one face, at its expected "
         "place in the crop; published: remove_incorrect_affined, switched off",
     )
     max_duplicate_bits: int | None = Field(
-        8,
+        default=8,
         ge=0,
         le=16,
         description="clips whose two 64-bit hashes both differ in at most this many bits are near duplicates; "
         "the one of better quality is kept; published: no such step",
     )
-    val_share: Share = Field(0.1, description="share of groups for validation, at least one group")
-    test_share: Share = Field(0.1, description="share of groups for test, at least one group")
-    max_pairs: Positive = Field(20, description="most test sources that generate uses")
+    val_share: Share = Field(default=0.1, description="share of groups for validation, at least one group")
+    test_share: Share = Field(default=0.1, description="share of groups for test, at least one group")
+    max_pairs: Positive = Field(default=20, description="most test sources that generate uses")
     pair_shards: int = Field(
-        8, ge=1, le=99_999, description="jobs of generate and of enhance; changing it generates all videos again"
+        default=8,
+        ge=1,
+        le=99_999,
+        description="jobs of generate and of enhance; changing it generates all videos again",
     )
-    speakers: str | None = Field(None, description="CSV with columns path, speaker; null: groups by source")
+    speakers: str | None = Field(default=None, description="CSV with columns path, speaker; null: groups by source")
 
 
 class DescribeClips(Section):
     """Write the curation page and the data-set card, right after selection."""
 
-    licence: str | None = Field(None, description="terms under which the footage may be used; null: not stated")
+    licence: str | None = Field(default=None, description="terms under which the footage may be used; null: not stated")
 
 
 class ExportClips(Section):
     """Write mp4 clips (crop and shifted audio) for use elsewhere; runs only on request."""
 
-    audio_bitrate: Positive = Field(128_000, description="AAC bit rate, in bits per second")
+    audio_bitrate: Positive = Field(default=128_000, description="AAC bit rate, in bits per second")
 
 
 class ExportWebdataset(Section):
     """Write WebDataset tars of the exported clips with scores, landmarks and matrices; runs only on request."""
 
-    samples_per_tar: Positive = Field(1000, description="clips per tar; 1000 clips of 5 s at 256 px are about 1 GB")
+    samples_per_tar: Positive = Field(
+        default=1000, description="clips per tar; 1000 clips of 5 s at 256 px are about 1 GB"
+    )
 
 
 class Training(Section):
     """Keys that all training steps share."""
 
-    seed: int = Field(1247, description="seed of all random numbers")
-    steps: Positive = Field(1_000_000, description="number of optimiser steps")
-    batch_size: Positive = Field(1, description="items per batch and process")
-    learning_rate: float = Field(1e-5, gt=0, description="learning rate of AdamW, constant after warm-up")
-    warmup_steps: int = Field(0, ge=0, description="optimiser steps of linear warm-up")
-    weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    seed: int = Field(default=1247, description="seed of all random numbers")
+    steps: Positive = Field(default=1_000_000, description="number of optimiser steps")
+    batch_size: Positive = Field(default=1, description="items per batch and process")
+    learning_rate: float = Field(default=1e-5, gt=0, description="learning rate of AdamW, constant after warm-up")
+    warmup_steps: int = Field(default=0, ge=0, description="optimiser steps of linear warm-up")
+    weight_decay: float = Field(default=0.01, ge=0, description="weight decay of AdamW")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        None, description="decay of EMA weights; null: no EMA, as published"
+        default=None, description="decay of EMA weights; null: no EMA, as published"
     )
-    mixed_precision: Literal["no", "fp16", "bf16"] = Field("fp16", description="precision of accelerate; no on a CPU")
-    gradient_checkpointing: bool = Field(True, description="less memory, more time: activations are recomputed")
-    cooldown_steps: int = Field(0, ge=0, description="steps of linear decay to zero at the end; published: none")
-    accumulate: Positive = Field(1, description="batches accumulated for one optimiser step")
-    log_every: Positive = Field(10, description="optimiser steps between two rows of the loss curve")
-    save_every: Positive = Field(10_000, description="optimiser steps between two checkpoints")
-    torch_threads: Positive = Field(2, description="CPU threads; part of the fingerprint, because it changes sums")
+    mixed_precision: Literal["no", "fp16", "bf16"] = Field(
+        default="fp16", description="precision of accelerate; no on a CPU"
+    )
+    gradient_checkpointing: bool = Field(default=True, description="less memory, more time: activations are recomputed")
+    cooldown_steps: int = Field(
+        default=0, ge=0, description="steps of linear decay to zero at the end; published: none"
+    )
+    accumulate: Positive = Field(default=1, description="batches accumulated for one optimiser step")
+    log_every: Positive = Field(default=10, description="optimiser steps between two rows of the loss curve")
+    save_every: Positive = Field(default=10_000, description="optimiser steps between two checkpoints")
+    torch_threads: Positive = Field(
+        default=2, description="CPU threads; part of the fingerprint, because it changes sums"
+    )
 
 
 class TrainVae(Training):
     """Train a small AutoencoderKL; part of the graph only while extract_features.vae is `embedded`."""
 
     block_out_channels: tuple[Positive, ...] = Field(
-        (16, 32, 48, 64), description="channels per level; every level but the last halves the image"
+        default=(16, 32, 48, 64), description="channels per level; every level but the last halves the image"
     )
-    latent_channels: Positive = Field(4, description="channels of the latents")
-    kl_weight: float = Field(1e-4, ge=0, description="weight of the KL loss")
-    masked_share: Share = Field(0.25, description="share of images with a masked mouth, 0 to 1")
-    flip_share: Share = Field(0.5, description="share of images mirrored left to right, 0 to 1")
-    colour_jitter: float = Field(0.0, ge=0, description="largest random change of gain and level; 0: none")
+    latent_channels: Positive = Field(default=4, description="channels of the latents")
+    kl_weight: float = Field(default=1e-4, ge=0, description="weight of the KL loss")
+    masked_share: Share = Field(default=0.25, description="share of images with a masked mouth, 0 to 1")
+    flip_share: Share = Field(default=0.5, description="share of images mirrored left to right, 0 to 1")
+    colour_jitter: float = Field(default=0.0, ge=0, description="largest random change of gain and level; 0: none")
 
 
 class ExtractFeatures(Section):
     """Compute Whisper features and VAE moments once for all training steps."""
 
     audio_encoder: Literal["whisper", "embedded"] = Field(
-        "whisper", description="whisper: Whisper tiny; embedded: a seeded, untrained encoder"
+        default="whisper", description="whisper: Whisper tiny; embedded: a seeded, untrained encoder"
     )
     whisper_weights: str | None = Field(
-        None, description="tiny.pt or a Hugging Face folder; null: the weights folder's"
+        default=None, description="tiny.pt or a Hugging Face folder; null: the weights folder's"
     )
-    width: Positive = Field(384, description="channels of the embedded encoder; Whisper tiny has 384")
-    layers: Positive = Field(4, description="blocks of the embedded encoder; Whisper tiny has 4")
+    width: Positive = Field(default=384, description="channels of the embedded encoder; Whisper tiny has 384")
+    layers: Positive = Field(default=4, description="blocks of the embedded encoder; Whisper tiny has 4")
     vae: Literal["published", "embedded"] = Field(
-        "published", description="published: sd-vae-ft-mse; embedded: the VAE of train_vae"
+        default="published", description="published: sd-vae-ft-mse; embedded: the VAE of train_vae"
     )
-    vae_weights: str | None = Field(None, description="folder of sd-vae-ft-mse; null: the weights folder's")
-    batch_size: Positive = Field(16, description="frames per call of the VAE")
-    torch_threads: Positive = Field(2, description="CPU threads")
+    vae_weights: str | None = Field(default=None, description="folder of sd-vae-ft-mse; null: the weights folder's")
+    batch_size: Positive = Field(default=16, description="frames per call of the VAE")
+    torch_threads: Positive = Field(default=2, description="CPU threads")
 
 
 class SyncNetEncoder(Section):
@@ -237,25 +264,31 @@ class SyncNetEncoder(Section):
     block_out_channels: tuple[Positive, ...] = Field(description="channels of each block")
     downsample_factors: tuple[int | tuple[int, int], ...] = Field(description="factor of each block, or [h, w]")
     attn_blocks: tuple[bool, ...] = Field(description="whether each block ends with attention")
-    dropout: float = Field(0.0, description="dropout probability, 0 to 1")
+    dropout: float = Field(default=0.0, description="dropout probability, 0 to 1")
 
 
 class TrainSyncnet(Training):
     """Train StableSyncNet; the default is the published configuration 16_pixel_attn."""
 
-    frames: Positive = Field(16, description="frames per window at 25 fps")
-    resolution: Positive = Field(256, description="width and height of the face, in pixels")
-    min_negative_frames: Positive = Field(1, description="smallest shift of a negative, in frames at 25 fps")
+    frames: Positive = Field(default=16, description="frames per window at 25 fps")
+    resolution: Positive = Field(default=256, description="width and height of the face, in pixels")
+    min_negative_frames: Positive = Field(default=1, description="smallest shift of a negative, in frames at 25 fps")
     max_negative_frames: Positive | None = Field(
-        None, description="largest shift of a negative; null: any, as published"
+        default=None, description="largest shift of a negative; null: any, as published"
     )
-    batch_size: Positive = Field(256, description="windows per batch and process; a multiple of windows_per_clip")
-    windows_per_clip: int = Field(2, ge=2, description="windows of a clip that are compared; 2: pairs, as published")
-    colour_jitter: float = Field(0.0, ge=0, description="largest random change of gain and level; published: none")
-    shift_px: int = Field(0, ge=0, description="largest random shift of a window, in pixels; published: none")
-    gain_db: float = Field(0.0, ge=0, description="largest random gain of the audio, in dB; published: none")
+    batch_size: Positive = Field(
+        default=256, description="windows per batch and process; a multiple of windows_per_clip"
+    )
+    windows_per_clip: int = Field(
+        default=2, ge=2, description="windows of a clip that are compared; 2: pairs, as published"
+    )
+    colour_jitter: float = Field(
+        default=0.0, ge=0, description="largest random change of gain and level; published: none"
+    )
+    shift_px: int = Field(default=0, ge=0, description="largest random shift of a window, in pixels; published: none")
+    gain_db: float = Field(default=0.0, ge=0, description="largest random gain of the audio, in dB; published: none")
     visual: SyncNetEncoder = Field(
-        SyncNetEncoder(
+        default=SyncNetEncoder(
             in_channels=48,
             block_out_channels=(64, 128, 256, 256, 512, 1024, 2048, 2048),
             downsample_factors=((1, 2), 2, 2, 2, 2, 2, 2, 2),
@@ -264,7 +297,7 @@ class TrainSyncnet(Training):
         description="visual encoder: lower half of the face, frames stacked as channels",
     )
     audio: SyncNetEncoder = Field(
-        SyncNetEncoder(
+        default=SyncNetEncoder(
             in_channels=1,
             block_out_channels=(32, 64, 128, 256, 512, 1024, 2048),
             downsample_factors=((2, 1), 2, 2, 1, 2, 2, (2, 3)),
@@ -297,8 +330,10 @@ class UNetShape(Section):
 class TrainUnet(Training):
     """Keys that both stages share."""
 
-    frames: Positive = Field(16, description="frames per window at 25 fps")
-    condition_dropout: Share = Field(0.0, description="share of items trained with null audio, 0 to 1; published: none")
+    frames: Positive = Field(default=16, description="frames per window at 25 fps")
+    condition_dropout: Share = Field(
+        default=0.0, description="share of items trained with null audio, 0 to 1; published: none"
+    )
 
 
 class TrainUnetStage1(TrainUnet):
@@ -306,7 +341,7 @@ class TrainUnetStage1(TrainUnet):
 
     unet: UNetShape = UNetShape()
     init: str | None = Field(
-        "sd15",
+        default="sd15",
         description="sd15: U-Net of Stable Diffusion 1.5; latentsync-1.0, -1.5 or -1.6: a release; a path: a file of "
         "such weights; null: from scratch",
     )
@@ -315,10 +350,10 @@ class TrainUnetStage1(TrainUnet):
 class LossWeights(Section):
     """Weights of the losses of stage 2; 0 switches a loss off."""
 
-    recon: float = Field(1.0, ge=0)
-    sync: float = Field(0.05, ge=0)
-    lpips: float = Field(0.1, ge=0)
-    trepa: float = Field(10.0, ge=0)
+    recon: float = Field(default=1.0, ge=0)
+    sync: float = Field(default=0.05, ge=0)
+    lpips: float = Field(default=0.1, ge=0)
+    trepa: float = Field(default=10.0, ge=0)
 
 
 class TrainUnetStage2(TrainUnet):
@@ -326,66 +361,68 @@ class TrainUnetStage2(TrainUnet):
 
     losses: LossWeights = LossWeights()
     motion: Literal["all", "decoder"] = Field(
-        "all", description="where motion modules are; decoder: as in stage2_efficient"
+        default="all", description="where motion modules are; decoder: as in stage2_efficient"
     )
     trainable: tuple[str, ...] = Field(
-        ("motion_modules.", "attentions."), description="parts of the names of parameters that are trained"
+        default=("motion_modules.", "attentions."), description="parts of the names of parameters that are trained"
     )
     teachers: Literal["published", "embedded"] = Field(
-        "published", description="VGG16 and VideoMAEv2-g, or seeded, untrained networks"
+        default="published", description="VGG16 and VideoMAEv2-g, or seeded, untrained networks"
     )
     video_teacher: Literal["giant", "base", "small"] = Field(
-        "giant", description="size of the published VideoMAEv2 that TREPA uses; published: giant"
+        default="giant", description="size of the published VideoMAEv2 that TREPA uses; published: giant"
     )
     video_normalise: Literal["none", "imagenet"] = Field(
-        "none", description="input of TREPA's teacher; imagenet: normalised as in its training; published: none"
+        default="none", description="input of TREPA's teacher; imagenet: normalised as in its training; published: none"
     )
-    max_timestep: int = Field(999, ge=0, le=999, description="largest timestep of the losses on decoded frames")
+    max_timestep: int = Field(default=999, ge=0, le=999, description="largest timestep of the losses on decoded frames")
 
 
 class Generate(Section):
     """Lip-sync the test videos."""
 
-    steps: Positive = Field(20, description="number of DDIM steps")
-    guidance: float = Field(1.5, ge=1, description="classifier-free guidance scale; 1 switches it off")
-    seed: int = Field(1247, description="seed of the noise")
+    steps: Positive = Field(default=20, description="number of DDIM steps")
+    guidance: float = Field(default=1.5, ge=1, description="classifier-free guidance scale; 1 switches it off")
+    seed: int = Field(default=1247, description="seed of the noise")
     length: Length = Field(
-        "audio", description="sets the length; audio: frames are looped or cut; video: audio is padded or cut"
+        default="audio", description="sets the length; audio: frames are looped or cut; video: audio is padded or cut"
     )
     max_s: float | None = Field(
-        60.0, gt=0, description="longest result, in seconds; the rest of the video is left out; null: no limit"
+        default=60.0, gt=0, description="longest result, in seconds; the rest of the video is left out; null: no limit"
     )
     overlap: int = Field(
-        2, ge=0, le=15, description="frames that neighbouring windows share and cross-fade; published: 0"
+        default=2, ge=0, le=15, description="frames that neighbouring windows share and cross-fade; published: 0"
     )
-    batch_size: Positive = Field(1, description="windows per call of the U-Net")
-    crf: int = Field(13, ge=0, le=51, description="x264 CRF of the result")
+    batch_size: Positive = Field(default=1, description="windows per call of the U-Net")
+    crf: int = Field(default=13, ge=0, le=51, description="x264 CRF of the result")
     controls: int = Field(
-        0, ge=0, description="cross pairs that an untrained U-Net generates too, as a control of the evaluation"
+        default=0, ge=0, description="cross pairs that an untrained U-Net generates too, as a control of the evaluation"
     )
-    torch_threads: Positive = Field(2, description="CPU threads")
+    torch_threads: Positive = Field(default=2, description="CPU threads")
 
 
 class Enhance(Section):
     """Enhance faces in generated videos; off by default."""
 
     method: Restorer | None = Field(
-        None, description="null: off; codeformer needs an extra package (make setup-codeformer)"
+        default=None, description="null: off; codeformer needs an extra package (make setup-codeformer)"
     )
-    strength: Share = Field(0.8, description="0: not enhanced, 1: fully enhanced")
+    strength: Share = Field(default=0.8, description="0: not enhanced, 1: fully enhanced")
     region: Literal["mouth", "face"] = Field(
-        "mouth", description="mouth: enhance only the generated region; face: the whole face"
+        default="mouth", description="mouth: enhance only the generated region; face: the whole face"
     )
-    lip_protection: Share = Field(0.5, description="0: lips are enhanced like the rest, 1: lips stay as generated")
-    crf: int = Field(13, ge=0, le=51, description="x264 CRF of the result")
-    weights: str | None = Field(None, description="weights of the restorer; null: the weights folder's")
+    lip_protection: Share = Field(
+        default=0.5, description="0: lips are enhanced like the rest, 1: lips stay as generated"
+    )
+    crf: int = Field(default=13, ge=0, le=51, description="x264 CRF of the result")
+    weights: str | None = Field(default=None, description="weights of the restorer; null: the weights folder's")
 
 
 class Tracking(Section):
     """How faces are followed in the videos of generation: as curation of the same run follows them."""
 
     scenes: DetectScenes = DetectScenes()
-    max_gap_ticks: int = Field(AlignFaces().max_gap_ticks, ge=0, description="longest gap that is interpolated")
+    max_gap_ticks: int = Field(default=AlignFaces().max_gap_ticks, ge=0, description="longest gap that is interpolated")
 
 
 class GenerateInRun(Generate):
@@ -403,42 +440,47 @@ class EnhanceInRun(Enhance):
 class Evaluate(Section):
     """Measure the generated videos and their controls."""
 
-    faces: FaceBackend = Field("mediapipe", description="face backend that measures the mouth in the results")
+    faces: FaceBackend = Field(default="mediapipe", description="face backend that measures the mouth in the results")
     sync_backend: SyncScorer = Field(
-        "syncnet_v2",
+        default="syncnet_v2",
         description="sync scorer of the results, see the table below; a SyncNet that also supervised the training "
         "favours what it trained",
     )
     sync_weights: str | None = Field(
-        None, description="file of syncnet_v2 or syncnet.safetensors of train_syncnet; null: the weights folder's"
+        default=None,
+        description="file of syncnet_v2 or syncnet.safetensors of train_syncnet; null: the weights folder's",
     )
-    syncnet_pairs: Positive = Field(600, description="balanced pairs for the accuracy of SyncNet")
-    bootstrap: Positive = Field(1000, description="bootstrap resamples per confidence interval")
-    seed: int = Field(0, description="seed of the pairs and of the resamples")
-    torch_threads: Positive = Field(2, description="CPU threads")
+    syncnet_pairs: Positive = Field(default=600, description="balanced pairs for the accuracy of SyncNet")
+    bootstrap: Positive = Field(default=1000, description="bootstrap resamples per confidence interval")
+    seed: int = Field(default=0, description="seed of the pairs and of the resamples")
+    torch_threads: Positive = Field(default=2, description="CPU threads")
 
 
 class Report(Section):
     """Write the report page."""
 
-    players: int = Field(4, ge=0, description="number of rows of side-by-side players")
+    players: int = Field(default=4, ge=0, description="number of rows of side-by-side players")
 
 
 class Estimate(Section):
     """Estimate yield and cost of curation from a sample of the sources; runs only on request."""
 
-    sources: int = Field(8, ge=2, description="sources in the sample; a single one gives no range")
+    sources: int = Field(default=8, ge=2, description="sources in the sample; a single one gives no range")
 
 
 class Config(Section):
     """The configuration of one run."""
 
     run: str = Field(
-        "demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the run: its folder below results/"
+        default="demo",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="name of the run: its folder below results/",
     )
-    input_dir: str | None = Field(None, description="folder of raw videos; null: make synthetic talkers")
-    shards: int = Field(2, ge=1, le=99_999, description="jobs per step; fixed for the life of a run")
-    commercial: bool = Field(False, description="refuse pretrained weights whose licence does not allow commercial use")
+    input_dir: str | None = Field(default=None, description="folder of raw videos; null: make synthetic talkers")
+    shards: int = Field(default=2, ge=1, le=99_999, description="jobs per step; fixed for the life of a run")
+    commercial: bool = Field(
+        default=False, description="refuse pretrained weights whose licence does not allow commercial use"
+    )
     make_talkers: MakeTalkers = MakeTalkers()
     probe: Probe = Probe()
     resample: Resample = Resample()
@@ -480,7 +522,11 @@ class Config(Section):
         return self
 
 
-SECTIONS = {name: field.annotation for name, field in Config.model_fields.items() if name in VERSIONS}
+def _is_section(annotation: object) -> TypeGuard[type[Section]]:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+SECTIONS = {name: field.annotation for name, field in Config.model_fields.items() if _is_section(field.annotation)}
 STEP_SECTIONS = SECTIONS | {"generate": GenerateInRun, "enhance": EnhanceInRun}  # what each step is given
 
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from latentsync.config import VERSIONS, Config, Section
+from latentsync.config import SECTIONS, VERSIONS, Config, Section
 from latentsync.faces.backends import BACKENDS
 from latentsync.ledger.columns import ARRAYS, KINDS, REASONS, columns
 from latentsync.sync.scorers import SCORERS
@@ -113,25 +113,20 @@ def licences() -> str:
 def readme() -> str:
     """Text of config/README.md: every key with its default and its meaning."""
     parts = [HEAD]
-    top = [(name, field) for name, field in Config.model_fields.items() if not _is_section(field.annotation)]
+    top = [(name, field) for name, field in Config.model_fields.items() if name not in SECTIONS]
     parts.append("\n## Top level\n\n" + _table(top))
-    for name, field in Config.model_fields.items():
-        if _is_section(field.annotation):
-            parts.append(f"\n## {name}\n\n{field.annotation.__doc__.strip()}\n")
-            if field.annotation.model_fields:
-                parts.append("\n" + _table(field.annotation.model_fields.items()))
-            if name == "score_sync":
-                parts.append("\n" + _scorers())
+    for name, section in SECTIONS.items():
+        parts.append(f"\n## {name}\n\n{str(section.__doc__).strip()}\n")
+        if section.model_fields:
+            parts.append("\n" + _table(section.model_fields.items()))
+        if name == "score_sync":
+            parts.append("\n" + _scorers())
     return "".join(parts)
 
 
 def schema() -> str:
     """JSON schema of the whole configuration."""
     return json.dumps(Config.model_json_schema(), indent=1) + "\n"
-
-
-def _is_section(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def _scorers() -> str:

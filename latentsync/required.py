@@ -21,8 +21,8 @@ def needed(cfg: Config) -> Iterator[tuple[str, str | None, str]]:
         ("score_sync.backend", cfg.score_sync.backend, cfg.score_sync.weights),
         ("evaluate.sync_backend", cfg.evaluate.sync_backend, cfg.evaluate.sync_weights),
     ):
-        if SCORERS[scorer].weights is not None:
-            yield SCORERS[scorer].weights, chosen, f"{key}: {scorer}"
+        if (weights := SCORERS[scorer].weights) is not None:
+            yield weights, chosen, f"{key}: {scorer}"
     if cfg.score_quality.backend == "hyperiqa":
         yield "hyperiqa", None, "score_quality.backend: hyperiqa"
     if features.audio_encoder == "whisper":
