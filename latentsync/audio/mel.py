@@ -53,7 +53,8 @@ def _mel(padded: np.ndarray, filters: np.ndarray, hop: int, count: int, power: i
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)  # periodic
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop][:count]
     blocks = (frames[start : start + _BLOCK] * window for start in range(0, count, _BLOCK))
-    return np.concatenate([filters @ (np.abs(scipy.fft.rfft(block)) ** power).T for block in blocks], axis=1)
+    magnitudes = (np.abs(scipy.fft.rfft(block)) for block in blocks)  # pyright: ignore[reportArgumentType, reportCallIssue]  # scipy.fft has no types
+    return np.concatenate([filters @ (part**power).T for part in magnitudes], axis=1)
 
 
 @lru_cache

@@ -38,10 +38,11 @@ def mfcc(samples: Shaped[np.ndarray, " n"]) -> Float64[np.ndarray, "13 t"]:
     columns = 1 + max(0, -(-(signal.size - WINDOW) // STEP))
     signal = np.pad(signal, (0, max(0, (columns - 1) * STEP + WINDOW - signal.size)))
     windows = np.lib.stride_tricks.sliding_window_view(signal, WINDOW)[::STEP][:columns]
-    power = np.abs(rfft(windows, FFT)) ** 2 / FFT
+    power = np.abs(rfft(windows, FFT)) ** 2 / FFT  # pyright: ignore[reportArgumentType, reportCallIssue]  # scipy.fft has no types
     energy = power.sum(axis=1)
     bands = power @ mel_filters().T
-    cepstrum = dct(np.log(np.where(bands == 0, TINY, bands)), type=2, axis=1, norm="ortho")[:, :COEFFICIENTS]
+    logs = np.log(np.where(bands == 0, TINY, bands))
+    cepstrum = dct(logs, type=2, axis=1, norm="ortho")[:, :COEFFICIENTS]  # pyright: ignore[reportArgumentType, reportCallIssue]  # scipy.fft has no types
     cepstrum *= 1 + LIFTER / 2 * np.sin(np.pi * np.arange(COEFFICIENTS) / LIFTER)
     cepstrum[:, 0] = np.log(np.where(energy == 0, TINY, energy))
     return cepstrum.T

@@ -37,7 +37,7 @@ class WhisperFeatures:
 
     def __init__(self, encoder: WhisperEncoder, chunking: Chunking = "overlap"):
         self.encoder = encoder.eval().requires_grad_(False)
-        self.chunking = chunking
+        self.chunking: Chunking = chunking
         self.width, self.states = encoder.config.d_model, encoder.config.encoder_layers + 1
 
     def features(self, samples: Float[np.ndarray, " n"]) -> Float32[np.ndarray, "t s d"]:
@@ -156,6 +156,7 @@ def _embedded(width: int, layers: int, seed: int) -> WhisperEncoder:
         encoder = WhisperEncoder(_config(width, layers, heads=max(1, width // 16)))
         for conv in (encoder.conv1, encoder.conv2):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            assert conv.bias is not None
             nn.init.zeros_(conv.bias)
         for weight in (
             parameter for layer in encoder.layers for parameter in layer.parameters() if parameter.dim() == 2

@@ -104,7 +104,7 @@ def weights_folder() -> Path:
     return Path(os.environ.get("LATENTSYNC_WEIGHTS") or "~/.cache/latentsync").expanduser()
 
 
-def find(name: str, chosen: str | None = None, key: str = "") -> Path:
+def find(name: str, chosen: str | Path | None = None, key: str = "") -> Path:
     """Path of pretrained weights, a file or a folder: `chosen` if given, else the path of the entry.
 
     Args:
