@@ -68,6 +68,7 @@ def drop_archives(files: tuple[File, ...]) -> None:
 
 def _archive_of(file: File) -> Path:
     """Path of the downloaded archive; its suffix keeps it apart from an archive of the user, which stays untouched."""
+    assert file.url is not None
     return file.path.with_name(file.url.rsplit("/", 1)[1] + ".fetched")
 
 
@@ -130,6 +131,7 @@ def _receive(file: File, path: Path, sink: IO[bytes]) -> str | None:
     sink.seek(0, os.SEEK_END)
     received, etag = sink.tell(), _etag_of(part_of(path))
     headers = {"Accept-Encoding": "identity"}
+    assert file.url is not None
     if received:
         headers["Range"] = f"bytes={received}-"
         if etag.exists():
@@ -264,6 +266,7 @@ def _by_hand(file: File, path: Path) -> str:
 
 def _address(file: File) -> str:
     """The URL of the file, at the mirror of the hub if one is set."""
+    assert file.url is not None
     mirror = os.environ.get("HF_ENDPOINT") or registry.HUB
     on_hub = file.url.startswith(registry.HUB)
     return mirror.rstrip("/") + file.url.removeprefix(registry.HUB) if on_hub else file.url

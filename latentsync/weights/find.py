@@ -25,12 +25,13 @@ def find_weights(weights: Path, vae: Path | None = None) -> tuple[Path, Path | N
         found = registry.entry("vae").path
     elif weights.is_dir():
         places = [(weights / files["unet"], weights / files["vae"]) for files in (RUN_FILES, PUBLISHED_FILES)]
-        unet, found = next((place for place in places if place[0].is_file()), (None, None))
-        if unet is None:
+        place = next((place for place in places if place[0].is_file()), None)
+        if place is None:
             raise ValueError(
                 f"--weights {weights} holds neither {RUN_FILES['unet']} (a finished run) nor "
                 f"{PUBLISHED_FILES['unet']} (published weights)."
             )
+        unet, found = place
     elif weights.is_file():
         folder = weights.absolute().parent
         of_run = folder.name.startswith("train_unet_")

@@ -54,6 +54,6 @@ def start_unet(unet: nn.Module, state: Mapping[str, Tensor], what: str) -> Start
         raise ValueError(f"{what} does not fit this U-Net: {listing}." + (f" {looks}" if looks else ""))
     unet.load_state_dict(fits, strict=False)
     if "conv_in.weight" in fresh:
-        nn.init.zeros_(unet.conv_in.weight)
-        nn.init.zeros_(unet.conv_in.bias)
+        nn.init.zeros_(own["conv_in.weight"])
+        nn.init.zeros_(own["conv_in.bias"])
     return Start([key for key in own if key in fits], fresh, unused)

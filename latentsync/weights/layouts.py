@@ -6,6 +6,7 @@ them. `recognise` says what network a state dict belongs to and which option or 
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -157,7 +158,7 @@ def motion_of(state: Mapping[str, Tensor]) -> str:
     return "all" if "down_blocks" in blocks else "decoder" if blocks else "none"
 
 
-def unet_shape(state: Mapping[str, Tensor]) -> dict[str, object] | None:
+def unet_shape(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """Fields of UNetConfig that follow from the shapes of published weights, or None for another network."""
     first, audio = state.get("conv_in.weight"), state.get(_AUDIO_KEYS)
     if first is None or audio is None or first.dim() != 4 or audio.dim() != 2:
