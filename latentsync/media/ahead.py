@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 DEPTH = 8  # pictures that wait between two threads: 25 MB at 1080 x 1920
-_END = object()
+_END: Any = object()
 
 
 def cores() -> int:

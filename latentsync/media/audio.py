@@ -52,13 +52,14 @@ def audio_pieces(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ, layout: str =
 
 def _mixed(path: Path, found: Timeline, layout: str) -> Iterator[tuple[Fraction, int, np.ndarray]]:
     """Decoded sound as (time on the container's clock, rate, float32 [c, n]); channels are averaged, never summed."""
+    assert found.audio_stream is not None
     with opened(path) as container:
         stream = container.streams[found.audio_stream]
         key, mixer, next_s = None, None, Fraction(0)
         for frame in container.decode(stream):
             start_s = frame.pts * frame.time_base if frame.pts is not None else next_s
             next_s = start_s + Fraction(frame.samples, frame.sample_rate)
-            if key != (frame.format.name, frame.layout.name, frame.sample_rate):
+            if mixer is None or key != (frame.format.name, frame.layout.name, frame.sample_rate):
                 key = (frame.format.name, frame.layout.name, frame.sample_rate)
                 mixer = av.AudioResampler("fltp", layout, frame.sample_rate, options=AVERAGED)
             mixed = [part.to_ndarray() for part in mixer.resample(frame)]  # no rate change, so nothing is held back
@@ -115,6 +116,7 @@ def read_flac(path: Path, start_sample: int = 0, stop_sample: int | None = None)
             container.seek(int(start_sample), stream=stream)
         parts, first = [], None
         for frame in container.decode(stream):
+            assert frame.pts is not None and frame.time_base is not None
             begin = round(frame.pts * frame.time_base * frame.sample_rate)
             first = begin if first is None else first
             if stop_sample is not None and begin >= stop_sample:

@@ -66,7 +66,8 @@ def planes(frame: av.VideoFrame) -> list[np.ndarray]:
     views = []
     for plane in frame.planes:
         kind = np.uint8 if frame.format.components[0].bits == 8 else np.uint16
-        rows = np.frombuffer(plane, kind).reshape(-1, plane.line_size // np.dtype(kind).itemsize)
+        samples = np.frombuffer(plane, kind)  # pyright: ignore[reportArgumentType, reportCallIssue]  # planes are buffers
+        rows = samples.reshape(-1, plane.line_size // np.dtype(kind).itemsize)
         views.append(rows[: plane.height, : plane.width])
     return views
 

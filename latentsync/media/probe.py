@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import cast
 
 import av
+import av.container
+import av.error
+import av.stream
 import numpy as np
 
 from latentsync.ledger.rows import Rejection
@@ -172,7 +176,7 @@ def _timeline(path: Path, size: int, mtime_ns: int) -> Timeline:
         video = _video_stream(container)
         index, first = video.index, _first_picture(container, video)
     with opened(path) as container:
-        return _demux(container, container.streams[index], first)
+        return _demux(container, cast(av.VideoStream, container.streams[index]), first)
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
@@ -215,6 +219,7 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream, first:
         if packet.pts is not None:
             end_s = max(end_s, (packet.pts + (packet.duration or 0)) * packet.time_base)
     # AVI keeps the order of decoding alone; what the demuxer calls pts there is wrong where there may be B-frames.
+    assert video.time_base is not None
     reorders = video.codec_context.codec.reorder
     counted = (container.format.name == "avi" and reorders) or any(pts is None for pts, _ in shown)
     if counted:
@@ -259,6 +264,7 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream, first:
 
 def _end(pts: np.ndarray, last_duration: int, video: av.VideoStream) -> int:
     """End of the last frame: its own duration, or the usual distance; never beyond the end that an edit list sets."""
+    assert video.time_base is not None
     usual = int(np.median(np.diff(pts))) if len(pts) > 1 else 0
     fallback = round(1 / (video.time_base * (video.guessed_rate or 25)))
     end = int(pts[-1]) + (last_duration or usual or fallback or 1)

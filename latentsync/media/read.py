@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 import av
+import av.error
 import numpy as np
 
 from latentsync.ledger.rows import Rejection
@@ -97,7 +98,7 @@ class Reader:
     def _wanted(self, wanted: np.ndarray, n_frames: int) -> Iterator[tuple[int, av.VideoFrame]]:
         position, sought = 0, False
         while position < len(wanted):
-            if wanted[position] == self.shown:
+            if self.held is not None and wanted[position] == self.shown:
                 yield self.shown, self.held
                 position += 1
                 continue
@@ -143,6 +144,7 @@ class Reader:
         if self.ahead is not None:
             following, self.ahead = self.ahead, None
             return following
+        assert self.decoder is not None
         following = next(self.decoder, None)
         self.damaged |= following is not None and following[1].is_corrupt
         return following
@@ -208,12 +210,14 @@ def read_clip(path: Path, start: int = 0, stop: int | None = None) -> np.ndarray
         stop = video.frames if stop is None else stop
         if not 0 <= start <= stop <= video.frames:
             raise ValueError(f"frames [{start}, {stop}) asked of {path}, which has {video.frames}")
+        assert rate is not None and video.time_base is not None
         if start > 0:
             container.seek(zero + round(start / rate / video.time_base), stream=video)
         frames: list[np.ndarray] = []
         if start == stop:
             return np.empty((0, video.height, video.width, 3), np.uint8)
         for frame in container.decode(video):
+            assert frame.pts is not None
             index = round((frame.pts - zero) * video.time_base * rate)
             if index >= start:
                 assert index == start + len(frames), (path, index, start, len(frames))

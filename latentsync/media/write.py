@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 import av
+import av.container
 import numpy as np
 from av.video.reformatter import Interpolation
 
@@ -116,21 +117,21 @@ class VideoWriter:
     def _add_sound(self) -> list[av.Packet]:
         """All packets of the sound, in order; they are muxed as the pictures come."""
         if self.copy_audio_from is not None:
-            return self._copied_sound()
+            return self._copied_sound(self.copy_audio_from)
         if self.audio is None:
             return []
         return _encoded_sound(self.container, self.audio, self.audio_rate_hz, self.audio_bitrate)
 
-    def _copied_sound(self) -> list[av.Packet]:
-        found = timeline(self.copy_audio_from)
+    def _copied_sound(self, path: Path) -> list[av.Packet]:
+        found = timeline(path)
         if found.audio_stream is None:
             return []
         packets = []
-        with opened(self.copy_audio_from) as source:
+        with opened(path) as source:
             stream = source.streams[found.audio_stream]
             codec = stream.codec_context.codec.canonical_name
             if codec not in self.container.supported_codecs:
-                raise ValueError(f"sound of codec {codec} cannot stand in an mp4; convert {self.copy_audio_from}")
+                raise ValueError(f"sound of codec {codec} cannot stand in an mp4; convert {path}")
             copy = self.container.add_stream_from_template(stream)
             for packet in source.demux(stream):
                 if not packet.size or packet.pts is None:
@@ -174,11 +175,12 @@ class VideoWriter:
 
     def _mux(self, packets: list[av.Packet]) -> None:
         for packet in packets:
+            assert packet.pts is not None
             packet.duration = 1 if self.pts is None else self.durations[packet.pts]
             self.container.mux(packet)
 
     def _mux_sound(self, before_s: Fraction | None) -> None:
-        while self.sound and (before_s is None or self.sound[0].pts * self.sound[0].time_base <= before_s):
+        while self.sound and (before_s is None or _time(self.sound[0].pts, self.sound[0].time_base) <= before_s):
             self.container.mux(self.sound.pop(0))
 
     def __exit__(
@@ -191,6 +193,11 @@ class VideoWriter:
             assert self.n_written > 0 and (self.pts is None or self.n_written == len(self.pts)), self.n_written
             self._mux(self.video.encode(None))
             self._mux_sound(before_s=None)
+
+
+def _time(at: int | None, time_base: Fraction) -> Fraction:
+    assert at is not None, "a packet that holds something has its time"
+    return at * time_base
 
 
 def _clip_ten_bits(frame: av.VideoFrame) -> None:
@@ -228,10 +235,11 @@ def _pix_fmt(width: int, height: int, wanted: str) -> str:
 
 
 def _nearest(like: av.VideoFormat) -> str:
+    deep = like.components[0].bits > 8
     chroma = {(16, 16): "444", (8, 16): "422"}.get((like.chroma_width(16), like.chroma_height(16)), "420")
     if like.is_rgb or len(like.components) < 3:
         chroma = "420"
-    return f"yuv{chroma}p{'10le' if like.components[0].bits > 8 else ''}"
+    return f"yuv{chroma}p{'10le' if deep else ''}"
 
 
 def _encoded_sound(
@@ -271,7 +279,7 @@ def mux_clip(
                     packets.append(packet)
         if audio is not None:
             packets += _encoded_sound(container, audio, audio_rate_hz, audio_bitrate)
-        container.mux(sorted(packets, key=lambda packet: packet.dts * packet.time_base))
+        container.mux(sorted(packets, key=lambda packet: _time(packet.dts, packet.time_base)))
 
 
 def write_flac(path: Path, samples: np.ndarray | Iterable[np.ndarray], sample_rate_hz: int = 16_000) -> None:
