@@ -114,7 +114,10 @@ def warp(image: Image, back: np.ndarray, size: tuple[int, int], fill: float = FI
 
     def row_of(patch: np.ndarray) -> np.ndarray:
         """The upper (or, one row down, lower) two neighbours of every position, blended."""
-        a, b = (cv2.remap(part, corner, None, cv2.INTER_NEAREST).astype(np.float32) for part in (patch, patch[:, 1:]))
+        a, b = (
+            cv2.remap(part, corner, None, cv2.INTER_NEAREST).astype(np.float32)  # pyright: ignore[reportArgumentType, reportCallIssue]  # map2 may be None
+            for part in (patch, patch[:, 1:])
+        )
         return _blend(a, b, fraction_x)
 
     return _blend(row_of(patch), row_of(patch[1:]), fraction_y).reshape(height, width, -1)

@@ -124,6 +124,6 @@ def open_detector(name: str, max_faces: int) -> Iterator[Detector]:
         ValueError: for an unknown backend, or one whose weights or package are missing.
     """
     module, _, kind = backend(name).detector.partition(":")
-    detector = getattr(import_module(module), kind)(max_faces)
+    detector: Detector = getattr(import_module(module), kind)(max_faces)
     with detector if isinstance(detector, AbstractContextManager) else nullcontext():
         yield detector

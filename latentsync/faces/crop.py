@@ -39,7 +39,9 @@ def aligned(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray
 
 def align_face(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray:
     """The aligned face uint8 (R, R, 3) of a frame: warp, stretch, one rounding."""
-    return cv2.add(aligned(picture, matrix, resolution), 0, dtype=cv2.CV_8U)  # rounds and saturates in one go
+    face = aligned(picture, matrix, resolution)
+    # Rounds and saturates in one go.
+    return cv2.add(face, 0, dtype=cv2.CV_8U)  # pyright: ignore[reportArgumentType, reportCallIssue]  # a number is allowed
 
 
 def to_pixels(frames: np.ndarray) -> np.ndarray:

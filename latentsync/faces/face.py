@@ -70,6 +70,7 @@ class Detector(Protocol):
 
     def detect(self, rgb: np.ndarray) -> list[Face]:
         """Faces in an image uint8 (h, w, 3), the widest first."""
+        ...
 
     def reset(self) -> None:
         """Forget everything: the next frame belongs to another clip."""

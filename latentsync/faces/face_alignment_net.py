@@ -1,5 +1,7 @@
 """face-alignment's S3FD and 2DFAN4: 68 landmarks, weights by download. LatentSync 1.0 to 1.5 were made with it."""
 
+from typing import cast
+
 import numpy as np
 
 from latentsync.faces.backends import IBUG_68
@@ -50,4 +52,4 @@ class FaceAlignmentDetector:
         if not boxes:
             return []
         landmarks = self.net.get_landmarks_from_image(rgb, detected_faces=[np.asarray(box) for box in boxes])
-        return [self.scheme.face(points[:, :2]) for points in landmarks or []]
+        return [self.scheme.face(points[:, :2]) for points in cast("list[np.ndarray] | None", landmarks) or []]

@@ -85,7 +85,7 @@ class MediapipeDetector:
         """Add faces that only the full-range detector sees, each with a window to follow it by."""
         for x0, y0, part in _squares(rgb):
             height, width = part.shape[:2]
-            for detection in self.search.process(part).detections or []:
+            for detection in self.search.process(part).detections or []:  # pyright: ignore[reportAttributeAccessIssue]  # fields are made at run time
                 share = detection.location_data.relative_bounding_box
                 left, top = x0 + share.xmin * width, y0 + share.ymin * height
                 box = (left, top, left + share.width * width, top + share.height * height)
@@ -146,7 +146,7 @@ class _Mesh:
         with _quiet(self.stale):
             if self.stale:
                 self.graph.reset()
-            found = self.graph.process(rgb).multi_face_landmarks or []
+            found = self.graph.process(rgb).multi_face_landmarks or []  # pyright: ignore[reportAttributeAccessIssue]  # fields are made at run time
         self.stale = False
         size = np.array(rgb.shape[1::-1], np.float32)
         points = [np.array([(p.x, p.y) for p in item.landmark], np.float32) * size - 0.5 for item in found]

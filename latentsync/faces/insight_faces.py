@@ -25,7 +25,7 @@ class InsightFaceDetector:
             registry.require_intact(file)
         try:
             import onnxruntime
-            from insightface.model_zoo import get_model
+            from insightface.model_zoo import get_model  # pyright: ignore[reportMissingImports]  # optional package
         except ImportError as error:
             raise ValueError(
                 f"align_faces.backend is insightface, which needs a package that is not installed ({error}); install "

@@ -28,7 +28,7 @@ HEAD_CM = np.array(
 def face_mask(points: np.ndarray, resolution: int) -> np.ndarray:
     """True inside the hull of landmarks [p, 2], given in pixels of the face: bool (R, R)."""
     mask = np.zeros((resolution, resolution), np.uint8)
-    cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(points).astype(np.int32)), 1)
+    cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(points).astype(np.int32)), (1,))
     return mask.astype(bool)
 
 

@@ -11,7 +11,7 @@ config.SyncScorer, and its weights in registry.toml. No torch is imported here b
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -55,14 +55,15 @@ class Scorer(Protocol):
 
     def __call__(self, track: Track) -> CurveAt:
         """The curve of a track at each offset; zeros where the track is too short to say anything."""
+        ...
 
 
 @dataclass(frozen=True)
 class Entry:
     """What a scorer is, for every part of the project."""
 
-    open: Callable[[Path | None, int], Scorer]
-    """(weights, max_shift in frames) -> scorer."""
+    open: Callable[[Any, int], Scorer]
+    """(path of the weights, or None if it needs none; max_shift in frames) -> scorer."""
     weights: str | None
     """Name in registry.toml; None: it needs none."""
     reads: Literal["opening", "crops"]
@@ -91,13 +92,15 @@ def _open_envelope(_: Path | None, max_shift: int) -> Scorer:
 
     def scorer(track: Track) -> CurveAt:
         first, stop = -max_shift, track.n_ticks + max_shift
+        opening = track.opening
+        assert opening is not None
 
         def curve_at(offset: int) -> np.ndarray:
             samples = track.audio(first, stop, offset, curves.ENVELOPE_WINDOW // 2)
             envelope = curves.speech_envelope(samples, stop - first)
             ticks = np.arange(first, stop) - offset
             envelope[(ticks < track.recorded[0]) | (ticks >= track.recorded[1])] = np.nan
-            return curves.envelope_curve(track.opening, envelope, max_shift)
+            return curves.envelope_curve(opening, envelope, max_shift)
 
         return curve_at
 
@@ -119,6 +122,7 @@ def _open_syncnet_v2(weights: Path, max_shift: int) -> Scorer:
         whole = track.whole_windows(n, syncnet_v2.FRAMES)
         if not whole.any():
             return _no_evidence(max_shift)
+        assert track.crops is not None
         bgr = np.stack([cv2.resize(rgb, size)[..., ::-1] for rgb in track.crops])
         video = syncnet_v2.embed_frames(net, bgr, n)
 
@@ -151,6 +155,7 @@ def _open_stable_syncnet(weights: Path, max_shift: int) -> Scorer:
         whole = track.whole_windows(n, shape.frames)
         if not whole.any():
             return _no_evidence(max_shift)
+        assert track.crops is not None
         halves = torch.from_numpy(lower_halves(track.crops, shape.resolution)).unflatten(0, (track.n_ticks, 3))
         video = syncnet.embed_frames(net, halves, shape.frames).cpu().numpy()
 
