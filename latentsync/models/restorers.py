@@ -10,7 +10,7 @@ Every file is checked before a network is built, and no code in it is run except
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def open_gfpgan(path: Path) -> TorchRestorer:
 def open_codeformer(path: Path) -> TorchRestorer:
     """CodeFormer (arXiv 2206.11253), the published network of 512 px."""
     try:
-        from spandrel_extra_arches.architectures.CodeFormer import CodeFormer
+        from spandrel_extra_arches.architectures.CodeFormer import CodeFormer  # pyright: ignore[reportMissingImports]  # optional
     except ImportError as error:
         raise _not_installed("codeformer", "codeformer", error) from error
     state, _ = _state(path, {})
@@ -97,7 +97,7 @@ class OnnxRestorer:
     def __init__(self, path: Path):
         try:
             import onnxruntime
-            from onnxruntime.capi import onnxruntime_pybind11_state as faults
+            from onnxruntime.capi import onnxruntime_pybind11_state as faults  # pyright: ignore[reportAttributeAccessIssue]  # compiled
         except ImportError as error:
             raise _not_installed("gpen", "restorers", error) from error
         registry.require_intact(path)
@@ -131,7 +131,7 @@ class OnnxRestorer:
         """Restore float32 (n, S, S, 3), RGB 0..255, one at a time, as the file requires."""
         assert faces.shape[1:] == (self.size, self.size, 3), faces.shape
         pixels = np.ascontiguousarray(faces.transpose(0, 3, 1, 2) / 127.5 - 1, np.float32)
-        restored = [self.session.run([self.output], {self.input: face[None]})[0] for face in pixels]
+        restored = [cast(np.ndarray, self.session.run([self.output], {self.input: face[None]})[0]) for face in pixels]
         return ((np.concatenate(restored).clip(-1, 1) + 1) * 127.5).transpose(0, 2, 3, 1).astype(np.float32)
 
 

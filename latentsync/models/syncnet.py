@@ -100,7 +100,7 @@ class FeedForward(nn.Module):
         self.net[0].proj = nn.Linear(width, 8 * width)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:  # noqa: D102
-        value, gate = self.net[0].proj(x).chunk(2, dim=-1)
+        value, gate = self.net[0].proj(x).chunk(2, dim=-1)  # pyright: ignore[reportCallIssue]  # a module
         return self.net[2](value * F.gelu(gate))
 
 

@@ -6,6 +6,7 @@ Axes: b batch, c channels, f frames, h w frame size, m cepstral coefficients, t 
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ SIDE_PX = 224
 CHUNK_WINDOWS = 16  # windows at a time: about 0.4 GB of activations
 
 
-def _conv(dims: int, inputs: int, outputs: int, kernel, stride=1, padding=0) -> list[nn.Module]:
+def _conv(dims: int, inputs: int, outputs: int, kernel: Any, stride: Any = 1, padding: Any = 0) -> list[nn.Module]:
+    """A block; kernel, stride and padding are the same along every axis or one number for each."""
     conv, norm = (nn.Conv2d, nn.BatchNorm2d) if dims == 2 else (nn.Conv3d, nn.BatchNorm3d)
     return [conv(inputs, outputs, kernel, stride, padding), norm(outputs), nn.ReLU()]
 

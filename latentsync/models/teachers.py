@@ -8,7 +8,7 @@ Axes: b batch, c channels, f frames, h w, d features.
 """
 
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import lpips
 import torch
@@ -27,7 +27,13 @@ Backend = Literal["published", "embedded"]
 Size = Literal["giant", "base", "small"]
 Normalise = Literal["none", "imagenet"]
 
-_VIDEOMAE = {"image_size": 224, "num_frames": 16, "patch_size": 16, "num_hidden_layers": 12, "num_labels": 710}
+_VIDEOMAE: dict[str, Any] = {
+    "image_size": 224,
+    "num_frames": 16,
+    "patch_size": 16,
+    "num_hidden_layers": 12,
+    "num_labels": 710,
+}
 # Published: the giant, fine-tuned on Something-Something v2. The smaller ones were distilled from it on Kinetics-710.
 VIDEOMAE_V2 = {
     "giant": _VIDEOMAE
@@ -37,7 +43,7 @@ VIDEOMAE_V2 = {
     "small": _VIDEOMAE | {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536},
 }
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-VIDEOMAE_EMBEDDED = {
+VIDEOMAE_EMBEDDED: dict[str, Any] = {
     "image_size": 64,
     "patch_size": 16,
     "hidden_size": 96,
@@ -66,7 +72,7 @@ def perceptual(backend: Backend, seed: int = 0) -> nn.Module:
     return net.eval().requires_grad_(False)
 
 
-def _lpips(**options: object) -> lpips.LPIPS:
+def _lpips(**options: Any) -> lpips.LPIPS:
     """Always with a random trunk: lpips would download one otherwise."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")  # lpips uses its old arguments
@@ -79,6 +85,7 @@ class VideoTeacher(nn.Module):
     def __init__(self, config: VideoMAEConfig, normalise: Normalise = "none"):
         super().__init__()
         self.net = VideoMAEForVideoClassification(config)
+        assert isinstance(config.image_size, int)
         self.frames, self.size, self.normalise = config.num_frames, config.image_size, normalise
 
     def forward(self, pixels: Float[Tensor, "b 3 f h w"]) -> Float[Tensor, "b d"]:  # noqa: D102
@@ -88,6 +95,7 @@ class VideoTeacher(nn.Module):
             mean, std = (clip.new_tensor(values).view(3, 1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
             clip = (clip - mean) / std
         clip = clip.to(self.net.dtype).transpose(1, 2)  # transformers: b f c h w
+        assert self.net.fc_norm is not None  # VideoMAE has it where use_mean_pooling is set
         return self.net.fc_norm(self.net.videomae(clip).last_hidden_state.mean(dim=1))
 
 
@@ -120,7 +128,7 @@ def video(
     return teacher.eval().requires_grad_(False)
 
 
-def config(shape: dict[str, int | float]) -> VideoMAEConfig:
+def config(shape: dict[str, Any]) -> VideoMAEConfig:
     """VideoMAEv2 as TREPA uses it: pairs of frames, mean over tokens, biases on queries and values."""
     return VideoMAEConfig(tubelet_size=2, use_mean_pooling=True, qv_bias=True, layer_norm_eps=1e-6, **shape)
 

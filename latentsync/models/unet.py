@@ -229,6 +229,8 @@ class SpatialTransformer(nn.Module):
 class PositionTable(nn.Module):
     """Sinusoids over frames; a buffer that upstream stores in the checkpoint."""
 
+    pe: Tensor
+
     def __init__(self, width: int, max_frames: int):
         super().__init__()
         self.register_buffer("pe", position_table(max_frames, width)[None])
@@ -430,12 +432,14 @@ class UNet3D(nn.Module):
 
         self.conv_norm_out = ClipNorm(cfg.norm_groups, widths[0], eps=1e-5)
         self.conv_out = FrameConv(widths[0], cfg.out_channels, 3, padding=1)
+        assert self.conv_out.bias is not None
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Trade compute for memory in every layer of the encoder and the decoder."""
         for block in [*self.down_blocks, *self.up_blocks]:
+            assert isinstance(block, Block)
             block.gradient_checkpointing = enabled
 
     def forward(

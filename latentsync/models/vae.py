@@ -6,7 +6,7 @@ standard deviation of about 1 for the diffusion model. Caches store moments; lat
 
 import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -24,10 +24,13 @@ Kind = TypeVar("Kind", AutoencoderKL, AutoencoderTiny)
 def build(cfg: TrainVae) -> AutoencoderKL:
     """The small VAE of train_vae, untrained; its scaling factor is known only after training."""
     widths = list(cfg.block_out_channels)
+    levels: dict[str, Any] = {  # annotated as tuples of one element
+        "block_out_channels": widths,
+        "down_block_types": ["DownEncoderBlock2D"] * len(widths),
+        "up_block_types": ["UpDecoderBlock2D"] * len(widths),
+    }
     return AutoencoderKL(
-        block_out_channels=widths,
-        down_block_types=["DownEncoderBlock2D"] * len(widths),
-        up_block_types=["UpDecoderBlock2D"] * len(widths),
+        **levels,
         layers_per_block=1,
         latent_channels=cfg.latent_channels,
         norm_num_groups=_groups(widths),
@@ -92,7 +95,7 @@ def _from_folder(kind: type[Kind], folder: Path) -> Kind:
             raise ValueError(
                 f"it describes {described.get('_class_name') if isinstance(described, dict) else described!r}"
             )
-        network = kind.from_config(described)
+        network = cast(Kind, kind.from_config(described))  # a tuple only if it is asked for
     except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
         raise ValueError(f"{config} does not describe diffusers' {kind.__name__} ({str(error)[:100]}).") from error
     state = weight_files.read_foreign(files[0])
@@ -101,12 +104,12 @@ def _from_folder(kind: type[Kind], folder: Path) -> Kind:
 
 def encode_moments(vae: AutoencoderKL, pixels: Float[Tensor, "n 3 h8 w8"]) -> Float[Tensor, "n c2 h w"]:
     """Pixels -> moments (mean, log variance), unscaled."""
-    return vae.encode(pixels).latent_dist.parameters
+    return vae.encode(pixels).latent_dist.parameters  # pyright: ignore[reportAttributeAccessIssue]  # a tuple only if asked for
 
 
 def mode(vae: AutoencoderKL, moments: Float[Tensor, "n c2 h w"]) -> Float[Tensor, "n c h w"]:
     """The most likely latents of the moments, scaled: used by inference here (published inference draws them)."""
-    return moments.chunk(2, dim=1)[0] * vae.config.scaling_factor
+    return moments.chunk(2, dim=1)[0] * vae.config["scaling_factor"]
 
 
 def sample(
@@ -115,7 +118,7 @@ def sample(
     """Latents drawn from the moments, scaled: what training and published inference use."""
     mean, log_variance = moments.chunk(2, dim=1)
     noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
-    return (mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise) * vae.config.scaling_factor
+    return (mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise) * vae.config["scaling_factor"]
 
 
 def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h8 w8"]:
@@ -123,4 +126,5 @@ def decode(vae: AutoencoderKL | AutoencoderTiny, latents: Float[Tensor, "n c h w
 
     A preview decoder takes scaled latents; its own scaling factor is 1.
     """
-    return vae.decode(latents / vae.config.scaling_factor).sample
+    decoded = vae.decode(latents / vae.config["scaling_factor"])
+    return decoded.sample  # pyright: ignore[reportAttributeAccessIssue]  # a tuple only if asked for
