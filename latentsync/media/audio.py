@@ -7,6 +7,7 @@ runs a little fast or slow is followed.
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -54,10 +55,10 @@ def _mixed(path: Path, found: Timeline, layout: str) -> Iterator[tuple[Fraction,
     """Decoded sound as (time on the container's clock, rate, float32 [c, n]); channels are averaged, never summed."""
     assert found.audio_stream is not None
     with opened(path) as container:
-        stream = container.streams[found.audio_stream]
+        stream = cast(av.AudioStream, container.streams[found.audio_stream])
         key, mixer, next_s = None, None, Fraction(0)
         for frame in container.decode(stream):
-            start_s = frame.pts * frame.time_base if frame.pts is not None else next_s
+            start_s = frame.pts * frame.time_base if frame.pts is not None and frame.time_base is not None else next_s
             next_s = start_s + Fraction(frame.samples, frame.sample_rate)
             if mixer is None or key != (frame.format.name, frame.layout.name, frame.sample_rate):
                 key = (frame.format.name, frame.layout.name, frame.sample_rate)

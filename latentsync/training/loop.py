@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -131,7 +131,7 @@ def fit(task: Task, cfg: Training, *, folder: Path, facts: Mapping[str, Any], cu
 
 def device() -> torch.device:
     """Where this process trains."""
-    return states.ranks().device
+    return states.ranks().device  # pyright: ignore[reportReturnType]  # accelerate sets it
 
 
 def is_main() -> bool:
@@ -225,6 +225,7 @@ class _Trainer:
         with ThreadPoolExecutor(threads) as workers, ThreadPoolExecutor(1) as ahead:
             upcoming = ahead.submit(prepare, self.progress.step) if self.progress.step < cfg.steps else None
             for step in range(self.progress.step + 1, cfg.steps + 1):
+                assert upcoming is not None
                 arrays = upcoming.result()
                 upcoming = ahead.submit(prepare, step) if step < cfg.steps else None
                 yield [
@@ -260,7 +261,8 @@ class _Trainer:
         zero = torch.zeros((), device=self.accelerator.device)
         sums = [sum(values.get(name, []), zero) for name in names]
         counts = [zero + len(values.get(name, [])) for name in names]
-        numbers = self.accelerator.reduce(torch.stack([*sums, *counts, zero + len(stop)]), "sum").tolist()
+        totals = self.accelerator.reduce(torch.stack([*sums, *counts, zero + len(stop)]), "sum")
+        numbers = cast(Tensor, totals).tolist()
         means = zip(names, numbers, numbers[len(names) :], strict=False)
         return {name: total / n for name, total, n in means if n}, numbers[-1] > 0
 

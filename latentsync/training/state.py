@@ -48,7 +48,7 @@ def fits(step: str, cfg: Training, facts: Mapping[str, Any]) -> dict[str, Any]:
         "version": VERSIONS[step],
         "torch": torch.__version__,
         "processes": ranks().num_processes,
-        "processor": "cuda" if ranks().device.type == "cuda" else on_cpu,
+        "processor": "cuda" if ranks().device.type == "cuda" else on_cpu,  # pyright: ignore[reportOptionalMemberAccess]  # accelerate sets it
     }
 
 
