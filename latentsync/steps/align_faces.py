@@ -48,6 +48,7 @@ def run(cfg: AlignFaces, inputs: dict[str, list[Path]], outputs: dict[str, Path]
     with open_detector(cfg.backend, cfg.max_faces) as detector:
 
         def work(row: Segment, key: str) -> list[Row]:
+            assert sources is not None
             return align_segment(row, key, cfg, detector, open_reader(sources / row["path"]), root)
 
         run_shard(outputs["ledger"], read_ledger(ledger), cfg, VERSIONS["align_faces"], work)

@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -50,7 +50,7 @@ def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Any]
         splits = dict.fromkeys(selection.SPLITS, selected)
     for split, members in splits.items():
         write_ledger(outputs[split], [row | {"split": split} for row in members])
-    pairs = pair(splits["test"], cfg.max_pairs)
+    pairs = pair(cast(list[Clip], splits["test"]), cfg.max_pairs)
     for path, members in zip(outputs["pairs"], by_shard(pairs, cfg.pair_shards), strict=True):
         write_ledger(path, members)
     write_text(outputs["rejected"], rejected_csv(rejected))
