@@ -1,8 +1,15 @@
-"""Fixtures for every test: folders of parity data and of real clips, and a GPU that may be forced."""
+"""Fixtures for every test: parity data, real clips, weights, a face detector, speech, and a GPU that may be forced.
+
+`latentsync` is imported inside fixtures only: pytest reads this file before jaxtyping can check what is imported.
+"""
 
 import os
+import wave
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests import typechecker  # noqa: F401  named in pyproject.toml as what checks annotations
@@ -44,6 +51,22 @@ def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the tests of a module put the videos that they read."""
     return tmp_path_factory.mktemp("videos")
+
+
+@pytest.fixture(scope="module")
+def detector() -> Iterator[Any]:
+    """FaceMesh for at most two faces; it remembers the faces of its last image until `reset`."""
+    from latentsync.faces.backends import open_detector
+
+    with open_detector("mediapipe", 2) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def speech(golden) -> np.ndarray:
+    """Three seconds of recorded speech, float32 in [-1, 1], 16 kHz."""
+    with wave.open(str(golden("audio") / "speech_3s_16k.wav")) as file:
+        return np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

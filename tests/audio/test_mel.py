@@ -1,7 +1,6 @@
 """Log-mels against upstream's (golden/audio) and against librosa."""
 
 import json
-import wave
 
 import numpy as np
 import pytest
@@ -14,12 +13,6 @@ from latentsync.audio.mel import mel_filters, syncnet_mel, whisper_logmel
 @pytest.fixture(scope="module")
 def audio(golden):
     return load_file(golden("audio") / "outputs.safetensors")
-
-
-@pytest.fixture(scope="module")
-def speech(golden):
-    with wave.open(str(golden("audio") / "speech_3s_16k.wav")) as file:
-        return np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
 
 
 def test_filters(audio):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import wave
 
 import numpy as np
 import pytest
@@ -25,12 +24,6 @@ def audio(golden):
 @pytest.fixture(scope="module")
 def encoder(golden):
     return whisper.load_whisper(golden("audio") / WEIGHTS, heads=6)
-
-
-@pytest.fixture(scope="module")
-def speech(golden):
-    with wave.open(str(golden("audio") / "speech_3s_16k.wav")) as file:
-        return np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
 
 
 def test_features_and_windows(audio, encoder, speech):

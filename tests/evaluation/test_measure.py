@@ -26,12 +26,6 @@ def render_of(path, n: int, detector) -> dict:
     return {"order": np.arange(n), "times_s": np.arange(n) / 25, "end_s": n / 25, "matrices": np.array(matrices)}
 
 
-@pytest.fixture(scope="module")
-def detector():
-    with open_detector("mediapipe", 2) as detector:
-        yield detector
-
-
 def test_outside_sees_every_change_but_those_inside_the_mask(tmp_path, detector):
     lossless = {"codec_options": {"crf": "0"}}
     source = write_video(tmp_path / "a.mp4", 6, pictures=head, size=(208, 176), **lossless)

@@ -15,12 +15,6 @@ def photo() -> np.ndarray:
     return data.astronaut()
 
 
-@pytest.fixture(scope="module")
-def detector():
-    with open_detector("mediapipe", 2) as opened:
-        yield opened
-
-
 def on_canvas(photo: np.ndarray, face_px: float, width: int, height: int, at: float = 0.5) -> np.ndarray:
     """The portrait's head, its face so wide, on a grey picture."""
     scale = face_px / 92

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mediapipe.python.solutions.face_mesh import FaceMesh
 
-from latentsync.faces.backends import FACE_MESH, open_detector
+from latentsync.faces.backends import FACE_MESH
 from latentsync.faces.tracking import track_faces
 from latentsync.media.picture import Picture
 from latentsync.media.read import Reader
@@ -80,12 +80,6 @@ class EachFrame:
         size = rgb.shape[1::-1]
         found = self.graph.process(np.ascontiguousarray(rgb)).multi_face_landmarks or []
         return [FACE_MESH.face(np.array([(p.x, p.y) for p in item.landmark]) * size - 0.5) for item in found]
-
-
-@pytest.fixture(scope="module")
-def detector():
-    with open_detector("mediapipe", 2) as opened:
-        yield opened
 
 
 def follow(path, detector, n, start=0, max_gap=5):

@@ -11,7 +11,6 @@ from skimage import data
 
 from latentsync.audio import whisper
 from latentsync.config import Generate, TrainVae
-from latentsync.faces.backends import open_detector
 from latentsync.generation import paste, speakers
 from latentsync.generation import video as video_io
 from latentsync.generation.audio import DrivingAudio
@@ -60,12 +59,6 @@ def small_models(frames: int = 8) -> Models:
 @pytest.fixture(scope="module")
 def models() -> Models:
     return small_models()
-
-
-@pytest.fixture(scope="module")
-def detector():
-    with open_detector("mediapipe", 2) as detector:
-        yield detector
 
 
 @pytest.fixture(scope="module")

@@ -38,12 +38,6 @@ TAKES = [
 
 
 @pytest.fixture(scope="module")
-def detector():
-    with open_detector("mediapipe", 2) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def filmed(tmp_path_factory):
     """The takes as files, with ground truth and detected mouth openings: (path, truth, times, openings)."""
     folder = tmp_path_factory.mktemp("videos")
