@@ -14,10 +14,11 @@ from latentsync.evaluation.evidence import Evidence, measured
 from latentsync.evaluation.figures import compute_all
 from latentsync.evaluation.systems import SYSTEMS, table
 from latentsync.ledger.files import read_ledgers, write_json, write_ledger, write_text
-from latentsync.ledger.rows import Row, clip_id, rejected, segment_id, source_id
+from latentsync.ledger.rows import Row, rejected, segment_id, source_id
 from latentsync.media.write import VideoWriter
 from latentsync.report import training
 from latentsync.steps import select_clips
+from tests import fixtures
 
 VERDICTS = ("too_short", "small_face", "low_quality", "low_sync", "large_offset")
 SCORES = {"too_short": 9.0, "small_face": 8.0, "low_quality": 7.0, "low_sync": 1.2, "large_offset": 9.5}
@@ -57,31 +58,15 @@ def filmed(width: int, height: int, n: int, tint: int, sound: bool) -> bytes:
 def clip_rows(number: int, reason: str | None) -> list[Row]:
     """Rows of one video as score_sync leaves them; a face with `reason` will be judged so by select_clips."""
     path = f"take {number:02d}.mp4" if number % 5 else f"day 1/ä & <b>{number:02d}.mp4"
-    source = source_id(path)
-    base = {"source_id": source, "path": path, "status": "ok", "reason": None, "detail": "", "sha256": f"{number:064x}"}
-    base |= {"fps": 25.0, "duration_s": 2.0, "n_frames": 50}
+    facts = {"sha256": f"{number:064x}", "fps": 25.0, "duration_s": 2.0, "n_frames": 50}
     if reason == "unreadable":
-        return [
-            rejected(base | {"id": source, "kind": "source", "duration_s": None}, reason, "the file ends in a frame")
-        ]
-    segment = segment_id(source, 0, 50)
+        return [rejected(fixtures.source(path, sha256=facts["sha256"]), reason, "the file ends in a frame")]
     if reason == "no_face":
-        row = base | {"id": segment, "kind": "segment", "start_tick": 0, "end_tick": 50}
-        return [rejected(row, reason, "no face was found in 50 frames")]
-    end = 20 if reason == "too_short" else 50
-    clip = base | {"id": clip_id(source, 0, end, 0), "kind": "clip", "segment_id": segment, "track": 0}
-    clip |= {
-        "start_tick": 0,
-        "end_tick": end,
-        "crop_file": f"align_faces/media/{number % 3}.mp4",
-        "audio_file": "a.flac",
-    }
-    clip |= {
-        "resolution": 64,
-        "face_px": 40.0 if reason == "small_face" else 82.0 + number,
-        "face_share": 1.0,
-        "n_faces": 1,
-    }
+        return [rejected(fixtures.segment(path, 0, 50, **facts), reason, "no face was found in 50 frames")]
+    facts |= {"segment_id": segment_id(source_id(path), 0, 50), "resolution": 64, "face_share": 1.0, "n_faces": 1}
+    facts |= {"crop_file": f"align_faces/media/{number % 3}.mp4", "audio_file": "a.flac"}
+    facts |= {"face_px": 40.0 if reason == "small_face" else 82.0 + number}
+    clip = fixtures.clip(path, 0, 20 if reason == "too_short" else 50, **facts)
     if reason == "no_audio":
         return [rejected(clip | {"audio_file": None}, reason, "the file has no sound track")]
     clip |= {
@@ -121,7 +106,7 @@ def generate(root: Path, fail: str | None = None) -> list[Row]:
     for pair in read_ledgers(sorted((root / "select_clips").glob("pairs-*.jsonl"))):
         for system in ("ours", "untrained") if pair["kind"] == "cross" else ("ours",):
             ident = pair["id"] + ("-untrained" if system == "untrained" else "")
-            row = pair | {
+            row = {name: value for name, value in pair.items() if name != "cross_rank"} | {
                 "id": ident,
                 "pair_id": pair["id"],
                 "system": system,

@@ -11,6 +11,7 @@ import numpy as np
 from latentsync.ledger.files import write_ledger
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.timing import SAMPLE_RATE_HZ, SAMPLES_PER_TICK
+from tests import fixtures
 
 MARGIN_TICKS = 20  # sound before and after the clip, so that offsets have something to take
 
@@ -82,12 +83,12 @@ def clip(
         for tick in range(start, stop):
             shift = tuple(0.01 * np.sin(tick / 7 + sway))
             video.write(face(tune[tick - offset_frames], identity, shift, size))
-    return {
-        "id": name, "kind": "clip", "source_id": source, "path": f"{number}.mp4", "status": "ok", "reason": None,
-        "detail": "", "start_tick": start, "end_tick": stop, "crop_file": crop, "audio_file": audio, "resolution": size,
+    columns = {
+        "source_id": source, "crop_file": crop, "audio_file": audio, "resolution": size,
         "offset_frames": offset_frames, "group": f"identity {identity}",
         "opening": [round(float(value), 4) for value in tune[start - offset_frames : stop - offset_frames]],
     }  # fmt: skip
+    return fixtures.clip(f"{number}.mp4", start, stop, **columns)
 
 
 def run_folder(folder: Path, *, n_frames: int = 40, each: int = 2) -> Path:

@@ -8,7 +8,9 @@ import pytest
 from latentsync.config import VERSIONS
 from latentsync.curation import selection
 from latentsync.ledger.columns import KINDS, Clip, OfSource, Source, columns, names_of, text_columns
+from latentsync.ledger.files import read_ledger
 from latentsync.media.probe import MediaInfo
+from tests import made_run
 from tests.fixtures import faults
 
 
@@ -55,3 +57,15 @@ def test_a_null_is_found_where_the_type_does_not_allow_it():
     row: dict[str, Any] = {"audio_file": None, "reason": None}
     assert faults(row, Clip) == []
     assert len(faults({"width": None}, Clip)) == 1
+
+
+def test_rows_made_for_tests_are_as_described(tmp_path):
+    made_run.curate(tmp_path, range(12), ("unreadable", "no_face", "no_audio"))
+    videos = made_run.generate(tmp_path)
+    found = {"pair": list((tmp_path / "select_clips").glob("pairs*.jsonl"))}
+    found["clip"] = [tmp_path / "select_clips" / f"{split}.jsonl" for split in ("train", "val", "test")]
+    rows = [(kind, row) for kind, paths in found.items() for path in paths for row in read_ledger(path)]
+    rows += [("video", row) for row in videos]
+    rows += [(row["kind"], row) for row in read_ledger(tmp_path / "score_sync" / "00000.jsonl")]
+    assert {kind for kind, _ in rows} == KINDS.keys() - {"tar"}
+    assert [fault for kind, row in rows for fault in faults(row, KINDS[kind])] == []

@@ -15,14 +15,9 @@ from hypothesis import strategies as st
 from latentsync.config import Probe, Segment
 from latentsync.ledger.columns import REASONS
 from latentsync.ledger.files import locked, media_file, read_ledger, replacing, write_ledger, write_text
-from latentsync.ledger.rows import ERRORS, Rejection, Row, clip_id, rejected, shard_of, source_id
+from latentsync.ledger.rows import ERRORS, Rejection, clip_id, rejected, shard_of, source_id
 from latentsync.ledger.shard import Journal, run_shard
-
-
-def source(name: str, **columns) -> Row:
-    identity = source_id(name)
-    row = {"id": identity, "kind": "source", "source_id": identity, "path": name}
-    return row | {"status": "ok", "reason": None, "detail": ""} | columns
+from tests.fixtures import source
 
 
 def test_ids_ignore_how_an_accent_is_encoded():

@@ -15,7 +15,7 @@ from latentsync.faces.crop import align_face
 from latentsync.faces.smoothing import jitter_px
 from latentsync.faces.tracking import track_faces
 from latentsync.ledger.files import read_ledger, write_ledger
-from latentsync.ledger.rows import segment_id, source_id
+from latentsync.ledger.rows import source_id
 from latentsync.media.ahead import DEPTH
 from latentsync.media.picture import Picture
 from latentsync.media.read import Reader, frame_times, read_clip
@@ -25,6 +25,7 @@ from latentsync.synthetic import render, scene
 from latentsync.synthetic.look import looks
 from latentsync.synthetic.plan import Take
 from latentsync.timing import ticks_to_frames
+from tests.fixtures import segment
 from tests.videos import write_two_sizes
 
 PORTRAIT = data.astronaut()[:250, 150:300]
@@ -73,14 +74,8 @@ def prepare(root, videos, names, ranges=None):
         ticks_file = root / "resample" / "media" / f"{ident}.npy"
         ticks_file.parent.mkdir(parents=True, exist_ok=True)
         np.save(ticks_file, ticks)
-        rows.append(
-            {
-                "id": segment_id(ident, start, end), "kind": "segment", "source_id": ident, "path": name,
-                "start_tick": start, "end_tick": end, "n_ticks": len(ticks), "status": "ok", "reason": None,
-                "detail": "",
-                "ticks_file": ticks_file.relative_to(root).as_posix(),
-            }
-        )  # fmt: skip
+        columns = {"n_ticks": len(ticks), "ticks_file": ticks_file.relative_to(root).as_posix()}
+        rows.append(segment(name, start, end, **columns))
     ledger = root / "segment" / "00000.jsonl"
     write_ledger(ledger, rows)
     return ledger

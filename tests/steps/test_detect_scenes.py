@@ -6,10 +6,10 @@ import pytest
 from latentsync.config import DetectScenes
 from latentsync.generation import speakers
 from latentsync.ledger.files import read_ledger, write_ledger
-from latentsync.ledger.rows import source_id
 from latentsync.media.read import Reader, frame_times
 from latentsync.steps import detect_scenes
 from latentsync.timing import ticks_to_frames
+from tests.fixtures import source
 from tests.videos import write_two_sizes, write_video
 
 SIZE = (160, 120)
@@ -95,8 +95,7 @@ def test_the_step_adds_cuts_and_passes_faults_through(tmp_path):
     write_video(tmp_path / "a.mp4", 60, size=SIZE, pictures=lambda i, w, h: head(i, w, h, *([STUDIO] * (i >= 30))))
     rows = []
     for name, status in (("a.mp4", "ok"), ("c.mp4", "error")):
-        row = {"id": source_id(name), "kind": "source", "source_id": source_id(name), "path": name, "status": status}
-        rows.append(row | {"reason": None, "detail": "", "ticks_file": "resample/media/a.npy", "n_ticks": 60})
+        rows.append(source(name, status=status, ticks_file="resample/media/a.npy", n_ticks=60))
     (run_dir / "resample" / "media").mkdir(parents=True)
     np.save(run_dir / "resample" / "media" / "a.npy", np.arange(60, dtype=np.int32))
     write_ledger(run_dir / "resample" / "00000.jsonl", rows)

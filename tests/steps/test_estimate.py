@@ -16,6 +16,7 @@ from latentsync.ledger.files import read_ledger, write_json, write_ledger
 from latentsync.ledger.rows import rejected
 from latentsync.report import forecast
 from latentsync.steps import estimate
+from tests import fixtures
 from tests.videos import clicks, write_video
 
 EMBEDDED = {
@@ -109,12 +110,8 @@ def test_a_second_call_works_on_nothing_again_and_remembers_what_it_cost(faceles
 
 def test_of_a_long_source_a_part_goes_on_and_counts_for_all(tmp_path):
     """100 segments of one source: 24 are aligned, and what they yield and cost is taken a hundred twenty-fourths."""
-    base = {"source_id": "s" * 16, "path": "long.mp4", "status": "ok", "reason": None, "detail": ""}
-    source = base | {"id": "s" * 16, "kind": "source", "size": 1000, "n_ticks": 2500}
-    pieces = [
-        base | {"id": f"{'s' * 16}-{n:06d}", "kind": "segment", "start_tick": 25 * n, "end_tick": 25 * n + 25}
-        for n in range(100)
-    ]
+    source = fixtures.source("long.mp4", source_id="s" * 16, size=1000, n_ticks=2500)
+    pieces = [fixtures.segment("long.mp4", 25 * n, 25 * n + 25, source_id="s" * 16) for n in range(100)]
     refused = rejected(pieces[0] | {"id": "z", "source_id": "z" * 16}, "no_face")
     kept = estimate.thin([*pieces, refused])
     assert len(kept) == estimate.SEGMENTS + 1 and refused in kept

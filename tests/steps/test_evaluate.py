@@ -19,7 +19,7 @@ from latentsync.faces.alignment import similarity
 from latentsync.faces.backends import open_detector
 from latentsync.generation import speakers
 from latentsync.ledger.files import read_ledger, read_ledgers, write_json, write_ledger, write_text
-from latentsync.ledger.rows import rejected, segment_id, source_id
+from latentsync.ledger.rows import rejected, source_id
 from latentsync.media.audio import read_audio
 from latentsync.media.probe import probe_media
 from latentsync.media.read import read_frames
@@ -30,6 +30,7 @@ from latentsync.models.unet import UNet3D, UNetConfig
 from latentsync.steps import align_faces, evaluate, generate
 from latentsync.weights import files as weight_files
 from tests import toys
+from tests.fixtures import segment
 from tests.rigged_syncnet import Rigged
 from tests.videos import head, write_video
 
@@ -79,17 +80,7 @@ def _two_people(root) -> tuple[list[dict], list[dict]]:
         write_flac(root / f"resample/media/{source}.flac", sound)
         np.save(root / f"resample/media/{source}.npy", np.arange(32, dtype=np.int32))
         files = {"audio_file": f"resample/media/{source}.flac", "ticks_file": f"resample/media/{source}.npy"}
-        row = {"id": segment_id(source, 0, 32), "kind": "segment", "source_id": source, "path": path.name}
-        row |= {
-            "status": "ok",
-            "reason": None,
-            "detail": "",
-            "start_tick": 0,
-            "end_tick": 32,
-            "n_ticks": 32,
-            "width": 208,
-        }
-        segments.append(row | files)
+        segments.append(segment(path.name, 0, 32, n_ticks=32, width=208, **files))
         opening = [round(float(value), 4) for value in tune]
         good = {"start_s": 0, "end_s": 1.28, "reason": None, "track": "speaker"}
         row = {"id": source, "path": f"{source}.mp4", "offset_frames": 0, "expected": [good]}

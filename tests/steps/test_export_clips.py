@@ -6,11 +6,12 @@ import pytest
 
 from latentsync.config import ExportClips
 from latentsync.ledger.files import read_ledger, write_ledger
-from latentsync.ledger.rows import clip_id
+from latentsync.ledger.rows import clip_id, source_id
 from latentsync.media.audio import read_audio
 from latentsync.media.probe import probe_media
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.steps import export_clips
+from tests import fixtures
 from tests.videos import clicks, smooth_pictures
 
 
@@ -41,9 +42,8 @@ def export(root, rows_by_split):
 
 
 def clip(offset, track=0, audio_file="resample/media/s.flac"):
-    row = {"id": clip_id("0" * 16, 50, 150, track), "kind": "clip", "source_id": "0" * 16, "path": "s.mp4"}
-    row |= {"status": "ok", "reason": None, "detail": "", "start_tick": 50, "end_tick": 150, "split": "train"}
-    return row | {"offset_frames": offset, "audio_file": audio_file, "crop_file": "align_faces/media/c.mp4"}
+    files = {"audio_file": audio_file, "crop_file": "align_faces/media/c.mp4"}
+    return fixtures.clip("s.mp4", 50, 150, track, split="train", offset_frames=offset, **files)
 
 
 @pytest.mark.parametrize("offset", [0, 4, -7])
@@ -61,7 +61,7 @@ def test_the_sound_is_taken_at_t_minus_offset(run_dir, offset):
 
 
 def test_sound_beyond_the_source_is_silence_and_a_silent_source_has_none(run_dir):
-    row = clip(0) | {"start_tick": 150, "end_tick": 250, "id": clip_id("0" * 16, 150, 250, 0)}
+    row = clip(0) | {"start_tick": 150, "end_tick": 250, "id": clip_id(source_id("s.mp4"), 150, 250, 0)}
     rows = export(run_dir, {"train": [row], "test": [clip(0, track=1, audio_file=None)]})
     by_id = {r["id"]: r for r in rows}
     late = read_audio(run_dir / by_id[row["id"]]["export_file"])

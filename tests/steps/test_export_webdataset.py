@@ -15,6 +15,7 @@ from latentsync.ledger.files import read_ledger, write_ledger
 from latentsync.ledger.rows import clip_id, source_id
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.steps import export_clips, export_webdataset
+from tests import fixtures
 from tests.videos import clicks
 
 START, STOP, SIDE = 50, 130, 64  # ticks of every clip in a source of 8 s
@@ -89,13 +90,12 @@ def clip(root, path, group="anna"):
         found=[True],
     )
     has_audio = path != "mute.mp4"
-    return {
-        "id": ident, "kind": "clip", "source_id": source, "path": path, "status": "ok", "reason": None, "detail": "",
-        "start_tick": START, "end_tick": STOP, "n_ticks": 200, "crop_file": crop, "geometry_file": npz,
-        "audio_file": flac if has_audio else None, "has_audio": has_audio, "resolution": SIDE, "offset_frames": offset,
-        "group": group, "sync_confidence": 7.5, "quality": 55.0, "fps": 30.0, "n_frames": 240, "width": 640,
-        "sha256": "00", "video_codec": "h264",
+    columns = {
+        "n_ticks": 200, "crop_file": crop, "geometry_file": npz, "audio_file": flac if has_audio else None,
+        "has_audio": has_audio, "resolution": SIDE, "offset_frames": offset, "group": group, "sync_confidence": 7.5,
+        "quality": 55.0, "fps": 30.0, "n_frames": 240, "width": 640, "sha256": "00", "video_codec": "h264",
     }  # fmt: skip
+    return fixtures.clip(path, START, STOP, **columns)
 
 
 @pytest.fixture

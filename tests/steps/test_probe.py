@@ -12,9 +12,10 @@ import pytest
 
 from latentsync.config import Probe
 from latentsync.ledger.files import read_ledger, write_ledger
-from latentsync.ledger.rows import Rejection, source_id
+from latentsync.ledger.rows import Rejection
 from latentsync.media.probe import probe_media
 from latentsync.steps import probe
+from tests.fixtures import source
 from tests.videos import clicks, write_video
 
 # What shared/clips/README.md says, and what ffprobe's fields say where that is rounded.
@@ -196,10 +197,7 @@ def source_rows(folder, names):
     rows = []
     for name in names:
         stat = (folder / name).stat()
-        rows.append(
-            {"id": source_id(name), "kind": "source", "source_id": source_id(name), "path": name, "size": stat.st_size}
-            | {"mtime_ns": stat.st_mtime_ns, "status": "ok", "reason": None, "detail": ""}
-        )
+        rows.append(source(name, size=stat.st_size, mtime_ns=stat.st_mtime_ns))
     return rows
 
 

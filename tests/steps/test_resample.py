@@ -5,21 +5,17 @@ import pytest
 
 from latentsync.config import Probe, Resample
 from latentsync.ledger.files import read_ledger, write_ledger
-from latentsync.ledger.rows import source_id
 from latentsync.media.audio import read_flac
 from latentsync.media.read import frame_times, read_frames
 from latentsync.steps import probe, resample
+from tests.fixtures import source
 from tests.videos import clicks, number_of, write_video
 
 VFR_S = np.cumsum([0.0, *[1 / 30, 2 / 30, 1 / 60, 0.1] * 15]).tolist()
 
 
 def run_both(run_dir, videos, names):
-    rows = [
-        {"id": source_id(name), "kind": "source", "source_id": source_id(name), "path": name, "size": 1, "mtime_ns": 1}
-        | {"status": "ok", "reason": None, "detail": ""}
-        for name in names
-    ]
+    rows = [source(name, size=1, mtime_ns=1) for name in names]
     ledgers = [run_dir / step / "00000.jsonl" for step in ("sources", "probe", "resample")]
     write_ledger(ledgers[0], rows)
     probe.run(Probe(), {"sources": [ledgers[0]]}, {"ledger": ledgers[1]}, videos)

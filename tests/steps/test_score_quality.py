@@ -8,12 +8,12 @@ import pytest
 
 from latentsync.config import ScoreQuality
 from latentsync.faces.alignment import crop, similarity, stretch
-from latentsync.faces.backends import open_detector
 from latentsync.faces.stills import face_region
 from latentsync.ledger.files import read_ledger, write_ledger
-from latentsync.ledger.rows import Row, clip_id, rejected, source_id
+from latentsync.ledger.rows import Row, rejected, source_id
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.steps import score_quality
+from tests.fixtures import clip
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +22,6 @@ def picture():
     from skimage import data
 
     return np.ascontiguousarray(data.astronaut()[10:234, 90:346])
-
-
-@pytest.fixture(scope="module")
-def detector():
-    with open_detector("mediapipe", 2) as detector:
-        yield detector
 
 
 @pytest.fixture(scope="module")
@@ -65,20 +59,19 @@ def clip_row(
     with VideoWriter(run / crop_file, 25, 64, 64, crf=5) as writer:
         for _ in range(n):
             writer.write(cut)
-    row = {"id": clip_id(source, start, start + n, 0), "kind": "clip", "source_id": source, "path": name}
-    row |= {"status": "ok", "reason": None, "detail": "", "start_tick": start, "end_tick": start + n}
     stills_file = f"align_faces/media/{source}.stills.npz"
     still = np.zeros((96, 96, 3), np.uint8) if picture is None else face_region(picture, face.landmarks)
     np.savez(run / stills_file, **{"000": still})
-    row |= {
+    columns = {
         "faces": "mediapipe",
         "resolution": 64,
         "stills_file": stills_file,
         "geometry_file": geometry_file,
         "ticks_file": table,
         "crop_file": crop_file,
+        "audio_file": None,
     }
-    return row | {"audio_file": None}
+    return clip(name, start, start + n, **columns)
 
 
 def score(run: Path, rows: list[Row], sources: Path) -> dict[str, Row]:

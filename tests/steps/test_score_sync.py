@@ -9,12 +9,13 @@ from safetensors.torch import save_file
 
 from latentsync.config import ScoreSync, TrainSyncnet
 from latentsync.ledger.files import read_ledger, write_ledger
-from latentsync.ledger.rows import Row, clip_id, rejected, source_id
+from latentsync.ledger.rows import Row, rejected, source_id
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.models import syncnet, syncnet_v2
 from latentsync.steps import score_sync
 from latentsync.sync import curves
 from latentsync.weights.files import save
+from tests.fixtures import clip
 from tests.rigged_syncnet import Rigged
 from tests.sync.test_curves import audio_of, mouth_of, speech
 
@@ -32,9 +33,8 @@ def clip_row(run: Path, name: str, start: int, end: int, offset: int, seed: int,
     mouth = mouth_of(opening, N_TICKS, offset, 0.006, seed)[start:end].astype(np.float32)
     mouth[5:8] = np.nan
     np.savez(run / geometry, mouth_opening=mouth, found=np.isfinite(mouth))
-    row = {"id": clip_id(source, start, end, 0), "kind": "clip", "source_id": source, "path": name}
-    row |= {"status": "ok", "reason": None, "detail": "", "start_tick": start, "end_tick": end, "n_ticks": N_TICKS}
-    return row | {"audio_file": audio, "geometry_file": geometry} | columns
+    files = {"audio_file": audio, "geometry_file": geometry}
+    return clip(name, start, end, n_ticks=N_TICKS, **files | columns)
 
 
 @pytest.fixture

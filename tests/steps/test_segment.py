@@ -4,18 +4,12 @@ from latentsync.config import Segment
 from latentsync.ledger.files import read_ledger, write_ledger
 from latentsync.ledger.rows import segment_id, source_id
 from latentsync.steps import segment
+from tests import fixtures
 
 
 def source(name, n_ticks, cuts, status="ok"):
-    row = {"id": source_id(name), "kind": "source", "source_id": source_id(name), "path": name, "status": status}
-    return row | {
-        "reason": None,
-        "detail": "",
-        "n_ticks": n_ticks,
-        "cuts": cuts,
-        "audio_file": None,
-        "sha256": "0" * 64,
-    }
+    columns = {"n_ticks": n_ticks, "cuts": cuts, "audio_file": None, "sha256": "0" * 64}
+    return fixtures.source(name, status=status, **columns)
 
 
 def run(tmp_path, rows, cfg):

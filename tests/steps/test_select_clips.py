@@ -15,9 +15,10 @@ from latentsync.config import SelectClips
 from latentsync.curation import selection
 from latentsync.ledger.columns import REASONS
 from latentsync.ledger.files import read_ledger, read_ledgers, write_ledger
-from latentsync.ledger.rows import Row, clip_id, rejected, segment_id, source_id
+from latentsync.ledger.rows import Row, rejected, source_id
 from latentsync.report import curation
 from latentsync.steps import select_clips
+from tests import fixtures
 
 CFG = SelectClips(
     min_s=1.5,
@@ -53,10 +54,8 @@ GOOD = {
 
 def clip(name: str, start: int = 0, end: int = 100, track: int = 0, **columns) -> Row:
     source = source_id(name)
-    row = {"id": clip_id(source, start, end, track), "kind": "clip", "source_id": source, "path": name}
-    row |= {"segment_id": segment_id(source, start, end), "status": "ok", "reason": None, "detail": ""}
-    row |= {"start_tick": start, "end_tick": end, "duration_s": 4.4, "sha256": f"content of {name}", "track": track}
-    return row | {"audio_file": f"resample/media/{source}.flac"} | GOOD | columns
+    facts = {"duration_s": 4.4, "sha256": f"content of {name}", "audio_file": f"resample/media/{source}.flac"}
+    return fixtures.clip(name, start, end, track, **facts | GOOD | columns)
 
 
 def clips(number: int) -> list[Row]:
@@ -272,11 +271,9 @@ def test_offsets_are_applied_only_where_they_are_trusted(tmp_path):
 
 
 def test_verdicts_of_earlier_steps_pass_through_once(tmp_path):
-    broken = source_id("broken.mp4")
-    source = {"id": broken, "kind": "source", "source_id": broken, "path": "broken.mp4", "status": "ok", "detail": ""}
     rows = [
         *clips(3),
-        rejected(source, "unreadable", "moov atom not found"),
+        rejected(fixtures.source("broken.mp4"), "unreadable", "moov atom not found"),
         rejected(clip("wall.mp4") | {"kind": "segment"}, "no_face", "no face in 110 ticks"),
         rejected(clip("mute.mp4"), "no_audio", "no sound track"),
     ]
@@ -382,10 +379,9 @@ def test_fewer_than_three_groups_share_all_clips_and_the_summary_says_so(tmp_pat
 
 
 def test_the_summary_counts_what_the_tables_hold(tmp_path):
-    source = {"id": "b" * 16, "kind": "source", "source_id": "b" * 16, "path": "b.mp4", "status": "ok", "detail": ""}
     rows = [
         *clips(5),
-        rejected(source, "unreadable"),
+        rejected(fixtures.source("b.mp4"), "unreadable"),
         rejected(clip("wall.mp4") | {"kind": "segment"}, "no_face"),
         clip("two.mp4", track=0),
         clip("two.mp4", track=1, sync_confidence=1.0),
