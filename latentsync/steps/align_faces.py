@@ -40,7 +40,7 @@ from latentsync.media.write import VideoWriter
 from latentsync.timing import TICKS_PER_S
 
 
-def run(cfg: AlignFaces, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:
+def run(cfg: AlignFaces, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
     """Ledger of segments -> ledger of clips, crops and geometry in the folder media beside it."""
     [ledger] = inputs["segment"]
     root = run_dir(outputs["ledger"])

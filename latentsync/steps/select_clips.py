@@ -42,7 +42,7 @@ def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Any]
 
     used = {groups[row["source_id"]] for row in selected}
     separate = len(used) >= selection.MIN_GROUPS
-    splits: dict[str, list[Row]]
+    splits: dict[str, list[Any]]
     if separate:
         split_of = _assign(used, outputs["summary"].with_name("assignments.json"), cfg)
         splits = {s: [r for r in selected if split_of[groups[r["source_id"]]] == s] for s in selection.SPLITS}

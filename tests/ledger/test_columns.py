@@ -7,16 +7,16 @@ import pytest
 
 from latentsync.config import VERSIONS
 from latentsync.curation import selection
-from latentsync.ledger.columns import KINDS, Clip, OfSource, Source, columns, names_of, text_columns
+from latentsync.ledger.columns import ARRAYS, KINDS, Clip, OfSource, Source, columns, names_of, text_columns
 from latentsync.ledger.files import read_ledger
 from latentsync.media.probe import MediaInfo
 from tests import made_run
 from tests.fixtures import faults
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *ARRAYS])
 def test_every_column_says_what_it_holds(kind):
-    for name, (_, column) in columns(KINDS[kind]).items():
+    for name, (_, column) in columns((KINDS | ARRAYS)[kind]).items():
         assert column.meaning and "|" not in column.meaning, name
         assert column.step in {"", "sources", *VERSIONS}, name
 

@@ -14,6 +14,7 @@ from latentsync.faces.backends import IBUG_68, open_detector
 from latentsync.faces.crop import align_face
 from latentsync.faces.smoothing import jitter_px
 from latentsync.faces.tracking import track_faces
+from latentsync.ledger.columns import Clip, Geometry, columns
 from latentsync.ledger.files import read_ledger, write_ledger
 from latentsync.ledger.rows import source_id
 from latentsync.media.ahead import DEPTH
@@ -25,7 +26,7 @@ from latentsync.synthetic import render, scene
 from latentsync.synthetic.look import looks
 from latentsync.synthetic.plan import Take
 from latentsync.timing import ticks_to_frames
-from tests.fixtures import segment
+from tests.fixtures import faults, segment
 from tests.videos import write_two_sizes
 
 PORTRAIT = data.astronaut()[:250, 150:300]
@@ -106,10 +107,10 @@ def test_a_clip_has_one_crop_and_one_matrix_for_each_tick(made):
     assert (row["kind"], row["status"], row["track"], row["start_tick"], row["end_tick"]) == ("clip", "ok", 0, 0, 38)
     assert row["id"] == f"{row['source_id']}-000000-000038-t0" and row["segment_id"] == row["id"][:-3]
     assert (row["faces"], row["resolution"], row["face_share"], row["n_faces"]) == ("mediapipe", 64, 1.0, 1)
-    assert row["face_px"] == pytest.approx(92, abs=8)
+    assert row["face_px"] == pytest.approx(92, abs=8) and not faults(row, Clip)
     crops = read_clip(root / row["crop_file"])
     geometry = np.load(root / row["geometry_file"])
-    assert crops.shape == (38, 64, 64, 3)
+    assert crops.shape == (38, 64, 64, 3) and set(geometry) == columns(Geometry).keys()
     assert geometry["matrices"].shape == (38, 2, 3) and geometry["landmarks"].shape == (38, 478, 2)
     assert geometry["matrices"].dtype == geometry["landmarks"].dtype == geometry["mouth_opening"].dtype == np.float32
     assert geometry["found"].dtype == bool and geometry["found"].all() and np.isfinite(geometry["mouth_opening"]).all()

@@ -11,11 +11,13 @@ import pytest
 
 from latentsync.config import ExportClips, ExportWebdataset
 from latentsync.faces import alignment
+from latentsync.ledger.columns import Clip, Tar
 from latentsync.ledger.files import read_ledger, write_ledger
 from latentsync.ledger.rows import clip_id, source_id
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.steps import export_clips, export_webdataset
 from tests import fixtures
+from tests.fixtures import faults
 from tests.videos import clicks
 
 START, STOP, SIDE = 50, 130, 64  # ticks of every clip in a source of 8 s
@@ -113,7 +115,10 @@ def export(root, splits, samples_per_tar=2):
     export_clips.run(ExportClips(), inputs, {"ledger": clips}, None)
     cfg = ExportWebdataset(samples_per_tar=samples_per_tar)
     export_webdataset.run(cfg, inputs | {"clips": [clips]}, {"ledger": tars}, None)
-    return read_ledger(tars)
+    rows = read_ledger(tars)
+    assert not [fault for row in read_ledger(clips) for fault in faults(row, Clip)]
+    assert not [fault for row in rows for fault in faults(row, Tar)]
+    return rows
 
 
 def test_others_read_both_exports_and_find_flash_and_click_together(root, tmp_path):
