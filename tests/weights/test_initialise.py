@@ -78,7 +78,7 @@ def test_a_damaged_file_of_this_project_is_refused(tmp_path):
     """Its sha256 is verified here, too."""
     shape = {"block_out_channels": [32, 48, 64, 64], "layers_per_block": 1, "norm_groups": 16}
     cfg = TrainUnetStage1(init=str(tmp_path / "unet.safetensors"), unet=shape)
-    vae = SimpleNamespace(config=SimpleNamespace(latent_channels=4))
+    vae = SimpleNamespace(config={"latent_channels": 4})
     data = SimpleNamespace(vae=vae, metadata={"audio_encoder": {"width": 12}})
     fresh = train_unet.fresh_unet(cfg.model_copy(update={"init": None}), data)
     weight_files.save(tmp_path / "unet.safetensors", fresh.state_dict(), {})
