@@ -183,7 +183,7 @@ def memory_mb(device: str, which: str = "now") -> float:
 
 
 def forget_peak(device: str) -> None:
-    """Weights are made in float32, and a forward pass in another type has never held them; told on a GPU only."""
+    """Drop the float32 weights from the peak: a forward pass in another type never holds them (CUDA only)."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
 

@@ -29,7 +29,7 @@ _US_PER_TICK = _exact_div(_US_PER_S, TICKS_PER_S)
 
 
 def n_ticks(end_s: float) -> int:
-    """How many ticks lie before `end_s`; at least one. Times within a microsecond are equal: time bases round."""
+    """Number of ticks before `end_s`, at least one. Times within a microsecond are equal: time bases round."""
     return max(1, -(-_microseconds(end_s) // _US_PER_TICK))
 
 
@@ -88,7 +88,7 @@ def shifted_samples_of(start: int, stop: int, offset_frames: int) -> tuple[int, 
     """The samples that belong to the frames of the ticks [start, stop): audio is taken at t - offset_frames / 25.
 
     offset_frames > 0 means that the video is late against the audio. The range may begin before 0 or end after the
-    audio; what lies outside is silence.
+    audio; samples outside are silence.
     """
     return samples_of(start - offset_frames, stop - offset_frames)
 

@@ -177,7 +177,7 @@ def group_of(
     """Source id -> its group as the names that it unites, speakers first, sorted; the first is the group's name.
 
     A source's name is its speaker where `speakers` (path -> speaker) knows the path, else its own id. Equal files, and
-    sources that are `alike` (pairs of ids), unite the names they stand under: one picture never lies in two splits.
+    sources that are `alike` (pairs of ids), are in one group, so that the same footage is never in two splits.
     """
     name, content = {}, {}
     for row in rows:

@@ -17,7 +17,7 @@ from latentsync.evaluation import metrics
 Item = dict[str, Any]
 
 NO_VIDEO = "no video was generated"
-TOP_DB = 100.0  # stands for images that do not differ at all
+TOP_DB = 100.0  # PSNR of identical images, which would be infinite
 
 
 @dataclass(frozen=True)

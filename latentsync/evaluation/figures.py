@@ -29,8 +29,8 @@ class Figure:
     min_n: int = 1  # items that a key figure must rest on
     counted: str = ""  # what its items are
     control_of: str | None = None  # key of the figure whose control it is
-    between: tuple[float, float] | None = None  # where a control must lie
-    below: float | None = None  # how far below its figure a control must lie
+    between: tuple[float, float] | None = None  # range of a control
+    below: float | None = None  # how far a control must be below its figure
     axis: tuple[float, float] | None = (0, 1)  # ends of the strip on the page; None: not drawn
     digits: int = 2
     unit: str = ""
@@ -55,7 +55,7 @@ FIGURES = (
     Figure("offset_within_1", "Offsets within one frame", evidence.offsets, needs_truth=True,
            bar=0.95, counted="clips with a talking face, abstentions counted as misses",
            wording="Every talking clip has a known shift between video and audio. The shift counts as found when the "
-                   "measured one lies within one frame of it; a clip whose confidence is too low counts as a miss."),
+                   "measured one is within one frame of it; a clip whose confidence is too low counts as a miss."),
     Figure("offset_within_1_good", "Offsets within one frame, good clips alone",
            lambda e: evidence.offsets(e, good_only=True), needs_truth=True),
     Figure("faults_right_reason", "Faults rejected for the right reason", evidence.faults, needs_truth=True,
@@ -121,8 +121,8 @@ def judge_control(control: Figure, found: Mapping[str, Mapping[str, Any]]) -> tu
         return "missing", ""
     if control.between is not None:
         low, high = control.between
-        passed, words = low <= value <= high, f"must lie between {low:g} and {high:g}: it {{}}"
-        return ("pass", words.format("does")) if passed else ("fail", words.format("does not"))
+        passed, words = low <= value <= high, f"must be between {low:g} and {high:g}: it {{}}"
+        return ("pass", words.format("is")) if passed else ("fail", words.format("is not"))
     if of is None:
         return "none", ""
     words = f"must be at least {control.below:g} lower: it {{}}"

@@ -80,7 +80,7 @@ class Mouth:
 
 
 def _nearest(faces: list[Face], point: np.ndarray) -> Face | None:
-    """The face whose landmarks' middle lies nearest to the point, if that is within half its width."""
+    """The face whose mean landmark is nearest to the point, if it is within half the width of the face."""
     away = [float(np.hypot(*(face.landmarks.mean(0) - point))) for face in faces]
     best = int(np.argmin(away)) if away else 0
     return faces[best] if away and away[best] < faces[best].width_px / 2 else None
@@ -102,7 +102,7 @@ class Outside:
 
     @property
     def mask_share(self) -> float:
-        """Share of all pixels that lie inside the mask."""
+        """Share of all pixels that are inside the mask."""
         return self.masked / self.pixels
 
 

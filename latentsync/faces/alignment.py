@@ -176,7 +176,7 @@ def crop(image: Image, matrix: np.ndarray, resolution: int, fill: float = FILL) 
 def _shrunk(image: Image, matrix: np.ndarray, resolution: int) -> tuple[Image, np.ndarray]:
     """The part of an image that a crop shows, shrunk by area in whole blocks, and the matrix from there to the crop.
 
-    Blocks lie on one grid for all crops, so that they do not flicker when the face moves.
+    All crops share one grid of blocks, so that they do not flicker when the face moves.
     """
     block = max(1, int(1 / scale_of(matrix) + 1e-6))
     if block == 1:

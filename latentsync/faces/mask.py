@@ -72,7 +72,7 @@ def latent_mask(resolution: int, factor: int = 8) -> np.ndarray:
 def feathered_hole(size: tuple[int, int]) -> np.ndarray:
     """Opacity of the generated face, float32 (h, w) for a crop of (w, h): 0 outside the mask's hole, 1 well inside it.
 
-    The ramp lies inside the hole and is FEATHER_PX wide, so nothing outside the hole ever changes.
+    The ramp is inside the hole and FEATHER_PX wide, so nothing outside the hole changes.
     """
     depth = cv2.distanceTransform(255 - published_mask(), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) - 0.5
     ramp = np.clip(depth / FEATHER_PX, 0, 1).astype(np.float32)

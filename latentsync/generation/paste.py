@@ -25,7 +25,7 @@ Region = tuple[int, int, int, int]
 
 
 def face_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> Region:
-    """The part of a frame of `shape` (h, w, ...) that the crop box touches; empty (0, 0, 0, 0) if it lies outside."""
+    """The part of a frame of `shape` (h, w, ...) that the crop box touches; (0, 0, 0, 0) if it touches none."""
     width, height = alignment.crop_size(resolution)
     corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]], np.float64)
     corners = alignment.apply(alignment.invert(matrix), corners)
@@ -108,7 +108,7 @@ def paste_yuv(
 
     Planes may be 4:2:0, 4:2:2 or 4:4:4: the subsampling follows from their shapes. Pixels where alpha is 0 keep their
     code values; converting to RGB and back would change them by about a level. Chroma takes the alpha-weighted mean of
-    its block, so a block that lies half outside the mask changes half as much.
+    its block, so a block that is half outside the mask changes half as much.
     """
     if not alpha.size:
         return

@@ -17,7 +17,7 @@ from latentsync.media.probe import Timeline, opened, timeline
 from latentsync.timing import SAMPLE_RATE_HZ
 
 AVERAGED = {"rematrix_maxval": "1.0"}  # of a resampler: without it stereo becomes 1.4 times as loud in mono, and clips
-# Packets of sound lie a little beside where the ones before them ended: clocks round, and some recorders stamp roughly.
+# Audio packets start slightly off the end of the previous one: clocks round, and some recorders write rough times.
 # Up to _JITTER_S their mean over _SETTLE_S is followed, by making a packet a few samples longer or shorter once it is
 # _STEP_S off; so a sound card that runs 100 ppm fast stays in step for hours. What is further off is a gap.
 _JITTER_S, _SETTLE_S, _STEP_S = 0.01, 2.0, 0.0003
@@ -110,7 +110,7 @@ def _resampled(sound: Iterator[tuple[int, np.ndarray]], rate_hz: int, layout: st
 
 
 def read_flac(path: Path, start_sample: int = 0, stop_sample: int | None = None) -> np.ndarray:
-    """Samples [start, stop) of a FLAC file of ours, float32 [n] in [-1, 1]; outside the file lies silence."""
+    """Samples [start, stop) of a FLAC file of ours, float32 [n] in [-1, 1]; silence outside the file."""
     with opened(path) as container:
         stream = container.streams.audio[0]
         if start_sample > 0:

@@ -40,7 +40,7 @@ class Picture:
 
 
 def turned(native: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
-    """A picture (h, w, 3) as it lies in the file, as it is displayed."""
+    """A frame (h, w, 3) as stored in the file -> as displayed."""
     return np.ascontiguousarray(np.rot90(native[:, ::-1] if mirrored else native, turns))
 
 
@@ -83,7 +83,7 @@ def to_rgb(frame: av.VideoFrame, width: int | None = None) -> np.ndarray:
 
 
 def native_rgb(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
-    """A decoded frame as uint8 [h, w, 3] as its pixels lie in the file, before any turn.
+    """A decoded frame as uint8 [h, w, 3] as stored in the file, before any rotation.
 
     The frame's own colour matrix and range are used; an untagged frame is BT.601 limited, as in FFmpeg and OpenCV.
     """

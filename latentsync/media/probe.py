@@ -97,7 +97,9 @@ def verdict(path: Path, error: OSError | av.error.FFmpegError) -> Rejection:
     if error.errno == errno.ELOOP:
         return Rejection("unreadable", "this is a link that leads back to itself")
     if error.errno == errno.EACCES and os.path.isdir(path):
-        return Rejection("unreadable", "this folder may not be entered; grant it, what lies in it is not known")
+        return Rejection(
+            "unreadable", "this folder may not be entered, so its content is not known; change its permissions"
+        )
     if error.errno == errno.EACCES:
         return Rejection("unreadable", "there is no permission to read it; grant it and touch the file")
     if isinstance(error, av.error.FFmpegError) and error.errno in _ALSO_CONTENT:

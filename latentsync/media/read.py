@@ -52,7 +52,7 @@ def read_video_frames(path: Path, indices: np.ndarray | None = None) -> Iterator
 
 
 class Reader:
-    """Frames of one video over several calls that go forward: each is decoded once, however far key frames lie apart.
+    """Frames of one video over several calls that go forward: each is decoded once, however far apart key frames are.
 
     Only a call that starts further back, or much further on, seeks. Where it does, it begins some seconds early:
     streams that renew themselves bit by bit have no whole picture at once. A frame is the same however it was reached.
@@ -77,7 +77,7 @@ class Reader:
         """(index, frame) of the wanted indices, sorted, each once; None: all.
 
         Raises:
-            Rejection: what is broken lies among the wanted frames; before them it is passed over.
+            Rejection: a wanted frame is broken; broken frames before them are skipped.
         """
         n_frames = len(self.timeline.pts)
         wanted = np.arange(n_frames) if indices is None else np.unique(np.asarray(indices))

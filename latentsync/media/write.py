@@ -131,7 +131,7 @@ class VideoWriter:
             stream = source.streams[found.audio_stream]
             codec = stream.codec_context.codec.canonical_name
             if codec not in self.container.supported_codecs:
-                raise ValueError(f"sound of codec {codec} cannot stand in an mp4; convert {path}")
+                raise ValueError(f"audio of codec {codec} cannot be stored in an mp4; convert {path}")
             copy = self.container.add_stream_from_template(stream)
             for packet in source.demux(stream):
                 if not packet.size or packet.pts is None:

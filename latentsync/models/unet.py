@@ -27,7 +27,7 @@ Clip = Float[Tensor, "b f h w c"]  # inside the network
 class UNetConfig:
     """What the network is built from; the defaults are LatentSync 1.5 and 1.6 (1267 M parameters).
 
-    `motion`: where motion modules stand (stage 1: none; stage 2: all; stage2_efficient: decoder).
+    `motion`: which blocks have motion modules (stage 1: none; stage 2: all; stage2_efficient: decoder).
     `norm_groups` is meant for narrow nets. Upstream's motion modules always use 32 groups; so do ours where 32 divides
     the width, and norm_groups elsewhere.
     `audio_positions` adds fixed sinusoids to the audio tokens, since attention does not see their order.

@@ -44,7 +44,7 @@ def as_yaml(values: Mapping[str, Any]) -> str:
 
 
 def share(value: float, axis: tuple[float, float]) -> str:
-    """Where a value lies on an axis, in percent, kept inside it."""
+    """Position of a value on an axis in percent, clamped to 0..100."""
     low, high = axis
     return f"{min(100.0, max(0.0, 100 * (value - low) / ((high - low) or 1))):.2f}"
 

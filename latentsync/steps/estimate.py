@@ -99,7 +99,7 @@ def _given(step: str, folder: Path) -> Path:
 def _measure(step: str, before: str, folder: Path, configuration: config.Config, sources: Path) -> dict[str, Any]:
     """Run one step as its rule does; what its start and its memory cost, from this call or an earlier one that worked.
 
-    `peak_mb` is the largest resident size of one process (getrusage); what rows cost stands in costs/, as in any run.
+    `peak_mb` is the largest resident size of one process (getrusage); the cost of each row is in costs/, as in any run.
     """
     section = config.section_json(configuration, step)
     command = [sys.executable, "-m", "latentsync.steps", step, "--config", section]

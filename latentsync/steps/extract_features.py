@@ -101,4 +101,4 @@ class _Extractor:
                 vae.encode_moments(self.vae, torch.from_numpy(np.ascontiguousarray(some)).to(self.device)).half().cpu()
                 for some in batches
             ]
-        return torch.cat(parts).contiguous().numpy()  # safetensors writes memory as it lies
+        return torch.cat(parts).contiguous().numpy()  # safetensors writes memory as it is

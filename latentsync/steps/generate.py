@@ -61,15 +61,13 @@ def run(cfg: GenerateInRun, inputs: dict[str, list[Path]], outputs: dict[str, Pa
 
 def describe(unet: Path, vae: Path | None) -> dict[str, Any]:
     """Columns about the models: their content hashes, and a sentence for each part that is not the published one."""
-    from latentsync.generation.loading import read_unet
-    from latentsync.weights.files import content_hash
+    from latentsync.weights import files as weight_files
 
-    tensors, metadata = read_unet(unet)
-    sentences = []
-    millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
-    if unet.suffix == ".safetensors":
+    sentences, metadata = [], {}
+    if weight_files.is_ours(unet):  # only its header is read: every shard asks, and the network is loaded later
+        metadata, millions = weight_files.metadata(unet), weight_files.n_parameters(unet) / 1e6
         sentences.append(f"the U-Net has {millions:.1f} M parameters, trained in this run; LatentSync's has 1267 M")
-    if metadata["audio_encoder"]["backend"] == "embedded":
+    if metadata.get("audio_encoder", {}).get("backend") == "embedded":
         sentences.append("audio was encoded by a small untrained encoder, not by Whisper tiny")
     if vae is not None and vae.suffix == ".safetensors":
         sentences.append("frames were encoded by a small VAE trained in this run, not by sd-vae-ft-mse")
@@ -78,8 +76,8 @@ def describe(unet: Path, vae: Path | None) -> dict[str, Any]:
             "the LPIPS and TREPA losses compared features of small untrained nets, not of VGG16 and VideoMAEv2"
         )
     return {
-        "unet": content_hash(unet),
-        "vae": content_hash(vae) if vae is not None else "published",
+        "unet": weight_files.content_hash(unet),
+        "vae": weight_files.content_hash(vae) if vae is not None else "published",
         "stand_ins": sentences,
     }
 

@@ -39,7 +39,7 @@ from latentsync.models.quality import Scorer, open_scorer
 from latentsync.timing import evenly_spaced, samples_of
 
 # Of the crop's width. Measured on 216 crops of 73 clips at 64 px, talkers and public videos: median 0.036, 99 % below
-# 0.075, at most 0.09; a face off by a third of its width, too near or on its side lies farther away or is missed.
+# 0.075, at most 0.09; a face that is off by a third of its width, too near or on its side is farther or not found.
 # FaceMesh takes an upside-down face for an upright one.
 ALIGNED_WITHIN = 0.12
 CHECK_RESOLUTION = 256  # of the unstretched crop that the second detector sees, ...

@@ -1,7 +1,7 @@
 """How far video and audio are apart: one curve over shifts, one offset, one confidence, for every scorer.
 
 Convention (the whole project): an offset of +k frames means that the video is k frames of 1/25 s late against the
-audio, so the audio that belongs to tick t lies at tick t - k. A curve holds one number for each shift
+audio, so the audio of tick t is at tick t - k. A curve holds one number for each shift
 -max_shift..max_shift, higher is better; its maximum is the confidence, the position of the maximum is the offset.
 
 Axes: n ticks of a clip (25 a second), s shifts, v windows, d embedding.
@@ -23,7 +23,7 @@ DISTANCE_EPSILON = 1e-6  # torch.nn.functional.pairwise_distance adds it to ever
 def speech_envelope(samples: np.ndarray, n: int) -> np.ndarray:
     """Loudness (n,) of the speech band at n ticks: the square root of the amplitude, in a window centred on each tick.
 
-    `samples` (n * 640 + 1600,) at 16 kHz begins 800 samples before tick 0. The square root lies between amplitude,
+    `samples` (n * 640 + 1600,) at 16 kHz begins 800 samples before tick 0. The square root is between amplitude,
     which follows only the loudest vowels, and decibels, which follow the noise in pauses; it separated best.
     """
     windows = np.lib.stride_tricks.sliding_window_view(samples, ENVELOPE_WINDOW)[::SAMPLES_PER_TICK][:n]
@@ -123,7 +123,7 @@ def similarity_curve(
         max_shift: frames.
         counted: bool (v,), the windows of the video that count; None: all.
 
-    Cosines lie in 0..1 and so does the maximum, the confidence. All shifts rest on the same number of windows.
+    Cosines are in 0..1, and so is their maximum, the confidence. All shifts use the same number of windows.
     """
     windows = len(video)
     assert len(audio) == windows + 2 * max_shift, (len(audio), windows, max_shift)

@@ -24,7 +24,7 @@ CurveAt = Callable[[int], np.ndarray]
 
 @dataclass(frozen=True)
 class Track:
-    """A face and the audio around it, at 25 ticks a second. Tick 0 is the first of the track, sample 0 lies there."""
+    """A face and the audio around it, 25 ticks per second. Tick 0 is the first of the track, sample 0 its start."""
 
     n_ticks: int
     samples: Callable[[int, int], np.ndarray]
@@ -71,7 +71,7 @@ class Entry:
     scale: str
     """What its confidence means."""
     stand_in: str | None
-    """Completes "sync was scored by ..." where it stands in for the published scorer; None: it does not."""
+    """Ends the sentence "sync was scored by ..." for a stand-in of the published scorer; None: it is not one."""
     gpu: bool
     """Whether it uses a GPU where there is one."""
 

@@ -38,7 +38,7 @@ def require_frames(rows: Sequence[Row], min_frames: int, *, at_least: int, what:
 
 
 def content_key(path: Path) -> str:
-    """A cheap stamp of a file's content: size, first and last 64 KiB (an mp4's sample sizes lie in one of the two)."""
+    """A cheap fingerprint of a file: size, first and last 64 KiB (one of them holds the sample sizes of an mp4)."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(1 << 16)

@@ -76,7 +76,7 @@ def unet_input(noisy: Clip, mask: Float[Tensor, "..."], masked: Clip, reference:
 def ddim_steps(steps: int) -> list[tuple[int, int]]:
     """The pairs (t, next lower t) that DDIM visits, "leading" spacing with an offset of 1: 951, 901, .. 51, 1 for 20.
 
-    The last pair ends below 0, which stands for abar_0 = 0.99915 and not for 1 (set_alpha_to_one is false).
+    The last pair ends below 0, where abar_0 = 0.99915 is used and not 1 (set_alpha_to_one is false).
     """
     stride = TRAIN_STEPS // steps
     return [(step * stride + 1, step * stride + 1 - stride) for step in reversed(range(steps))]

@@ -8,6 +8,7 @@ ValueError, raised before the network changes. layouts.py maps foreign key names
 import errno
 import hashlib
 import json
+import math
 import pickle
 import re
 import struct
@@ -67,6 +68,12 @@ def save(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], **m
 def metadata(path: Path) -> dict[str, Any]:
     """The metadata that `save` wrote: `config` and the rest. The tensors are not read."""
     return {key: value for key, value in _read_metadata(path).items() if key != "sha256"}
+
+
+def n_parameters(path: Path) -> int:
+    """Numbers in the tensors of a safetensors file, from its header."""
+    with safe_open(path, framework="pt") as file:
+        return sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())
 
 
 def is_ours(path: Path) -> bool:

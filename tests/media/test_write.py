@@ -176,7 +176,7 @@ def test_a_full_disk_is_no_fault_of_the_file_that_is_read(folder, tmp_path, monk
 def test_sound_that_mp4_cannot_hold_is_named(folder, tmp_path):
     source = write_video(folder / "alaw.mov", sound=clicks(2, [1.0], 44_100), sound_codec="pcm_alaw")
     with (
-        pytest.raises(ValueError, match="pcm_alaw cannot stand in an mp4"),
+        pytest.raises(ValueError, match="pcm_alaw cannot be stored in an mp4"),
         write.VideoWriter(tmp_path / "x.mp4", 25, 64, 64, copy_audio_from=source),
     ):
         pass

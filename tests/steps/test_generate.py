@@ -21,6 +21,8 @@ from latentsync.media.probe import probe_media
 from latentsync.media.read import frame_times, read_frames, read_video_frames
 from latentsync.models import vae as vaes
 from latentsync.models.unet import UNet3D, UNetConfig
+from latentsync.steps import generate
+from latentsync.weights import files as weight_files
 from tests.videos import head, write_video
 
 RESOLUTION = 64
@@ -309,3 +311,16 @@ def test_a_cut_ends_the_track(detector, tmp_path):
     landmarks = found[1].landmarks
     assert speakers.same_face(found, np.arange(60) / 25, landmarks, found[1].start) == 1
     assert speakers.same_face(found, np.arange(60) / 25, landmarks + 200, found[1].start) is None
+
+
+def test_describing_the_weights_reads_no_tensors(models, tmp_path, monkeypatch):
+    """Every shard describes the same 5 GB; only the network itself is worth reading them."""
+    unet, vae = tmp_path / "unet.safetensors", tmp_path / "vae.safetensors"
+    facts = {"frames": 8, "resolution": RESOLUTION, "audio_encoder": {"backend": "embedded"}, "teachers": "embedded"}
+    weight_files.save(unet, models.unet.state_dict(), dataclasses.asdict(models.unet.config), **facts)
+    vaes.save(vae, models.vae, 1.0)
+    monkeypatch.setattr(weight_files, "load_file", None)
+    found = generate.describe(unet, vae)
+    millions = sum(tensor.numel() for tensor in models.unet.state_dict().values()) / 1e6
+    assert found["unet"] == weight_files.content_hash(unet) and found["vae"] == weight_files.content_hash(vae)
+    assert len(found["stand_ins"]) == 4 and f"{millions:.1f} M parameters" in found["stand_ins"][0]

@@ -1,4 +1,4 @@
-"""Downloads from a server that interrupts, changes, forbids and lies; no partial or wrong file gets the final name."""
+"""Downloads from a server that interrupts, changes, refuses and sends wrong sizes: no wrong file gets its name."""
 
 import fcntl
 import hashlib
