@@ -80,7 +80,7 @@ def pieces(start: int, stop: int, length: int) -> list[tuple[int, int]]:
 
 
 def samples_of(start: int, stop: int) -> tuple[int, int]:
-    """The samples heard during the ticks [start, stop)."""
+    """The audio samples of the ticks [start, stop)."""
     return start * SAMPLES_PER_TICK, stop * SAMPLES_PER_TICK
 
 

@@ -68,7 +68,7 @@ def clip_rows(number: int, reason: str | None) -> list[Row]:
     facts |= {"face_px": 40.0 if reason == "small_face" else 82.0 + number}
     clip = fixtures.clip(path, 0, 20 if reason == "too_short" else 50, **facts)
     if reason == "no_audio":
-        return [rejected(clip | {"audio_file": None}, reason, "the file has no sound track")]
+        return [rejected(clip | {"audio_file": None}, reason, "the file has no audio stream")]
     clip |= {
         "sync_confidence": SCORES.get(reason, 7.5 + number / 10),
         "sync_backend": "envelope",

@@ -1,7 +1,7 @@
 """Clips that show the same thing in other bytes: re-encoded, rescaled, downloaded twice. Hashes, and their search.
 
-All aligned faces look alike, above all those of one person, so a picture says little; how a mouth moves over seconds
-hardly repeats. Two clips count as one only where both hashes are near. Hashes are 64 bits, written as 16 hex digits.
+All aligned faces look alike, above all those of one person, so a single frame says little; how a mouth moves over
+seconds hardly repeats. Two clips count as one only if both hashes are near. Hashes are 64 bits, 16 hex digits.
 
 Axes: n clips, t ticks.
 """
@@ -44,7 +44,7 @@ def motion_hash(opening: np.ndarray) -> str | None:
 
 
 def picture_hash(rgb: np.ndarray) -> str:
-    """Perceptual hash (DCT, ImageHash's phash) of a picture uint8 (h, w, 3)."""
+    """Perceptual hash (DCT, ImageHash's phash) of an image uint8 (h, w, 3)."""
     import imagehash
     from PIL import Image
 

@@ -18,7 +18,7 @@ from latentsync.timing import seconds
 SCORES = (*COLUMNS, "face_share")
 STAND_INS = {
     **{name: f"sync was scored by {scorer.stand_in}" for name, scorer in SCORERS.items() if scorer.stand_in},
-    "piqe": "picture quality was scored by PIQE, which needs no weights, not by HyperIQA",
+    "piqe": "image quality was scored by PIQE, which needs no weights, not by HyperIQA",
 }
 
 

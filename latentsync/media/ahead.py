@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-DEPTH = 8  # pictures that wait between two threads: 25 MB at 1080 x 1920
+DEPTH = 8  # frames that wait between two threads: 25 MB at 1080 x 1920
 _END: Any = object()
 
 

@@ -1,6 +1,6 @@
-"""Sound of a video from time zero of its picture, mono or stereo at any rate, and the FLAC files of ours.
+"""Audio of a video from its time zero, mono or stereo at any rate, and FLAC files of this project.
 
-Sound is laid where its time stamps say: what comes before the first picture is cut, gaps are silence, and a clock that
+Audio is placed by its time stamps: what comes before the first frame is cut, gaps are silence, and a clock that
 runs a little fast or slow is followed.
 """
 
@@ -24,9 +24,9 @@ _JITTER_S, _SETTLE_S, _STEP_S = 0.01, 2.0, 0.0003
 
 
 def read_audio(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
-    """The sound as float32 [n], mono, in [-1, 1], sample n at n / sample_rate_hz from time zero.
+    """The audio as float32 [n], mono, in [-1, 1], sample n at n / sample_rate_hz from time zero.
 
-    Earlier sound is cut, gaps are silence, encoder priming is skipped as the container says. Length 0 without sound.
+    Earlier audio is cut, gaps are silence, encoder priming is skipped as the container says. Length 0 without audio.
     """
     return read_channels(path, sample_rate_hz, "mono")[0]
 
@@ -44,7 +44,7 @@ def read_channels(path: Path, sample_rate_hz: int, layout: str, max_s: float | N
 
 
 def audio_pieces(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ, layout: str = "mono") -> Iterator[np.ndarray]:
-    """What `read_channels` reads, piece by piece as it is decoded: an hour of sound needs no memory."""
+    """What `read_channels` reads, piece by piece as it is decoded: an hour of audio needs no memory."""
     found = timeline(path)
     if found.audio_stream is not None:
         for part in _resampled(_placed(_mixed(path, found, layout), found.zero_s), sample_rate_hz, layout):
@@ -52,7 +52,7 @@ def audio_pieces(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ, layout: str =
 
 
 def _mixed(path: Path, found: Timeline, layout: str) -> Iterator[tuple[Fraction, int, np.ndarray]]:
-    """Decoded sound as (time on the container's clock, rate, float32 [c, n]); channels are averaged, never summed."""
+    """Decoded audio as (time on the container's clock, rate, float32 [c, n]); channels are averaged, never summed."""
     assert found.audio_stream is not None
     with opened(path) as container:
         stream = cast(av.AudioStream, container.streams[found.audio_stream])
@@ -68,11 +68,11 @@ def _mixed(path: Path, found: Timeline, layout: str) -> Iterator[tuple[Fraction,
 
 
 def _placed(sound: Iterator[tuple[Fraction, int, np.ndarray]], zero_s: Fraction) -> Iterator[tuple[int, np.ndarray]]:
-    """Lay sound on the clock that starts at `zero_s`: (rate, float32 [c, n]) in one unbroken row, silence in gaps."""
+    """Place audio on the clock that starts at `zero_s`: (rate, float32 [c, n]) in one unbroken row, silence in gaps."""
     filled, rate, late = None, 0, 0.0
     for start_s, new_rate, samples in sound:
         if filled is not None and new_rate != rate:
-            raise Rejection("unreadable", f"the sound changes from {rate} to {new_rate} Hz")
+            raise Rejection("unreadable", f"the audio changes from {rate} to {new_rate} Hz")
         rate = new_rate
         missing = round((start_s - zero_s) * rate) - (filled or 0)
         if filled and abs(missing) <= _JITTER_S * rate:  # what straddles time zero is cut there, not followed

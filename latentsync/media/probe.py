@@ -1,6 +1,6 @@
 """What a video file says about itself: stream facts, presentation times and time zero, from its packets.
 
-Only the first picture is decoded (its presentation time is time zero, and it proves that the file can be decoded).
+Only the first frame is decoded (its presentation time is time zero, and it proves that the file can be decoded).
 Every way a file can be broken ends in Rejection("unreadable", <one sentence>). What is wrong with the machine or the
 network is an OSError instead: a verdict would be remembered for ever, a job that fails tries the file again.
 """
@@ -25,7 +25,7 @@ import numpy as np
 from latentsync.ledger.rows import Rejection
 from latentsync.media.boxes import refuse_absurd_index
 
-# A container may declare a little more than it holds (rounded durations, sound that ends later); more is a cut file.
+# A container may declare a little more than it holds (rounded durations, audio that ends later); more is a cut file.
 _MISSING_S = 1.0
 # FFmpeg says these of broken contents too (measured on 1,300 damaged files: Matroska, ASF and mov, in this order).
 _ALSO_CONTENT = {errno.EIO, errno.EPERM, errno.ENOMEM}
@@ -54,11 +54,13 @@ class Timeline:
     """A video stream as it is displayed. Times are integers in `time_base`."""
 
     stream: int  # index of the video stream in the container
-    audio_stream: int | None  # index of the sound that belongs to it
+    audio_stream: int | None  # index of its audio stream
     pts: np.ndarray  # int64 [n], strictly increasing presentation times of the displayed frames; pts[0] is time zero
     end_pts: int  # end of the last frame
     time_base: Fraction
-    counted: bool  # no usable times (AVI of Xvid or H.264): frame i is the i-th picture of a decoder from the start
+    counted: (
+        bool  # no usable times (AVI of Xvid or H.264): frame i is the i-th frame that a decoder gives from the start
+    )
     mirrored: bool  # left-right, before it is turned by info.rotation_deg
     complaint: str  # empty, or a sentence that says what is missing from the file
     info: MediaInfo
@@ -148,7 +150,7 @@ def probe_media(path: Path) -> MediaInfo:
     """Facts of a video file.
 
     Raises:
-        Rejection: "unreadable" for what is no video, holds no picture that can be decoded, or is cut off.
+        Rejection: "unreadable" the file is not a video, has no frame that can be decoded, or is cut off.
     """
     found = timeline(path)
     if found.complaint:
@@ -188,7 +190,7 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     if not pictures:
         raise Rejection("unreadable", "there is no video stream")
     if container.format.name.endswith("_pipe") or container.format.name == "image2":
-        raise Rejection("unreadable", "this is a still picture, not a video")
+        raise Rejection("unreadable", "this is a still image, not a video")
     if pictures[0].codec_context is None:
         raise Rejection("unreadable", "there is no decoder for its video stream")
     return pictures[0]
@@ -201,7 +203,7 @@ def _first_picture(container: av.container.InputContainer, video: av.VideoStream
             return frame
     except av.error.InvalidDataError:  # the container could be read, so it is not its index that is broken
         pass
-    raise Rejection("unreadable", "not one picture of it can be decoded")
+    raise Rejection("unreadable", "no frame of it can be decoded")
 
 
 def _demux(container: av.container.InputContainer, video: av.VideoStream, first: av.VideoFrame) -> Timeline:
@@ -228,10 +230,10 @@ def _demux(container: av.container.InputContainer, video: av.VideoStream, first:
         step = round(1 / (video.time_base * (video.guessed_rate or 25))) or 1
         shown = [(index * step, step) for index in range(len(shown))]
     else:
-        # Pictures before the first one that decodes (the leading pictures of an open GOP) are never shown.
+        # Frames before the first one that decodes (the leading frames of an open GOP) are never shown.
         shown = sorted({pts: duration for pts, duration in shown if pts >= first.pts}.items())
     if not shown:
-        raise Rejection("unreadable", "not one picture of it has a time")
+        raise Rejection("unreadable", "no frame of it has a time")
     pts = np.array([pts for pts, _ in shown], np.int64)
     end_pts = _end(pts, shown[-1][1], video)
     complaint = _missing(container, video, n_packets, float(end_s), cut)

@@ -1,7 +1,7 @@
-"""Pictures by index in presentation order, on the clock of timing.py. Sound: media/audio.py.
+"""Frames by index in presentation order, on the clock of timing.py. Audio: media/audio.py.
 
 Frames are recognised by their presentation time, so a seek cannot shift them (counted only where there are no times).
-A packet that shows no picture of its own (a hidden reference, a skipped frame) shows the picture before it, as players
+A packet without a frame of its own (a hidden reference, a skipped frame) shows the frame before it, as players
 do; longer holes than _HOLD_S and every decoding error are Rejection("unreadable").
 """
 
@@ -30,14 +30,14 @@ def frame_times(path: Path) -> tuple[np.ndarray, float]:
 
 
 def read_frames(path: Path, indices: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """RGB pictures as displayed (rotation applied).
+    """RGB frames as displayed (rotation applied).
 
     Args:
         path: the video.
         indices: wanted frames in presentation order, sorted; a repeated index is yielded once. None: all.
 
     Yields:
-        (index, uint8 [h, w, 3]). Where a stream changes its size (calls, broadcasts), the pictures do, too.
+        (index, uint8 [h, w, 3]). If a stream changes its size (calls, broadcasts), so do the frames.
     """
     for index, frame in read_video_frames(path, indices):
         yield index, to_rgb(frame)
@@ -55,7 +55,7 @@ class Reader:
     """Frames of one video over several calls that go forward: each is decoded once, however far apart key frames are.
 
     Only a call that starts further back, or much further on, seeks. Where it does, it begins some seconds early:
-    streams that renew themselves bit by bit have no whole picture at once. A frame is the same however it was reached.
+    streams that refresh gradually have no complete key frame. A frame is the same however it was reached.
     """
 
     def __init__(self, path: Path):
@@ -111,7 +111,7 @@ class Reader:
                 sought = True
                 self._seek(int(wanted[0]))
                 continue
-            if following is None:  # no picture of its own up to the end
+            if following is None:  # no frame of its own up to the end
                 break
             index, frame = following
             if wanted[position] < index and self.held is not None:
@@ -125,7 +125,7 @@ class Reader:
             self.shown, self.held = index, frame
         if position < len(wanted):
             if self.held is None:
-                raise Rejection("unreadable", f"no picture can be decoded from frame {wanted[0]} of {n_frames} on")
+                raise Rejection("unreadable", f"no frame can be decoded from frame {wanted[0]} of {n_frames} on")
             _check_hole(self.timeline, self.shown, n_frames)
             for index in wanted[position:]:
                 yield int(index), self.held
@@ -151,7 +151,7 @@ class Reader:
 
 
 def _check_hole(found: Timeline, shown: int, index: int) -> None:
-    """Frames shown + 1 to index - 1 have no picture: refuse if that lasts too long."""
+    """Frames shown + 1 to index - 1 have no frame: reject the source if that lasts too long."""
     if index - shown < 2:
         return
     start_s, stop_s = (
@@ -159,7 +159,7 @@ def _check_hole(found: Timeline, shown: int, index: int) -> None:
         for p in (found.pts[shown + 1], found.pts[index] if index < len(found.pts) else found.end_pts)
     )
     if stop_s - start_s > _HOLD_S:
-        raise Rejection("unreadable", f"no picture can be decoded between {start_s:.2f} and {stop_s:.2f} s")
+        raise Rejection("unreadable", f"no frame can be decoded between {start_s:.2f} and {stop_s:.2f} s")
 
 
 def _decoded(path: Path, found: Timeline, first: int) -> Iterator[tuple[int, av.VideoFrame]]:

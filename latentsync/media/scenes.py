@@ -1,4 +1,4 @@
-"""Cuts, by PySceneDetect's adaptive detector on small pictures: of a source's ticks, or of every frame of a video."""
+"""Cuts, by PySceneDetect's adaptive detector on small frames: of a source's ticks, or of every frame of a video."""
 
 import av
 import numpy as np
@@ -8,7 +8,7 @@ from latentsync.config import DetectScenes
 from latentsync.media.picture import native_rgb
 from latentsync.timing import TICKS_PER_S
 
-# The score is a mean of pixel differences. So small a picture averages noise away and keeps cuts: a grainy video whose
+# The score is a mean of pixel differences. Such a small frame averages noise away and keeps cuts: a grainy video whose
 # key frames renew the grain scores 19-23 at 256 px, beyond the detector's floor of 15, and 9-14 here; real cuts score
 # 38-66 at both sizes (measured on synthetic talkers and a film).
 _WIDTH_PX = 32

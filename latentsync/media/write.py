@@ -1,4 +1,4 @@
-"""Write pictures and sound: H.264 mp4 with one x264 thread (same frames, same bytes), 16-bit FLAC.
+"""Write frames and audio: H.264 mp4 with one x264 thread (same frames, same bytes), 16-bit FLAC.
 
 Files appear whole or not at all (temporary name, then rename).
 """
@@ -20,7 +20,7 @@ from latentsync.media.picture import planes
 from latentsync.media.probe import display_matrix, opened, orientation, timeline
 
 _FINE = Fraction(1, 90_000)  # time base of files with frame times of their own
-_PREROLL_S = Fraction(1, 10)  # copied sound before time zero: decoders need a packet or two to warm up
+_PREROLL_S = Fraction(1, 10)  # copied audio before time zero: decoders need a packet or two to warm up
 _AAC_FRAME = 1024
 _FLAC_FRAME = 4096
 # x264's macroblock tree reads memory that it never wrote (in its assembly; found by filling the heap through
@@ -48,7 +48,7 @@ class VideoWriter:
         crf: x264 quality, 0 without loss. `preset`: x264 preset. `keyint`: longest distance of key frames.
         audio: float32 [n], mono, or [c, n], mono or stereo, from time zero, written as AAC of `audio_bitrate` bits per
             second.
-        copy_audio_from: a video whose sound is copied packet by packet, on the same time zero; instead of `audio`.
+        copy_audio_from: a video whose audio is copied packet by packet, on the same time zero; instead of `audio`.
         frame_times: seconds [n] of every frame from time zero, for variable rates; the times must increase.
         end_s: end of the last frame where `frame_times` is given; default: as long as the frame before.
         like: a decoded frame; pixel format, colour tags and display matrix are taken from it.
@@ -115,7 +115,7 @@ class VideoWriter:
         return video
 
     def _add_sound(self) -> list[av.Packet]:
-        """All packets of the sound, in order; they are muxed as the pictures come."""
+        """All packets of the audio, in order; they are muxed as the frames come."""
         if self.copy_audio_from is not None:
             return self._copied_sound(self.copy_audio_from)
         if self.audio is None:
@@ -155,7 +155,7 @@ class VideoWriter:
         """The next frame as it is: no conversion if its pixel format is `self.pix_fmt`. Its time is overwritten."""
         if (frame.width, frame.height) != (self.width, self.height):
             sizes = f"{self.width} x {self.height} to {frame.width} x {frame.height}"
-            raise Rejection("unreadable", f"the picture changes its size from {sizes}; convert it to one size first")
+            raise Rejection("unreadable", f"the frames change their size from {sizes}; convert it to one size first")
         if frame.format.name != self.pix_fmt:
             frame = frame.reformat(
                 format=self.pix_fmt,
@@ -264,7 +264,7 @@ def _encoded_sound(
 def mux_clip(
     path: Path, video: Path, audio: np.ndarray | None, audio_rate_hz: int = 16_000, audio_bitrate: int = 128_000
 ) -> None:
-    """Join the picture of a file of ours, packets copied, with sound (float32 [n], from time zero) as AAC in an mp4."""
+    """Mux the copied video packets of one of our files with audio (float32 [n], from time zero) as AAC in an mp4."""
     with (
         replacing(path) as temporary,
         av.open(str(temporary.absolute()), "w", format="mp4", options=_MP4) as container,

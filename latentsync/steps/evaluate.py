@@ -9,11 +9,11 @@ metrics.json
               psnr_outside_db, sync_confidence (median), sync_within_1, sync_backend}
   sync_scorer {name, scale, stand_in (null, or completes "sync was scored by ...")}: how written videos were scored
   passed_through {reason: frames}, cut [{id, cut_s}] (videos that generate.max_s made shorter), failed [{id, reason,
-              detail}], stand_ins [sentences], evaluators {name: stamp}
+              detail}], stand_ins [sentences], evaluators {name: content hash}
 items.jsonl, sorted by id, kinds:
   video       system (ground_truth, copy, untrained, ours), drive (own, cross), pair_id, picture_*, sound_*, video_file
-              (null for sources: picture_path names them), n_frames, n_generated, mouth_r (against the driving sound),
-              mouth_r_picture (against the picture's own opening), mouth_lag_frames (native), psnr_outside_db,
+              (null for sources: picture_path names them), n_frames, n_generated, mouth_r (against the driving audio),
+              mouth_r_picture (against the opening in the original video), mouth_lag_frames (native), psnr_outside_db,
               outside, outside_copy {squared_error, count}, mask_share, sync_confidence and sync_offset_frames (at 25
               per second, > 0: video late) by the scorer sync_backend, see sync/scorers.py,
               trace {times_s, measured, true} (lists; true is null without truth)
@@ -181,7 +181,7 @@ def _videos(
                 render = dict(file)
             seen = render, detectors(row["n_faces"]), resolution, with_crops
             shown = row["picture_id"], render["order"].tobytes(), render["matrices"].tobytes(), row["crf"]
-            if shown != same:  # own and foreign sound mostly show the same frames of a source
+            if shown != same:  # own and foreign audio mostly show the same frames of a source
                 same, copy = shown, Path(folder, "copy.mp4")
                 untouched = measure.Mouth(*seen)
                 measure.reencoded(copy, source, render, row["crf"], untouched)
@@ -215,7 +215,9 @@ def _item(row: Row, system: str, mouth: measure.Mouth, sync: Item, truth: dict[s
         at_s = frame_times(source)[0][render["order"]] - picture["offset_frames"] / TICKS_PER_S
         of_picture = metrics.sample_at(at_s, np.array(picture["sound_opening"]), TICKS_PER_S)
     planted_offset = 0
-    if system == "ground_truth" and picture:  # the source's sound is off by design; its mouth is judged where it is
+    if (
+        system == "ground_truth" and picture
+    ):  # the source's audio has its planted offset; its mouth is judged where it is
         driving, planted_offset = of_picture, picture["offset_frames"]
     names = "pair_id picture_id picture_path picture_group sound_id sound_path sound_group n_frames n_generated".split()
     return {name: row[name] for name in names} | {

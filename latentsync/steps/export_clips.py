@@ -1,4 +1,4 @@
-"""Ordinary mp4 clips for use elsewhere: the crop as it is (packets copied) and its sound, shifted into sync, as AAC."""
+"""Ordinary mp4 clips for use elsewhere: the crop as it is (packets copied) and its audio, shifted into sync, as AAC."""
 
 from pathlib import Path
 

@@ -1,10 +1,10 @@
-"""WebDataset tars for training elsewhere, made of the clips of export_clips: every sound is already in sync.
+"""WebDataset tars for training elsewhere, made of the clips of export_clips: all audio is already in sync.
 
 `results/<run>/export_webdataset/{train,val,test}-000000.tar` and so on: names as its readers expect them, each a link
 to a file in the folder media beside it whose name says what made it. So an export that is killed leaves the tars of
 the one before, and what has not changed is not written again. A sample is four members, its key the clip's id:
 
-  mp4            H.264, 25 fps, R x R; AAC where the source has sound
+  mp4            H.264, 25 fps, R x R; AAC if the source has audio
   json           the clip's columns, with `source` for what is known of the video that it was cut from
   landmarks.npy  float32 [n, P, 2], pixels (x, y) of the mp4's frames, the centre of the first at (0, 0)
   matrices.npy   float32 [n, 2, 3], pixels of the source -> pixels of the mp4

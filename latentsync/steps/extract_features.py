@@ -1,4 +1,4 @@
-"""What the U-Net's training reads again and again, computed once per clip: sound features and VAE moments.
+"""What the U-Net's training reads in every step, computed once per clip: audio features and VAE moments.
 
 One safetensors file per clip, named by the clip and by a hash of everything that went into it:
     mel              float32 80 t        SyncNet's mel of the whole clip

@@ -1,6 +1,6 @@
 """What each source file is: hash of its content, facts of its streams, or the sentence that says why it is unreadable.
 
-Nothing is decoded but the first picture, and no file of the user is ever changed.
+Only the first frame is decoded, and no file of the user is ever changed.
 """
 
 import hashlib

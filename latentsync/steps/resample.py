@@ -1,4 +1,4 @@
-"""Put picture and sound on one clock without re-encoding the picture.
+"""Put video and audio on one clock without re-encoding the video.
 
 For each source: 16 kHz mono FLAC from time zero, and a table that says which source frame each 25 fps tick shows.
 """
@@ -50,7 +50,7 @@ def resample_source(row: Source, key: str, source: Path, root: Path) -> Row:
 
 
 def fitted(pieces: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
-    """The sound, float32 [1, n] a piece, cut or padded with silence to `length` samples: that of the picture."""
+    """The audio, float32 [1, n] a piece, cut or padded with silence to `length` samples, the length of the video."""
     missing = length
     for piece in pieces:
         yield piece[0, :missing]

@@ -29,7 +29,7 @@ def run(cfg: ScoreSync, inputs: dict[str, list[Path]], outputs: dict[str, Path],
 
     def work(row: Row, _: str) -> list[Row]:
         if row["audio_file"] is None:
-            raise Rejection("no_audio", "the file has no sound track")
+            raise Rejection("no_audio", "the file has no audio stream")
         curve_at = scorer(_track(row, root, scorers.SCORERS[cfg.backend].reads))
         curve = _rounded(curve_at(0))
         offset, confidence = curves.peak(curve)

@@ -92,7 +92,7 @@ def judge_all(rows: Iterable[Any], cfg: SelectClips) -> tuple[list[Any], list[Ro
             original = path_of[kept_instead[row["source_id"]]]
             found.append(("duplicate", f"the same content as {original}, which is kept"))
         if row["id"] in speaker_of:
-            found.append(("not_speaking", f"the sound goes with the face of {speaker_of[row['id']]}"))
+            found.append(("not_speaking", f"the audio belongs to the face of {speaker_of[row['id']]}"))
         verdicts[row["id"]] = sorted(found, key=lambda verdict: selection.ORDER.index(verdict[0]))
     by_id = {row["id"]: row for row in sound if not verdicts[row["id"]]}
     gone, pairs = selection.near_duplicates(by_id.values(), cfg.max_duplicate_bits)
@@ -134,7 +134,7 @@ def nothing_left(rejected: list[Row], cfg: SelectClips) -> str:
     causes = [limit for reason, _ in counts.most_common() for limit in selection.limits_of(reason)]
     causes = [limit for limit in causes if getattr(cfg, limit.key) is not None]
     if not causes:
-        return f"No clip was selected ({listed}); no threshold is to blame, so add videos with a face and sound."
+        return f"No clip was selected ({listed}); no threshold is the cause, so add videos with a face and audio."
     reason, key = causes[0].reason, causes[0].key
     return (
         f"No clip was selected ({listed}); relax select_clips.{key}, now {getattr(cfg, key)}, which causes {reason} "

@@ -1,7 +1,7 @@
-"""Train StableSyncNet: binary cross entropy of the cosine between a mouth and a sound, in sync or not.
+"""Train StableSyncNet: binary cross entropy of the cosine between a mouth and audio, in sync or not.
 
-Windows come in groups from one clip. Each sound of a group is compared with its own picture and, out of sync, with the
-frames of its group that are between min_negative_frames and max_negative_frames away; both kinds weigh the same.
+Windows come in groups from one clip. The audio of each window is compared with its own frames and, out of sync, with
+those of its group that are between min_negative_frames and max_negative_frames away; both kinds weigh the same.
 Groups of two are the published balance of pairs; larger ones give more pairs for the same work. Loss 0.693 = ln 2 is a
 coin flip: a net that stays there has learned nothing.
 

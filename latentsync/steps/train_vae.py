@@ -1,6 +1,6 @@
 """Train the small VAE of runs that have no published one: L1 + MSE of the pixels and a little KL, nothing perceptual.
 
-A share of the pictures is masked as the U-Net's conditions are (hole = mid grey), since those are encoded too.
+A share of the images is masked as the U-Net's conditions are (hole = mid grey), since those are encoded too.
 """
 
 from pathlib import Path
@@ -116,7 +116,7 @@ def fixed_frames(clips: ClipStore) -> Tensor:
 
 
 def psnr_db(vae: AutoencoderKL, pixels: Tensor) -> float:
-    """Peak signal to noise of pictures through the most likely latents, over all pixels together."""
+    """Peak signal-to-noise ratio of images through the most likely latents, over all pixels together."""
     squares = [
         F.mse_loss(vaes.decode(vae, vaes.mode(vae, vaes.encode_moments(vae, some))).clamp(-1, 1), some, reduction="sum")
         for some in pixels.split(ENCODED_AT_ONCE)

@@ -1,7 +1,7 @@
-"""Clip rows -> arrays for training: decoded crops, shifted sound, cached features.
+"""Clip rows -> arrays for training: decoded crops, shifted audio, cached features.
 
 Convention: indices are clip frames at 25 per second, frame 0 is tick `start_tick` of the source, ranges are half-open.
-The sound of frame k is taken at k - offset_frames: offset_frames > 0 means that the picture is late.
+The audio of frame k is taken at k - offset_frames: offset_frames > 0 means that the video is late.
 f frames, h w pixels, n audio samples, t mel columns.
 """
 
@@ -108,7 +108,7 @@ class ClipStore:
         return array
 
     def audio(self, index: int) -> np.ndarray:
-        """The clip's sound, offset applied: float32 (n,), 640 samples a frame, silence outside the file."""
+        """The clip's audio, offset applied: float32 (n,), 640 samples a frame, silence outside the file."""
         from latentsync.media.audio import read_flac
 
         row = self.rows[index]

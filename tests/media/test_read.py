@@ -66,7 +66,7 @@ def test_a_picture_that_changes_its_size_is_read_in_each_and_written_in_none(fol
     assert (late == pictures[30]).all()
     frames = [frame for _, frame in read.read_video_frames(path)]
     with (
-        pytest.raises(Rejection, match="changes its size from 160 x 64 to 320 x 128; convert it"),
+        pytest.raises(Rejection, match="change their size from 160 x 64 to 320 x 128; convert it"),
         write.VideoWriter(tmp_path / "x.mp4", 25, 160, 64, like=frames[0]) as writer,
     ):
         for frame in frames:
@@ -137,7 +137,7 @@ def test_a_short_hole_shows_the_picture_before_it_and_a_long_one_is_refused(fold
         shown = [number_of(rgb) for _, rgb in read.read_frames(path)]
         assert shown == [missing[0] - 1 if i in missing else i for i in range(41)]
     else:
-        with pytest.raises(Rejection, match=r"no picture can be decoded between 0.40 and 1.20 s"):
+        with pytest.raises(Rejection, match=r"no frame can be decoded between 0.40 and 1.20 s"):
             list(read.read_frames(path))
 
 

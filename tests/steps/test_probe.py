@@ -89,7 +89,7 @@ BROKEN = {
     "folder": (folder_of, "this is a folder, not a file"),
     "gone": (lambda p: gone(p), "the file cannot be opened: No such file or directory"),
     "sound alone": (lambda p: write_video(p, sound=SOUND, picture_track=False), "there is no video stream"),
-    "still picture": (picture, "this is a still picture, not a video"),
+    "still picture": (picture, "this is a still image, not a video"),
     "playlist": (playlist, "this is a playlist, not a video"),
     "index lost": (lambda p: cut(write_video(p, sound=SOUND), 0.9), "it begins as an mp4, but its index is missing"),
     "second half lost": (

@@ -71,7 +71,7 @@ def test_names_of_the_figures_stand_at_the_top(demo):
     assert summary["stand_ins"] == [
         "frames were encoded by a small VAE trained in this run",
         "sync was scored by the correlation of mouth opening and loudness, not by SyncNet",
-        "picture quality was scored by PIQE, which needs no weights, not by HyperIQA",
+        "image quality was scored by PIQE, which needs no weights, not by HyperIQA",
     ]
 
 

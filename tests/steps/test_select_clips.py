@@ -423,7 +423,7 @@ def test_nothing_selected_is_one_sentence_with_the_key_to_relax(tmp_path):
     assert "low_sync 3, low_quality 1" in text and "select_clips.min_sync_confidence, now 5.0" in text
     assert text.count(". ") == 0 and "\n" not in text
     wall = rejected(clip("wall.mp4") | {"kind": "segment"}, "no_face")
-    with pytest.raises(ValueError, match=r"\(no_face 1\); no threshold is to blame"):
+    with pytest.raises(ValueError, match=r"\(no_face 1\); no threshold is the cause"):
         select(tmp_path, [wall])
     with pytest.raises(ValueError, match="there were no videos"):
         select(tmp_path, [])
