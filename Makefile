@@ -25,11 +25,12 @@ demo: setup ## the whole graph on synthetic talkers, then Snakemake's own report
 	snakemake --report results/demo/report/snakemake.zip
 	@echo "Done. Open results/demo/report/index.html"
 
-test: setup ## formatting, lint, spelling, and every test that needs no GPU
+test: setup ## formatting, lint, spelling, types, and every test that needs no GPU
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	codespell latentsync tests docs config workflow README.md CONTRIBUTING.md CHANGELOG.md
+	basedpyright
 	CUDA_VISIBLE_DEVICES= pytest
 
 bench-curation: setup ## what curation costs by step, as one line of JSON; CLIPS=<folder> for videos of your own

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 
 from latentsync.generation import timeline
 from latentsync.generation.audio import DrivingAudio
@@ -49,7 +50,9 @@ def open_writer(
     """
     found = probe.timeline(source)
     with probe.opened(source) as container:
-        aspect = container.streams[found.stream].sample_aspect_ratio
+        stream = container.streams[found.stream]
+        assert isinstance(stream, VideoStream)
+        aspect = stream.sample_aspect_ratio
     steps = np.unique(np.append(np.diff(found.pts), found.end_pts - found.pts[-1]))
     constant = len(steps) == 1
     rate = 1 / (int(steps[0]) * found.time_base) if constant else Fraction(found.info.fps).limit_denominator(1001)
