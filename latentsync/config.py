@@ -381,7 +381,7 @@ class TrainUnetStage2(TrainUnet):
 class Generate(Section):
     """Lip-sync the test videos."""
 
-    steps: Positive = Field(default=20, description="number of DDIM steps")
+    steps: int = Field(default=20, ge=1, le=1000, description="number of DDIM steps")  # 1000: those of the training
     guidance: float = Field(default=1.5, ge=1, description="classifier-free guidance scale; 1 switches it off")
     seed: int = Field(default=1247, description="seed of the noise")
     length: Length = Field(

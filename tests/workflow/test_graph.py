@@ -122,6 +122,7 @@ def test_real_footage_has_no_talkers_and_no_demo_values(snakemake, tmp_path):
         ("colour=red", ["Unknown configuration key colour"]),
         ("align_faces={backnd: x}", ["align_faces.backnd", "backend"]),
         ("generate={steps: 0}", ["generate.steps", "0"]),
+        ("generate={steps: 1001}", ["generate.steps", "1000"]),
         ("score_sync={backend: magic}", ["score_sync.backend", "'magic'", "envelope"]),
         ("score_sync={backend: syncnet_v2}", ["syncnet_v2.model", "is missing", "score_sync.backend"]),
         ("train_unet_stage1={init: typo.pt}", ["typo.pt", "is neither a file nor one of", "train_unet_stage1.init"]),
