@@ -265,7 +265,9 @@ def test_options_have_the_defaults_limits_and_words_of_the_configuration(capsys,
     assert "[0<=x<=15]" in shown
 
 
-@pytest.mark.parametrize(("option", "value"), [("--steps", 0), ("--overlap", 16), ("--enhance-strength", 1.5)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--steps", 0), ("--steps", 1001), ("--overlap", 16), ("--enhance-strength", 1.5)]
+)
 def test_a_number_out_of_range_names_the_option(option, value, monkeypatch, capsys):
     arguments = ["generate", "--video", "v", "--audio", "a", "--out", "o.mp4", "--weights", "w", option, str(value)]
     monkeypatch.setattr(sys, "argv", ["latentsync", *arguments])
@@ -276,7 +278,7 @@ def test_a_number_out_of_range_names_the_option(option, value, monkeypatch, caps
 
 def test_help_starts_without_torch():
     """`python -m latentsync --help` is there at once."""
-    code = "import sys, latentsync.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, latentsync.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     shown = subprocess.run([sys.executable, "-m", "latentsync", "--help"], capture_output=True, text=True, check=True)
     assert "generate" in shown.stdout and "clean" in shown.stdout
