@@ -45,21 +45,26 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
-class Section(BaseModel):
-    """Base of all sections: frozen, and an unknown key is an error."""
+def key(default: Any, meaning: str, **limits: Any) -> Any:
+    """A key of a section: its default, its meaning in config/README.md, and pydantic's limits (ge, gt, le, ...)."""
+    return Field(default=default, description=meaning, **limits)
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and an unknown key is an error; defaults are checked like values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class MakeTalkers(Section):
     """Videos of synthetic talkers with known ground truth; only used while input_dir is null."""
 
-    seed: int = Field(default=1, description="seed of everything random about the talkers")
-    identities: int = Field(default=10, ge=8, description="number of faces that differ in shape and colours")
-    good: Positive = Field(default=44, description="number of videos without a fault")
-    faults_each: Positive = Field(default=3, description="number of videos for each planted fault")
-    duration_s: float = Field(default=4.4, ge=2, le=60, description="length of an ordinary video, in seconds")
-    height_px: int = Field(default=320, ge=160, le=2160, description="height of the frames, in pixels")
+    seed: int = key(1, "seed of everything random about the talkers")
+    identities: int = key(10, "number of faces that differ in shape and colours", ge=8)
+    good: Positive = key(44, "number of videos without a fault")
+    faults_each: Positive = key(3, "number of videos for each planted fault")
+    duration_s: float = key(4.4, "length of an ordinary video, in seconds", ge=2, le=60)
+    height_px: int = key(320, "height of the frames, in pixels", ge=160, le=2160)
 
 
 class Probe(Section):
@@ -73,188 +78,145 @@ class Resample(Section):
 class DetectScenes(Section):
     """Find cuts with the adaptive detector of PySceneDetect."""
 
-    threshold: float = Field(
-        default=2.0, gt=0, description="adaptive_threshold of AdaptiveDetector; lower finds more cuts"
-    )
-    min_scene_ticks: Positive = Field(default=15, description="shortest scene, in ticks of 1/25 s")
+    threshold: float = key(2.0, "adaptive_threshold of AdaptiveDetector; lower finds more cuts", gt=0)
+    min_scene_ticks: Positive = key(15, "shortest scene, in ticks of 1/25 s")
 
 
 class Segment(Section):
     """Divide scenes into segments; a segment never crosses a cut."""
 
-    length_s: float = Field(
-        default=5.0,
-        gt=0,
-        description="length of a segment, in seconds; the remainder of a scene joins its last segment",
-    )
+    length_s: float = key(5.0, "length of a segment, in seconds; the remainder of a scene joins its last segment", gt=0)
 
 
 class AlignFaces(Section):
     """Track faces and write one video of aligned crops per face track."""
 
-    backend: FaceBackend = Field(
-        default="face_alignment",
-        description="detector and landmarks; insightface: optional package, non-commercial weights",
+    backend: FaceBackend = key(
+        "face_alignment", "detector and landmarks; insightface: optional, non-commercial weights"
     )
-    resolution: Literal[64, 128, 256, 512] = Field(default=256, description="width and height of the crop, in pixels")
-    crf: int = Field(default=13, ge=0, le=51, description="x264 CRF of the crop video")
-    max_faces: Positive = Field(default=2, description="most faces tracked at once")
-    max_gap_ticks: int = Field(
-        default=5, ge=0, description="longest interpolated gap, in ticks of 1/25 s; a longer one ends the clip"
-    )
+    resolution: Literal[64, 128, 256, 512] = key(256, "width and height of the crop, in pixels")
+    crf: int = key(13, "x264 CRF of the crop video", ge=0, le=51)
+    max_faces: Positive = key(2, "most faces tracked at once")
+    max_gap_ticks: int = key(5, "longest interpolated gap, in ticks of 1/25 s; a longer one ends the clip", ge=0)
 
 
 class ScoreSync(Section):
     """Measure the offset between audio and video, and the confidence in it."""
 
-    backend: SyncScorer = Field(
-        default="syncnet_v2", description="sync scorer, see the table below; published: syncnet_v2"
-    )
-    max_shift_frames: Positive = Field(
-        default=15, description="largest offset that is tried in each direction, in frames at 25 fps"
-    )
-    weights: str | None = Field(
-        default=None,
-        description="file of syncnet_v2 or syncnet.safetensors of train_syncnet; null: the weights folder's",
+    backend: SyncScorer = key("syncnet_v2", "sync scorer, see the table below; published: syncnet_v2")
+    max_shift_frames: Positive = key(15, "largest offset that is tried in each direction, in frames at 25 fps")
+    weights: str | None = key(
+        None, "file of syncnet_v2 or syncnet.safetensors of train_syncnet; null: the weights folder's"
     )
 
 
 class ScoreQuality(Section):
     """Measure each clip: image quality, sharpness, exposure, head pose, speech, alignment, hashes."""
 
-    backend: Literal["hyperiqa", "piqe"] = Field(
-        default="hyperiqa", description="metric of image quality, 0 to 100, higher is better; piqe needs no weights"
+    backend: Literal["hyperiqa", "piqe"] = key(
+        "hyperiqa", "metric of image quality, 0 to 100 (best); piqe needs no weights"
     )
-    frames: Positive = Field(
-        default=3, description="number of frames scored, evenly spaced over the clip; published: 3"
-    )
+    frames: Positive = key(3, "number of frames scored, evenly spaced over the clip; published: 3")
 
 
 class SelectClips(Section):
     """Apply the thresholds (no other step has any) and make the splits. null switches a threshold off."""
 
-    min_s: float | None = Field(default=5.0, ge=0, description="shortest clip, in seconds")
-    min_face_px: float | None = Field(
-        default=256, ge=0, description="smallest face width, in pixels of the source video"
-    )
-    min_sync_confidence: float | None = Field(default=3.0, description="lowest sync confidence, on the scorer's scale")
-    min_offset_confidence: float = Field(
-        default=3.0, description="lowest confidence at which an offset is applied, same scale"
-    )
-    max_offset_frames: int | None = Field(default=6, ge=0, description="largest absolute offset, in frames at 25 fps")
-    min_quality: float | None = Field(default=40.0, description="lowest image quality, 0 to 100")
-    min_sharpness: float | None = Field(
-        default=None, ge=0, description="lowest variance of the Laplacian of the face at 256 px"
-    )
-    min_exposure: Share | None = Field(default=None, description="lowest mean luma of the face, 0 to 1")
-    max_exposure: Share | None = Field(default=None, description="highest mean luma of the face, 0 to 1")
-    max_yaw_deg: float | None = Field(default=None, ge=0, description="largest median yaw to either side, in degrees")
-    max_pitch_deg: float | None = Field(default=None, ge=0, description="largest median pitch up or down, in degrees")
-    min_speech_share: Share | None = Field(
-        default=None, description="smallest share of the audio that is speech, 0 to 1"
-    )
-    min_aligned_share: Share | None = Field(
-        default=None,
-        description="smallest share of checked frames where a second detector finds one face, at its expected "
+    min_s: float | None = key(5.0, "shortest clip, in seconds", ge=0)
+    min_face_px: float | None = key(256, "smallest face width, in pixels of the source video", ge=0)
+    min_sync_confidence: float | None = key(3.0, "lowest sync confidence, on the scorer's scale")
+    min_offset_confidence: float = key(3.0, "lowest confidence at which an offset is applied, same scale")
+    max_offset_frames: int | None = key(6, "largest absolute offset, in frames at 25 fps", ge=0)
+    min_quality: float | None = key(40.0, "lowest image quality, 0 to 100")
+    min_sharpness: float | None = key(None, "lowest variance of the Laplacian of the face at 256 px", ge=0)
+    min_exposure: Share | None = key(None, "lowest mean luma of the face, 0 to 1")
+    max_exposure: Share | None = key(None, "highest mean luma of the face, 0 to 1")
+    max_yaw_deg: float | None = key(None, "largest median yaw to either side, in degrees", ge=0)
+    max_pitch_deg: float | None = key(None, "largest median pitch up or down, in degrees", ge=0)
+    min_speech_share: Share | None = key(None, "smallest share of the audio that is speech, 0 to 1")
+    min_aligned_share: Share | None = key(
+        None,
+        "smallest share of checked frames where a second detector finds one face, at its expected "
         "place in the crop; published: remove_incorrect_affined, switched off",
     )
-    max_duplicate_bits: int | None = Field(
-        default=8,
+    max_duplicate_bits: int | None = key(
+        8,
+        "clips whose two 64-bit hashes both differ in at most this many bits are near duplicates; "
+        "the one of better quality is kept; published: no such step",
         ge=0,
         le=16,
-        description="clips whose two 64-bit hashes both differ in at most this many bits are near duplicates; "
-        "the one of better quality is kept; published: no such step",
     )
-    val_share: Share = Field(default=0.1, description="share of groups for validation, at least one group")
-    test_share: Share = Field(default=0.1, description="share of groups for test, at least one group")
-    max_pairs: Positive = Field(default=20, description="most test sources that generate uses")
-    pair_shards: int = Field(
-        default=8,
-        ge=1,
-        le=99_999,
-        description="jobs of generate and of enhance; changing it generates all videos again",
-    )
-    speakers: str | None = Field(default=None, description="CSV with columns path, speaker; null: groups by source")
+    val_share: Share = key(0.1, "share of groups for validation, at least one group")
+    test_share: Share = key(0.1, "share of groups for test, at least one group")
+    max_pairs: Positive = key(20, "most test sources that generate uses")
+    pair_shards: int = key(8, "jobs of generate and of enhance; a change generates all videos again", ge=1, le=99_999)
+    speakers: str | None = key(None, "CSV with columns path, speaker; null: groups by source")
 
 
 class DescribeClips(Section):
     """Write the curation page and the data-set card, right after selection."""
 
-    licence: str | None = Field(default=None, description="terms under which the footage may be used; null: not stated")
+    licence: str | None = key(None, "terms under which the footage may be used; null: not stated")
 
 
 class ExportClips(Section):
     """Write mp4 clips (crop and shifted audio) for use elsewhere; runs only on request."""
 
-    audio_bitrate: Positive = Field(default=128_000, description="AAC bit rate, in bits per second")
+    audio_bitrate: Positive = key(128_000, "AAC bit rate, in bits per second")
 
 
 class ExportWebdataset(Section):
     """Write WebDataset tars of the exported clips with scores, landmarks and matrices; runs only on request."""
 
-    samples_per_tar: Positive = Field(
-        default=1000, description="clips per tar; 1000 clips of 5 s at 256 px are about 1 GB"
-    )
+    samples_per_tar: Positive = key(1000, "clips per tar; 1000 clips of 5 s at 256 px are about 1 GB")
 
 
 class Training(Section):
     """Keys that all training steps share."""
 
-    seed: int = Field(default=1247, description="seed of all random numbers")
-    steps: Positive = Field(default=1_000_000, description="number of optimiser steps")
-    batch_size: Positive = Field(default=1, description="items per batch and process")
-    learning_rate: float = Field(default=1e-5, gt=0, description="learning rate of AdamW, constant after warm-up")
-    warmup_steps: int = Field(default=0, ge=0, description="optimiser steps of linear warm-up")
-    weight_decay: float = Field(default=0.01, ge=0, description="weight decay of AdamW")
-    max_grad_norm: float = Field(default=1.0, gt=0, description="gradients are clipped to this norm")
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        default=None, description="decay of EMA weights; null: no EMA, as published"
+    seed: int = key(1247, "seed of all random numbers")
+    steps: Positive = key(1_000_000, "number of optimiser steps")
+    batch_size: Positive = key(1, "items per batch and process")
+    learning_rate: float = key(1e-5, "learning rate of AdamW, constant after warm-up", gt=0)
+    warmup_steps: int = key(0, "optimiser steps of linear warm-up", ge=0)
+    weight_decay: float = key(0.01, "weight decay of AdamW", ge=0)
+    max_grad_norm: float = key(1.0, "gradients are clipped to this norm", gt=0)
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = key(
+        None, "decay of EMA weights; null: no EMA, as published"
     )
-    mixed_precision: Literal["no", "fp16", "bf16"] = Field(
-        default="fp16", description="precision of accelerate; no on a CPU"
-    )
-    gradient_checkpointing: bool = Field(default=True, description="less memory, more time: activations are recomputed")
-    cooldown_steps: int = Field(
-        default=0, ge=0, description="steps of linear decay to zero at the end; published: none"
-    )
-    accumulate: Positive = Field(default=1, description="batches accumulated for one optimiser step")
-    log_every: Positive = Field(default=10, description="optimiser steps between two rows of the loss curve")
-    save_every: Positive = Field(default=10_000, description="optimiser steps between two checkpoints")
-    torch_threads: Positive = Field(
-        default=2, description="CPU threads; part of the fingerprint, because it changes sums"
-    )
+    mixed_precision: Literal["no", "fp16", "bf16"] = key("fp16", "precision of accelerate; no on a CPU")
+    gradient_checkpointing: bool = key(True, "less memory, more time: activations are recomputed")
+    cooldown_steps: int = key(0, "steps of linear decay to zero at the end; published: none", ge=0)
+    accumulate: Positive = key(1, "batches accumulated for one optimiser step")
+    log_every: Positive = key(10, "optimiser steps between two rows of the loss curve")
+    save_every: Positive = key(10_000, "optimiser steps between two checkpoints")
+    torch_threads: Positive = key(2, "CPU threads; part of the fingerprint, because it changes sums")
 
 
 class TrainVae(Training):
     """Train a small AutoencoderKL; part of the graph only while extract_features.vae is `embedded`."""
 
-    block_out_channels: tuple[Positive, ...] = Field(
-        default=(16, 32, 48, 64), description="channels per level; every level but the last halves the image"
+    block_out_channels: tuple[Positive, ...] = key(
+        (16, 32, 48, 64), "channels per level; each but the last halves the image"
     )
-    latent_channels: Positive = Field(default=4, description="channels of the latents")
-    kl_weight: float = Field(default=1e-4, ge=0, description="weight of the KL loss")
-    masked_share: Share = Field(default=0.25, description="share of images with a masked mouth, 0 to 1")
-    flip_share: Share = Field(default=0.5, description="share of images mirrored left to right, 0 to 1")
-    colour_jitter: float = Field(default=0.0, ge=0, description="largest random change of gain and level; 0: none")
+    latent_channels: Positive = key(4, "channels of the latents")
+    kl_weight: float = key(1e-4, "weight of the KL loss", ge=0)
+    masked_share: Share = key(0.25, "share of images with a masked mouth, 0 to 1")
+    flip_share: Share = key(0.5, "share of images mirrored left to right, 0 to 1")
+    colour_jitter: float = key(0.0, "largest random change of gain and level; 0: none", ge=0)
 
 
 class ExtractFeatures(Section):
     """Compute Whisper features and VAE moments once for all training steps."""
 
-    audio_encoder: Literal["whisper", "embedded"] = Field(
-        default="whisper", description="whisper: Whisper tiny; embedded: a seeded, untrained encoder"
-    )
-    whisper_weights: str | None = Field(
-        default=None, description="tiny.pt or a Hugging Face folder; null: the weights folder's"
-    )
-    width: Positive = Field(default=384, description="channels of the embedded encoder; Whisper tiny has 384")
-    layers: Positive = Field(default=4, description="blocks of the embedded encoder; Whisper tiny has 4")
-    vae: Literal["published", "embedded"] = Field(
-        default="published", description="published: sd-vae-ft-mse; embedded: the VAE of train_vae"
-    )
-    vae_weights: str | None = Field(default=None, description="folder of sd-vae-ft-mse; null: the weights folder's")
-    batch_size: Positive = Field(default=16, description="frames per call of the VAE")
-    torch_threads: Positive = Field(default=2, description="CPU threads")
+    audio_encoder: Literal["whisper", "embedded"] = key("whisper", "whisper: Whisper tiny; embedded: seeded, untrained")
+    whisper_weights: str | None = key(None, "tiny.pt or a Hugging Face folder; null: the weights folder's")
+    width: Positive = key(384, "channels of the embedded encoder; Whisper tiny has 384")
+    layers: Positive = key(4, "blocks of the embedded encoder; Whisper tiny has 4")
+    vae: Literal["published", "embedded"] = key("published", "published: sd-vae-ft-mse; embedded: the VAE of train_vae")
+    vae_weights: str | None = key(None, "folder of sd-vae-ft-mse; null: the weights folder's")
+    batch_size: Positive = key(16, "frames per call of the VAE")
+    torch_threads: Positive = key(2, "CPU threads")
 
 
 class SyncNetEncoder(Section):
@@ -264,46 +226,38 @@ class SyncNetEncoder(Section):
     block_out_channels: tuple[Positive, ...] = Field(description="channels of each block")
     downsample_factors: tuple[int | tuple[int, int], ...] = Field(description="factor of each block, or [h, w]")
     attn_blocks: tuple[bool, ...] = Field(description="whether each block ends with attention")
-    dropout: float = Field(default=0.0, description="dropout probability, 0 to 1")
+    dropout: float = key(0.0, "dropout probability, 0 to 1")
 
 
 class TrainSyncnet(Training):
     """Train StableSyncNet; the default is the published configuration 16_pixel_attn."""
 
-    frames: Positive = Field(default=16, description="frames per window at 25 fps")
-    resolution: Positive = Field(default=256, description="width and height of the face, in pixels")
-    min_negative_frames: Positive = Field(default=1, description="smallest shift of a negative, in frames at 25 fps")
-    max_negative_frames: Positive | None = Field(
-        default=None, description="largest shift of a negative; null: any, as published"
-    )
-    batch_size: Positive = Field(
-        default=256, description="windows per batch and process; a multiple of windows_per_clip"
-    )
-    windows_per_clip: int = Field(
-        default=2, ge=2, description="windows of a clip that are compared; 2: pairs, as published"
-    )
-    colour_jitter: float = Field(
-        default=0.0, ge=0, description="largest random change of gain and level; published: none"
-    )
-    shift_px: int = Field(default=0, ge=0, description="largest random shift of a window, in pixels; published: none")
-    gain_db: float = Field(default=0.0, ge=0, description="largest random gain of the audio, in dB; published: none")
-    visual: SyncNetEncoder = Field(
-        default=SyncNetEncoder(
+    frames: Positive = key(16, "frames per window at 25 fps")
+    resolution: Positive = key(256, "width and height of the face, in pixels")
+    min_negative_frames: Positive = key(1, "smallest shift of a negative, in frames at 25 fps")
+    max_negative_frames: Positive | None = key(None, "largest shift of a negative; null: any, as published")
+    batch_size: Positive = key(256, "windows per batch and process; a multiple of windows_per_clip")
+    windows_per_clip: int = key(2, "windows of a clip that are compared; 2: pairs, as published", ge=2)
+    colour_jitter: float = key(0.0, "largest random change of gain and level; published: none", ge=0)
+    shift_px: int = key(0, "largest random shift of a window, in pixels; published: none", ge=0)
+    gain_db: float = key(0.0, "largest random gain of the audio, in dB; published: none", ge=0)
+    visual: SyncNetEncoder = key(
+        SyncNetEncoder(
             in_channels=48,
             block_out_channels=(64, 128, 256, 256, 512, 1024, 2048, 2048),
             downsample_factors=((1, 2), 2, 2, 2, 2, 2, 2, 2),
             attn_blocks=(False, False, False, False, True, True, False, False),
         ),
-        description="visual encoder: lower half of the face, frames stacked as channels",
+        "visual encoder: lower half of the face, frames stacked as channels",
     )
-    audio: SyncNetEncoder = Field(
-        default=SyncNetEncoder(
+    audio: SyncNetEncoder = key(
+        SyncNetEncoder(
             in_channels=1,
             block_out_channels=(32, 64, 128, 256, 512, 1024, 2048),
             downsample_factors=((2, 1), 2, 2, 1, 2, 2, (2, 3)),
             attn_blocks=(False, False, False, True, True, False, False),
         ),
-        description="audio encoder: mel spectrogram, 1 x 80 x 52",
+        "audio encoder: mel spectrogram, 1 x 80 x 52",
     )
 
     @model_validator(mode="after")
@@ -330,19 +284,17 @@ class UNetShape(Section):
 class TrainUnet(Training):
     """Keys that both stages share."""
 
-    frames: Positive = Field(default=16, description="frames per window at 25 fps")
-    condition_dropout: Share = Field(
-        default=0.0, description="share of items trained with null audio, 0 to 1; published: none"
-    )
+    frames: Positive = key(16, "frames per window at 25 fps")
+    condition_dropout: Share = key(0.0, "share of items trained with null audio, 0 to 1; published: none")
 
 
 class TrainUnetStage1(TrainUnet):
     """Train every weight of the U-Net on noise prediction alone, without motion modules."""
 
     unet: UNetShape = UNetShape()
-    init: str | None = Field(
-        default="sd15",
-        description="sd15: U-Net of Stable Diffusion 1.5; latentsync-1.0, -1.5 or -1.6: a release; a path: a file of "
+    init: str | None = key(
+        "sd15",
+        "sd15: U-Net of Stable Diffusion 1.5; latentsync-1.0, -1.5 or -1.6: a release; a path: a file of "
         "such weights; null: from scratch",
     )
 
@@ -360,69 +312,51 @@ class TrainUnetStage2(TrainUnet):
     """Train attention and motion modules with four losses on the decoded one-step estimate of x0."""
 
     losses: LossWeights = LossWeights()
-    motion: Literal["all", "decoder"] = Field(
-        default="all", description="where motion modules are; decoder: as in stage2_efficient"
+    motion: Literal["all", "decoder"] = key("all", "where motion modules are; decoder: as in stage2_efficient")
+    trainable: tuple[str, ...] = key(
+        ("motion_modules.", "attentions."), "parts of the names of parameters that are trained"
     )
-    trainable: tuple[str, ...] = Field(
-        default=("motion_modules.", "attentions."), description="parts of the names of parameters that are trained"
+    teachers: Literal["published", "embedded"] = key("published", "VGG16 and VideoMAEv2-g, or seeded, untrained nets")
+    video_teacher: Literal["giant", "base", "small"] = key(
+        "giant", "size of the published VideoMAEv2 that TREPA uses; published: giant"
     )
-    teachers: Literal["published", "embedded"] = Field(
-        default="published", description="VGG16 and VideoMAEv2-g, or seeded, untrained networks"
+    video_normalise: Literal["none", "imagenet"] = key(
+        "none", "input of TREPA's teacher; imagenet: normalised as in its training; published: none"
     )
-    video_teacher: Literal["giant", "base", "small"] = Field(
-        default="giant", description="size of the published VideoMAEv2 that TREPA uses; published: giant"
-    )
-    video_normalise: Literal["none", "imagenet"] = Field(
-        default="none", description="input of TREPA's teacher; imagenet: normalised as in its training; published: none"
-    )
-    max_timestep: int = Field(default=999, ge=0, le=999, description="largest timestep of the losses on decoded frames")
+    max_timestep: int = key(999, "largest timestep of the losses on decoded frames", ge=0, le=999)
 
 
 class Generate(Section):
     """Lip-sync the test videos."""
 
-    steps: int = Field(default=20, ge=1, le=1000, description="number of DDIM steps")  # 1000: those of the training
-    guidance: float = Field(default=1.5, ge=1, description="classifier-free guidance scale; 1 switches it off")
-    seed: int = Field(default=1247, description="seed of the noise")
-    length: Length = Field(
-        default="audio", description="sets the length; audio: frames are looped or cut; video: audio is padded or cut"
-    )
-    max_s: float | None = Field(
-        default=60.0, gt=0, description="longest result, in seconds; the rest of the video is left out; null: no limit"
-    )
-    overlap: int = Field(
-        default=2, ge=0, le=15, description="frames that neighbouring windows share and cross-fade; published: 0"
-    )
-    batch_size: Positive = Field(default=1, description="windows per call of the U-Net")
-    crf: int = Field(default=13, ge=0, le=51, description="x264 CRF of the result")
-    controls: int = Field(
-        default=0, ge=0, description="cross pairs that an untrained U-Net generates too, as a control of the evaluation"
-    )
-    torch_threads: Positive = Field(default=2, description="CPU threads")
+    steps: int = key(20, "number of DDIM steps", ge=1, le=1000)  # 1000: those of the training
+    guidance: float = key(1.5, "classifier-free guidance scale; 1 switches it off", ge=1)
+    seed: int = key(1247, "seed of the noise")
+    length: Length = key("audio", "sets the length; audio: frames are looped or cut; video: audio is padded or cut")
+    max_s: float | None = key(60.0, "longest result, in seconds; the rest is left out; null: no limit", gt=0)
+    overlap: int = key(2, "frames that neighbouring windows share and cross-fade; published: 0", ge=0, le=15)
+    batch_size: Positive = key(1, "windows per call of the U-Net")
+    crf: int = key(13, "x264 CRF of the result", ge=0, le=51)
+    controls: int = key(0, "cross pairs that an untrained U-Net generates too, as a control of the evaluation", ge=0)
+    torch_threads: Positive = key(2, "CPU threads")
 
 
 class Enhance(Section):
     """Enhance faces in generated videos; off by default."""
 
-    method: Restorer | None = Field(
-        default=None, description="null: off; codeformer needs an extra package (make setup-codeformer)"
-    )
-    strength: Share = Field(default=0.8, description="0: not enhanced, 1: fully enhanced")
-    region: Literal["mouth", "face"] = Field(
-        default="mouth", description="mouth: enhance only the generated region; face: the whole face"
-    )
-    lip_protection: Share = Field(
-        default=0.5, description="0: lips are enhanced like the rest, 1: lips stay as generated"
-    )
-    crf: int = Field(default=13, ge=0, le=51, description="x264 CRF of the result")
-    weights: str | None = Field(default=None, description="weights of the restorer; null: the weights folder's")
+    method: Restorer | None = key(None, "null: off; codeformer needs an extra package (make setup-codeformer)")
+    strength: Share = key(0.8, "0: not enhanced, 1: fully enhanced")
+    region: Literal["mouth", "face"] = key("mouth", "mouth: enhance only the generated region; face: the whole face")
+    lip_protection: Share = key(0.5, "0: lips are enhanced like the rest, 1: lips stay as generated")
+    crf: int = key(13, "x264 CRF of the result", ge=0, le=51)
+    weights: str | None = key(None, "weights of the restorer; null: the weights folder's")
 
 
 class Tracking(Section):
     """How faces are followed in the videos of generation: as curation of the same run follows them."""
 
     scenes: DetectScenes = DetectScenes()
-    max_gap_ticks: int = Field(default=AlignFaces().max_gap_ticks, ge=0, description="longest gap that is interpolated")
+    max_gap_ticks: int = key(AlignFaces().max_gap_ticks, "longest gap that is interpolated", ge=0)
 
 
 class GenerateInRun(Generate):
@@ -440,47 +374,40 @@ class EnhanceInRun(Enhance):
 class Evaluate(Section):
     """Measure the generated videos and their controls."""
 
-    faces: FaceBackend = Field(default="mediapipe", description="face backend that measures the mouth in the results")
-    sync_backend: SyncScorer = Field(
-        default="syncnet_v2",
-        description="sync scorer of the results, see the table below; a SyncNet that also supervised the training "
+    faces: FaceBackend = key("mediapipe", "face backend that measures the mouth in the results")
+    sync_backend: SyncScorer = key(
+        "syncnet_v2",
+        "sync scorer of the results, see the table below; a SyncNet that also supervised the training "
         "favours what it trained",
     )
-    sync_weights: str | None = Field(
-        default=None,
-        description="file of syncnet_v2 or syncnet.safetensors of train_syncnet; null: the weights folder's",
+    sync_weights: str | None = key(
+        None, "file of syncnet_v2 or syncnet.safetensors of train_syncnet; null: the weights folder's"
     )
-    syncnet_pairs: Positive = Field(default=600, description="balanced pairs for the accuracy of SyncNet")
-    bootstrap: Positive = Field(default=1000, description="bootstrap resamples per confidence interval")
-    seed: int = Field(default=0, description="seed of the pairs and of the resamples")
-    torch_threads: Positive = Field(default=2, description="CPU threads")
+    syncnet_pairs: Positive = key(600, "balanced pairs for the accuracy of SyncNet")
+    bootstrap: Positive = key(1000, "bootstrap resamples per confidence interval")
+    seed: int = key(0, "seed of the pairs and of the resamples")
+    torch_threads: Positive = key(2, "CPU threads")
 
 
 class Report(Section):
     """Write the report page."""
 
-    players: int = Field(default=4, ge=0, description="number of rows of side-by-side players")
+    players: int = key(4, "number of rows of side-by-side players", ge=0)
 
 
 class Estimate(Section):
     """Estimate yield and cost of curation from a sample of the sources; runs only on request."""
 
-    sources: int = Field(default=8, ge=2, description="sources in the sample; a single one gives no range")
+    sources: int = key(8, "sources in the sample; a single one gives no range", ge=2)
 
 
 class Config(Section):
     """The configuration of one run."""
 
-    run: str = Field(
-        default="demo",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
-        description="name of the run: its folder below results/",
-    )
-    input_dir: str | None = Field(default=None, description="folder of raw videos; null: make synthetic talkers")
-    shards: int = Field(default=2, ge=1, le=99_999, description="jobs per step; fixed for the life of a run")
-    commercial: bool = Field(
-        default=False, description="refuse pretrained weights whose licence does not allow commercial use"
-    )
+    run: str = key("demo", "name of the run: its folder below results/", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    input_dir: str | None = key(None, "folder of raw videos; null: make synthetic talkers")
+    shards: int = key(2, "jobs per step; fixed for the life of a run", ge=1, le=99_999)
+    commercial: bool = key(False, "refuse pretrained weights whose licence does not allow commercial use")
     make_talkers: MakeTalkers = MakeTalkers()
     probe: Probe = Probe()
     resample: Resample = Resample()

@@ -6,6 +6,7 @@ steps; earlier and rejected rows have those of the steps that they went through.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 # The closed list: reason -> its meaning, as the report shows it.
@@ -36,9 +37,9 @@ class Column:
     """What a column says, where it comes from, and which tables show it; docs/ledger.md is generated from this."""
 
     meaning: str
-    unit: str = ""
     step: str = ""
     """The step that writes it."""
+    unit: str = ""
     measure: bool = False
     """A number that measures the clip: the data-set card gives its quantiles."""
     rejected: bool = False
@@ -47,6 +48,9 @@ class Column:
     """A property of sources that the data-set card counts."""
     internal: bool = False
     """Bookkeeping of the ledger, which exports leave out."""
+
+
+Measure = partial(Column, measure=True, rejected=True)
 
 
 class Common(TypedDict):
@@ -72,172 +76,113 @@ class Common(TypedDict):
 class OfSource(TypedDict):
     """Facts of the source, which its segments and clips repeat."""
 
-    size: Annotated[int, Column("file size", "bytes", "sources")]
-    sha256: Annotated[str, Column("content hash; equal files are duplicates", step="probe")]
-    width: Annotated[int, Column("width as displayed, after rotation", "px", "probe", card=True)]
-    height: Annotated[int, Column("height as displayed, after rotation", "px", "probe", card=True)]
+    size: Annotated[int, Column("file size", "sources", "bytes")]
+    sha256: Annotated[str, Column("content hash; equal files are duplicates", "probe")]
+    width: Annotated[int, Column("width as displayed, after rotation", "probe", "px", card=True)]
+    height: Annotated[int, Column("height as displayed, after rotation", "probe", "px", card=True)]
     rotation_deg: Annotated[
-        int, Column("counter-clockwise rotation of the display matrix: 0, 90, 180, 270", "degrees", "probe")
+        int, Column("counter-clockwise rotation of the display matrix: 0, 90, 180, 270", "probe", "degrees")
     ]
-    fps: Annotated[float, Column("nominal frame rate; the usual one of a VFR file", "frames/s", "probe", card=True)]
-    n_frames: Annotated[int, Column("displayed frames of the source", "frames", "probe")]
+    fps: Annotated[float, Column("nominal frame rate; the usual one of a VFR file", "probe", "frames/s", card=True)]
+    n_frames: Annotated[int, Column("displayed frames of the source", "probe", "frames")]
     duration_s: Annotated[
-        float, Column("from time zero to the end of the last frame", "s", "probe", rejected=True, card=True)
+        float, Column("from time zero to the end of the last frame", "probe", "s", rejected=True, card=True)
     ]
-    video_codec: Annotated[str, Column("FFmpeg's name of the video codec", step="probe", card=True)]
-    pix_fmt: Annotated[str, Column("FFmpeg's name of the pixel format", step="probe", card=True)]
-    interlaced: Annotated[bool, Column("frames consist of two fields; they are used as they are", step="probe")]
-    has_audio: Annotated[bool, Column("the source has an audio stream", step="probe")]
-    audio_rate_hz: Annotated[int | None, Column("sample rate of the audio stream", "Hz", "probe", card=True)]
-    n_ticks: Annotated[int, Column("ticks of the source, 25 per second", "ticks", "resample")]
+    video_codec: Annotated[str, Column("FFmpeg's name of the video codec", "probe", card=True)]
+    pix_fmt: Annotated[str, Column("FFmpeg's name of the pixel format", "probe", card=True)]
+    interlaced: Annotated[bool, Column("frames consist of two fields; they are used as they are", "probe")]
+    has_audio: Annotated[bool, Column("the source has an audio stream", "probe")]
+    audio_rate_hz: Annotated[int | None, Column("sample rate of the audio stream", "probe", "Hz", card=True)]
+    n_ticks: Annotated[int, Column("ticks of the source, 25 per second", "resample", "ticks")]
 
 
 class Resampled(TypedDict):
     """Files of the source that later steps read."""
 
-    audio_file: Annotated[str | None, Column("16 kHz mono FLAC from time zero; null without audio", step="resample")]
-    ticks_file: Annotated[str, Column("npy: source frame of each tick, int32 [n_ticks]", step="resample")]
+    audio_file: Annotated[str | None, Column("16 kHz mono FLAC from time zero; null without audio", "resample")]
+    ticks_file: Annotated[str, Column("npy: source frame of each tick, int32 [n_ticks]", "resample")]
 
 
 class Source(Common, OfSource, Resampled):
     """A video of the input folder."""
 
-    mtime_ns: Annotated[int, Column("modification time of the file", "ns", "sources", internal=True)]
-    cuts: Annotated[list[int], Column("first tick of every scene but the first", "ticks", "detect_scenes")]
+    mtime_ns: Annotated[int, Column("modification time of the file", "sources", "ns", internal=True)]
+    cuts: Annotated[list[int], Column("first tick of every scene but the first", "detect_scenes", "ticks")]
 
 
 class Segment(Common, OfSource, Resampled):
     """A piece of a scene, ticks [start_tick, end_tick) of its source."""
 
-    start_tick: Annotated[int, Column("first tick", "ticks", "segment", rejected=True)]
-    end_tick: Annotated[int, Column("tick after the last", "ticks", "segment", rejected=True)]
+    start_tick: Annotated[int, Column("first tick", "segment", "ticks", rejected=True)]
+    end_tick: Annotated[int, Column("tick after the last", "segment", "ticks", rejected=True)]
 
 
 class Clip(Segment):
     """One face of a segment; several where several faces were tracked."""
 
-    segment_id: Annotated[str, Column("id of the segment", step="align_faces")]
-    track: Annotated[int, Column("number of the face track in its segment, the widest face first", step="align_faces")]
-    faces: Annotated[str, Column("face backend that found the face", step="align_faces")]
-    resolution: Annotated[int, Column("width and height of the crop", "px", "align_faces")]
-    crop_file: Annotated[str, Column("mp4, 25 fps: the aligned face, one frame per tick", step="align_faces")]
-    geometry_file: Annotated[str, Column("npz: arrays with one entry per tick, see below", step="align_faces")]
+    segment_id: Annotated[str, Column("id of the segment", "align_faces")]
+    track: Annotated[int, Column("number of the face track in its segment, the widest face first", "align_faces")]
+    faces: Annotated[str, Column("face backend that found the face", "align_faces")]
+    resolution: Annotated[int, Column("width and height of the crop", "align_faces", "px")]
+    crop_file: Annotated[str, Column("mp4, 25 fps: the aligned face, one frame per tick", "align_faces")]
+    geometry_file: Annotated[str, Column("npz: arrays with one entry per tick, see below", "align_faces")]
     stills_file: Annotated[
-        str | None, Column("npz: some frames of the face in source pixels, for crops below 256 px", step="align_faces")
+        str | None, Column("npz: some frames of the face in source pixels, for crops below 256 px", "align_faces")
     ]
-    face_share: Annotated[
-        float,
-        Column("share of the frames in which the face was found", "0..1", "align_faces", measure=True, rejected=True),
-    ]
-    n_faces: Annotated[
-        int, Column("most faces found in a frame of the segment", "faces", "align_faces", measure=True, rejected=True)
-    ]
-    face_px: Annotated[float, Column("width of the face", "source px", "align_faces", measure=True, rejected=True)]
+    face_share: Annotated[float, Measure("share of the frames in which the face was found", "align_faces", "0..1")]
+    n_faces: Annotated[int, Measure("most faces found in a frame of the segment", "align_faces", "faces")]
+    face_px: Annotated[float, Measure("width of the face", "align_faces", "source px")]
     jitter_px: Annotated[
         float,
         Column(
-            "jitter of the anchors after smoothing (rms), in pixels of a 256 px crop", "px", "align_faces", measure=True
+            "jitter of the anchors after smoothing (rms), in pixels of a 256 px crop", "align_faces", "px", measure=True
         ),
     ]
-    raw_jitter_px: Annotated[float, Column("the same before smoothing", "px", "align_faces", measure=True)]
-    quality: Annotated[
-        float,
-        Column(
-            "image quality by quality_backend, higher is better", "0..100", "score_quality", measure=True, rejected=True
-        ),
-    ]
-    quality_backend: Annotated[str, Column("metric of quality", step="score_quality")]
-    sharpness: Annotated[
-        float,
-        Column("variance of the Laplacian of the face at 256 px", step="score_quality", measure=True, rejected=True),
-    ]
-    exposure: Annotated[float, Column("mean luma of the face", "0..1", "score_quality", measure=True, rejected=True)]
+    raw_jitter_px: Annotated[float, Column("the same before smoothing", "align_faces", "px", measure=True)]
+    quality: Annotated[float, Measure("image quality by quality_backend, higher is better", "score_quality", "0..100")]
+    quality_backend: Annotated[str, Column("metric of quality", "score_quality")]
+    sharpness: Annotated[float, Measure("variance of the Laplacian of the face at 256 px", "score_quality")]
+    exposure: Annotated[float, Measure("mean luma of the face", "score_quality", "0..1")]
     aligned_share: Annotated[
-        float,
-        Column(
-            "share of frames in which a second detector confirms the face",
-            "0..1",
-            "score_quality",
-            measure=True,
-            rejected=True,
-        ),
+        float, Measure("share of frames in which a second detector confirms the face", "score_quality", "0..1")
     ]
-    yaw_deg: Annotated[
-        float,
-        Column("head pose; above 0 to the viewer's right", "degrees", "score_quality", measure=True, rejected=True),
-    ]
-    pitch_deg: Annotated[
-        float, Column("head pose; above 0 upwards", "degrees", "score_quality", measure=True, rejected=True)
-    ]
+    yaw_deg: Annotated[float, Measure("head pose; above 0 to the viewer's right", "score_quality", "degrees")]
+    pitch_deg: Annotated[float, Measure("head pose; above 0 upwards", "score_quality", "degrees")]
     speech_share: Annotated[
-        float | None,
-        Column(
-            "share of the audio that is speech; null without audio",
-            "0..1",
-            "score_quality",
-            measure=True,
-            rejected=True,
-        ),
+        float | None, Measure("share of the audio that is speech; null without audio", "score_quality", "0..1")
     ]
-    sync_confidence: Annotated[
-        float,
-        Column("maximum of sync_curve, on the scale of sync_backend", step="score_sync", measure=True, rejected=True),
-    ]
+    sync_confidence: Annotated[float, Measure("maximum of sync_curve, on the scale of sync_backend", "score_sync")]
     sync_offset_frames: Annotated[
-        int,
-        Column(
-            "measured offset; above 0 the video is late", "frames at 25 fps", "score_sync", measure=True, rejected=True
-        ),
+        int, Measure("measured offset; above 0 the video is late", "score_sync", "frames at 25 fps")
     ]
     clipped_share: Annotated[
-        float,
-        Column(
-            "share of the pixels of the face that are black or white",
-            "0..1",
-            "score_quality",
-            measure=True,
-            rejected=True,
-        ),
+        float, Measure("share of the pixels of the face that are black or white", "score_quality", "0..1")
     ]
-    roll_deg: Annotated[
-        float,
-        Column("head pose; above 0 anticlockwise as seen", "degrees", "score_quality", measure=True, rejected=True),
-    ]
+    roll_deg: Annotated[float, Measure("head pose; above 0 anticlockwise as seen", "score_quality", "degrees")]
     remaining_offset_frames: Annotated[
-        int,
-        Column(
-            "the offset measured again with sync_offset_frames applied",
-            "frames at 25 fps",
-            "score_sync",
-            measure=True,
-            rejected=True,
-        ),
+        int, Measure("the offset measured again with sync_offset_frames applied", "score_sync", "frames at 25 fps")
     ]
-    remaining_confidence: Annotated[
-        float, Column("confidence of remaining_offset_frames", step="score_sync", measure=True)
-    ]
-    picture_hash: Annotated[
-        str, Column("perceptual hash of the middle frame, hex", step="score_quality", rejected=True)
-    ]
+    remaining_confidence: Annotated[float, Column("confidence of remaining_offset_frames", "score_sync", measure=True)]
+    picture_hash: Annotated[str, Column("perceptual hash of the middle frame, hex", "score_quality", rejected=True)]
     motion_hash: Annotated[
         str | None,
-        Column("hash of the movement of the mouth, hex; null for a still mouth", step="score_quality", rejected=True),
+        Column("hash of the movement of the mouth, hex; null for a still mouth", "score_quality", rejected=True),
     ]
     sync_curve: Annotated[
-        list[float], Column("score of each offset from -max_shift_frames to max_shift_frames", step="score_sync")
+        list[float], Column("score of each offset from -max_shift_frames to max_shift_frames", "score_sync")
     ]
-    sync_backend: Annotated[str, Column("scorer of sync_confidence", step="score_sync")]
-    group: Annotated[str, Column("speaker or source that no two splits share", step="select_clips")]
-    split: Annotated[Literal["train", "val", "test"], Column("split of the group", step="select_clips", internal=True)]
+    sync_backend: Annotated[str, Column("scorer of sync_confidence", "score_sync")]
+    group: Annotated[str, Column("speaker or source that no two splits share", "select_clips")]
+    split: Annotated[Literal["train", "val", "test"], Column("split of the group", "select_clips", internal=True)]
     offset_frames: Annotated[
         int,
-        Column("offset that readers of the clip apply to its audio", "frames at 25 fps", "select_clips", measure=True),
+        Column("offset that readers of the clip apply to its audio", "select_clips", "frames at 25 fps", measure=True),
     ]
-    features_file: Annotated[str, Column("safetensors: audio features and VAE moments", step="extract_features")]
-    features_key: Annotated[str, Column("what the features depend on, hashed", step="extract_features")]
-    audio_encoder: Annotated[dict[str, Any], Column("backend and shape of the audio encoder", step="extract_features")]
-    vae: Annotated[str, Column("content hash of the VAE", step="extract_features")]
-    export_file: Annotated[str, Column("mp4 with the crop and its audio in sync", step="export_clips")]
+    features_file: Annotated[str, Column("safetensors: audio features and VAE moments", "extract_features")]
+    features_key: Annotated[str, Column("what the features depend on, hashed", "extract_features")]
+    audio_encoder: Annotated[dict[str, Any], Column("backend and shape of the audio encoder", "extract_features")]
+    vae: Annotated[str, Column("content hash of the VAE", "extract_features")]
+    export_file: Annotated[str, Column("mp4 with the crop and its audio in sync", "export_clips")]
 
 
 class Driven(TypedDict):
@@ -245,88 +190,91 @@ class Driven(TypedDict):
 
     id: Annotated[str, Column("picture_id--sound_id")]
     kind: Annotated[Literal["own", "cross"], Column("whose audio drives the video")]
-    picture_id: Annotated[str, Column("source whose video is redrawn", step="select_clips")]
-    picture_path: Annotated[str, Column("path of that source", step="select_clips")]
-    picture_group: Annotated[str, Column("group of that source", step="select_clips")]
-    picture_clips: Annotated[list[str], Column("selected clips of that source: which face speaks", step="select_clips")]
-    sound_id: Annotated[str, Column("source whose audio drives", step="select_clips")]
-    sound_path: Annotated[str, Column("path of that source", step="select_clips")]
-    sound_group: Annotated[str, Column("group of that source", step="select_clips")]
-    audio_file: Annotated[str, Column("16 kHz mono FLAC of that source", step="select_clips")]
+    picture_id: Annotated[str, Column("source whose video is redrawn", "select_clips")]
+    picture_path: Annotated[str, Column("path of that source", "select_clips")]
+    picture_group: Annotated[str, Column("group of that source", "select_clips")]
+    picture_clips: Annotated[list[str], Column("selected clips of that source: which face speaks", "select_clips")]
+    sound_id: Annotated[str, Column("source whose audio drives", "select_clips")]
+    sound_path: Annotated[str, Column("path of that source", "select_clips")]
+    sound_group: Annotated[str, Column("group of that source", "select_clips")]
+    audio_file: Annotated[str, Column("16 kHz mono FLAC of that source", "select_clips")]
 
 
 class Pair(Driven):
     """A video to generate: a held-out source, driven by its own audio (own) or by that of another source (cross)."""
 
-    cross_rank: Annotated[int | None, Column("number of a cross pair over all shards, from 0", step="select_clips")]
+    cross_rank: Annotated[int | None, Column("number of a cross pair over all shards, from 0", "select_clips")]
 
 
 class Video(Driven):
     """A generated video, one row per pair and system, with the columns of its pair. Controls have ids in -untrained."""
 
-    pair_id: Annotated[str, Column("id of the pair", step="generate")]
+    pair_id: Annotated[str, Column("id of the pair", "generate")]
     system: Annotated[
-        Literal["ours", "untrained"],
-        Column("untrained: the same network with random weights, a control", step="generate"),
+        Literal["ours", "untrained"], Column("untrained: the same network with random weights, a control", "generate")
     ]
-    status: Annotated[Literal["ok", "rejected", "error"], Column("as for clips", step="generate")]
-    reason: Annotated[str | None, Column("as for clips", step="generate")]
-    detail: Annotated[str, Column("as for clips", step="generate")]
-    video_file: Annotated[str, Column("mp4; the enhanced one where enhance ran", step="generate")]
-    render_file: Annotated[str, Column("npz: arrays with one entry per written frame, see below", step="generate")]
-    n_frames: Annotated[int, Column("written frames", "frames", "generate")]
-    n_generated: Annotated[int, Column("frames with a redrawn mouth", "frames", "generate")]
-    passed_through: Annotated[dict[str, int], Column("reason -> frames left as they were", "frames", "generate")]
-    cut_s: Annotated[float, Column("seconds left out at the end because of generate.max_s", "s", "generate")]
-    resolution: Annotated[int, Column("width and height of the generated face", "px", "generate")]
-    crf: Annotated[int, Column("x264 CRF of the video", step="generate")]
-    faces: Annotated[str, Column("face backend that found the faces", step="generate")]
-    n_faces: Annotated[int, Column("most faces that it looks for in a frame", "faces", "generate")]
-    unet: Annotated[str, Column("content hash of the U-Net", step="generate")]
-    vae: Annotated[str, Column("content hash of the VAE", step="generate")]
-    stand_ins: Annotated[list[str], Column("a sentence for every part that is not the published one", step="generate")]
-    restorer: Annotated[str, Column("content hash of the restorer", step="enhance")]
-    unenhanced_file: Annotated[str, Column("mp4 that generate wrote", step="enhance")]
-    n_enhanced: Annotated[int, Column("restored frames", "frames", "enhance")]
+    status: Annotated[Literal["ok", "rejected", "error"], Column("as for clips", "generate")]
+    reason: Annotated[str | None, Column("as for clips", "generate")]
+    detail: Annotated[str, Column("as for clips", "generate")]
+    video_file: Annotated[str, Column("mp4; the enhanced one where enhance ran", "generate")]
+    render_file: Annotated[str, Column("npz: arrays with one entry per written frame, see below", "generate")]
+    n_frames: Annotated[int, Column("written frames", "generate", "frames")]
+    n_generated: Annotated[int, Column("frames with a redrawn mouth", "generate", "frames")]
+    passed_through: Annotated[dict[str, int], Column("reason -> frames left as they were", "generate", "frames")]
+    cut_s: Annotated[float, Column("seconds left out at the end because of generate.max_s", "generate", "s")]
+    resolution: Annotated[int, Column("width and height of the generated face", "generate", "px")]
+    crf: Annotated[int, Column("x264 CRF of the video", "generate")]
+    faces: Annotated[str, Column("face backend that found the faces", "generate")]
+    n_faces: Annotated[int, Column("most faces that it looks for in a frame", "generate", "faces")]
+    unet: Annotated[str, Column("content hash of the U-Net", "generate")]
+    vae: Annotated[str, Column("content hash of the VAE", "generate")]
+    stand_ins: Annotated[list[str], Column("a sentence for every part that is not the published one", "generate")]
+    restorer: Annotated[str, Column("content hash of the restorer", "enhance")]
+    unenhanced_file: Annotated[str, Column("mp4 that generate wrote", "enhance")]
+    n_enhanced: Annotated[int, Column("restored frames", "enhance", "frames")]
 
 
 class Tar(TypedDict):
     """A tar of a WebDataset export; the link `export_webdataset/<id>.tar` leads to it."""
 
-    id: Annotated[str, Column("split and number, e.g. train-000000", step="export_webdataset")]
-    kind: Annotated[Literal["tar"], Column("what the row describes", step="export_webdataset")]
-    split: Annotated[Literal["train", "val", "test"], Column("split of its clips", step="export_webdataset")]
-    status: Annotated[Literal["ok", "rejected", "error"], Column("as for clips", step="export_webdataset")]
-    reason: Annotated[str | None, Column("as for clips", step="export_webdataset")]
-    detail: Annotated[str, Column("as for clips", step="export_webdataset")]
-    tar_file: Annotated[
-        str, Column("the tar: mp4, json, landmarks and matrices of each clip", step="export_webdataset")
-    ]
-    n_samples: Annotated[int, Column("clips in it", "clips", "export_webdataset")]
+    id: Annotated[str, Column("split and number, e.g. train-000000", "export_webdataset")]
+    kind: Annotated[Literal["tar"], Column("what the row describes", "export_webdataset")]
+    split: Annotated[Literal["train", "val", "test"], Column("split of its clips", "export_webdataset")]
+    status: Annotated[Literal["ok", "rejected", "error"], Column("as for clips", "export_webdataset")]
+    reason: Annotated[str | None, Column("as for clips", "export_webdataset")]
+    detail: Annotated[str, Column("as for clips", "export_webdataset")]
+    tar_file: Annotated[str, Column("the tar: mp4, json, landmarks and matrices of each clip", "export_webdataset")]
+    n_samples: Annotated[int, Column("clips in it", "export_webdataset", "clips")]
 
 
 class Geometry(TypedDict):
     """Arrays of a clip's geometry_file, one entry for each of its n ticks; a face has p landmarks."""
 
     matrices: Annotated[
-        Any, Column("similarity transform of each tick, source pixels -> unstretched crop pixels", "float32 [n, 2, 3]")
+        Any,
+        Column("similarity transform of each tick, source pixels -> unstretched crop pixels", unit="float32 [n, 2, 3]"),
     ]
-    landmarks: Annotated[Any, Column("landmarks of the backend `faces`, source pixels (x, y)", "float32 [n, p, 2]")]
-    found: Annotated[Any, Column("the face was found; elsewhere its landmarks are interpolated", "bool [n]")]
+    landmarks: Annotated[
+        Any, Column("landmarks of the backend `faces`, source pixels (x, y)", unit="float32 [n, p, 2]")
+    ]
+    found: Annotated[Any, Column("the face was found; elsewhere its landmarks are interpolated", unit="bool [n]")]
     mouth_opening: Annotated[
         Any,
-        Column("gap of the inner lips over the distance of the eyes; NaN where the face was not found", "float32 [n]"),
+        Column(
+            "gap of the inner lips over the distance of the eyes; NaN where the face was not found", unit="float32 [n]"
+        ),
     ]
 
 
 class Render(TypedDict):
     """Arrays of a video's render_file, one entry for each of its m written frames."""
 
-    order: Annotated[Any, Column("number of the source frame", "int64 [m]")]
-    times_s: Annotated[Any, Column("presentation time", "float64 [m]")]
-    end_s: Annotated[Any, Column("end of the last frame", "float64")]
+    order: Annotated[Any, Column("number of the source frame", unit="int64 [m]")]
+    times_s: Annotated[Any, Column("presentation time", unit="float64 [m]")]
+    end_s: Annotated[Any, Column("end of the last frame", unit="float64")]
     matrices: Annotated[
-        Any, Column("file pixels -> unstretched crop pixels; NaN where the frame was not redrawn", "float64 [m, 2, 3]")
+        Any,
+        Column("file pixels -> unstretched crop pixels; NaN where the frame was not redrawn", unit="float64 [m, 2, 3]"),
     ]
 
 
