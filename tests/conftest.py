@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from tests import typechecker  # noqa: F401  named in pyproject.toml as what checks annotations
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("shared_machine", deadline=None)  # the cores may be busy with other tests
+settings.load_profile("shared_machine")
 
 
 def _folder(variable: str, default: str, required: str, what: str) -> Path:

@@ -9,9 +9,6 @@ from hypothesis import strategies as st
 
 from latentsync import timing
 
-settings.register_profile("shared_machine", deadline=None)  # two cores may be busy with other tests
-settings.load_profile("shared_machine")
-
 RATES = [Fraction(16), Fraction(24000, 1001), 24, 25, Fraction(30000, 1001), 30, 50, 60]
 
 

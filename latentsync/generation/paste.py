@@ -36,8 +36,8 @@ def face_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> 
     return region if region[0] < region[2] and region[1] < region[3] else (0, 0, 0, 0)
 
 
-def _back(matrix: np.ndarray, region: Region) -> np.ndarray:
-    """Matrix from pixels of the region to crop pixels."""
+def from_region(matrix: np.ndarray, region: Region) -> np.ndarray:
+    """The matrix [2, 3] from pixels of the file, as one from pixels of the region, float64."""
     shift = np.array(matrix, np.float64)
     shift[:, 2] += shift[:, :2] @ np.array(region[:2], np.float64)
     return shift
@@ -53,7 +53,8 @@ def soft_box(matrix: np.ndarray, resolution: int, region: Region) -> np.ndarray:
     The box is eroded by 2 x 2, again by twice a twentieth of the root of its area, then blurred over the same width.
     """
     width, height = alignment.crop_size(resolution)
-    box = alignment.warp(np.ones((height, width, 1), np.float32), _back(matrix, region), _size(region), fill=0)[..., 0]
+    ones = np.ones((height, width, 1), np.float32)
+    box = alignment.warp(ones, from_region(matrix, region), _size(region), fill=0)[..., 0]
     box = cv2.erode(box, np.ones((2, 2), np.uint8))
     edge = int(math.sqrt(box.sum(dtype=np.float64))) // 20
     if edge == 0:  # a face of a few pixels, too small to feather
@@ -72,7 +73,7 @@ def paste_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) ->
     if region == (0, 0, 0, 0):
         return region, np.zeros((0, 0), np.float32)
     hole = feathered_hole(alignment.crop_size(resolution))[..., None]
-    hole = alignment.warp(hole, _back(matrix, region), _size(region), 0)[..., 0]
+    hole = alignment.warp(hole, from_region(matrix, region), _size(region), 0)[..., 0]
     return region, soft_box(matrix, resolution, region) * hole
 
 
@@ -85,7 +86,7 @@ def face_patch(face: np.ndarray, matrix: np.ndarray, resolution: int, region: Re
     width, height = alignment.crop_size(resolution)
     shrink = max(1, int(alignment.scale_of(matrix) / 1.5))
     size = max(1, round(width / shrink)), max(1, round(height / shrink))
-    back = _back(matrix, region)
+    back = from_region(matrix, region)
     for axis, (small, whole) in enumerate(zip(size, (width, height), strict=True)):
         back[axis] *= small / whole  # pixel centres: small = (whole + 1/2) * ratio - 1/2
         back[axis, 2] += (small / whole - 1) / 2

@@ -5,8 +5,8 @@ frame is aligned by five points, in one warp from the frame. The lips can be pro
 resting mouth.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import av
@@ -20,7 +20,7 @@ from latentsync.faces.smoothing import smooth
 from latentsync.faces.tracking import Track
 from latentsync.generation import speakers
 from latentsync.generation.audio import DrivingAudio
-from latentsync.generation.paste import Region, blended, paste_region, to_displayed
+from latentsync.generation.paste import Region, blended, from_region, paste_region, to_displayed
 from latentsync.generation.video import open_writer, yuv
 from latentsync.media.picture import native_rgb
 from latentsync.media.read import frame_times, read_video_frames
@@ -65,13 +65,8 @@ def soft_square(matrix: np.ndarray, size: int, shape: tuple[int, int]) -> tuple[
         return (0, 0, 0, 0), np.zeros((0, 0), np.float32)
     ramp = np.clip(np.minimum(np.arange(size) + 0.5, size - np.arange(size) - 0.5) / (size / 8), 0, 1)
     square = np.minimum.outer(ramp, ramp).astype(np.float32)[..., None]
-    return (x0, y0, x1, y1), alignment.warp(square, _shifted(matrix, x0, y0), (x1 - x0, y1 - y0), 0)[..., 0]
-
-
-def _shifted(matrix: np.ndarray, x0: int, y0: int) -> np.ndarray:
-    moved = np.array(matrix, np.float64)
-    moved[:, 2] += moved[:, :2] @ np.array([x0, y0], np.float64)
-    return moved
+    region = x0, y0, x1, y1
+    return region, alignment.warp(square, from_region(matrix, region), (x1 - x0, y1 - y0), 0)[..., 0]
 
 
 def enhance_video(
@@ -105,23 +100,13 @@ def enhance_video(
     n_enhanced = 0
     audio = DrivingAudio(np.zeros(0, np.float32), copied_from=video)
     with open_writer(out, first, video, times_s, end_s, cfg.crf, audio) as writer:
-        for batch in _batches(zip(chain([first], frames), matrices, landmarks, strict=True)):
+        items = zip(chain([first], frames), matrices, landmarks, strict=True)
+        while batch := list(islice(items, BATCH)):
             batch = [(yuv(frame, writer.pix_fmt), matrix, points) for frame, matrix, points in batch]
             for frame in _enhanced(batch, resolution, restore, cfg, detector.scheme):
                 writer.write_frame(frame)
             n_enhanced += sum(points is not None for _, _, points in batch)
     return n_enhanced
-
-
-def _batches(items: Iterator) -> Iterator[list]:
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _landmarks(tracks: Sequence[Track], matrices: np.ndarray, resolution: int) -> list[np.ndarray | None]:
@@ -179,6 +164,6 @@ def _enhanced(
         lips = lip_mask(landmarks[list(scheme.outer_lips)], region, float(np.hypot(*(right_eye - left_eye))))
         weight = cfg.strength * alpha * (1 - cfg.lip_protection * lips)
         x0, y0, x1, y1 = region
-        patch = alignment.warp(restored[index], _shifted(aligned[index], x0, y0), (x1 - x0, y1 - y0))
+        patch = alignment.warp(restored[index], from_region(aligned[index], region), (x1 - x0, y1 - y0))
         result.append(blended(frame, region, weight, patch))
     return result
