@@ -42,19 +42,19 @@ def load_models(
         if not path.exists():
             raise ValueError(f"The weights {path} do not exist; train them first, or give another file.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    state, facts = read_unet(unet)
-    resolution = _resolution(unet, facts, resolution)
+    state, metadata = read_unet(unet)
+    resolution = _resolution(unet, metadata, resolution)
     try:
-        config = UNetConfig(**facts["config"])
+        config = UNetConfig(**metadata["config"])
     except TypeError as error:
         raise ValueError(f"{unet} was not written by train_unet ({error}).") from error
     if trained:
         network = weight_files.build_with(lambda: UNet3D(config), state, str(unet))
     else:
         network = untrained(config)
-    encoding, whisper_file = facts["audio_encoder"], None
+    encoding, whisper_file = metadata["audio_encoder"], None
     vae = vae or registry.find("vae", key="generate without --vae")
-    _require_same(unet, "VAE", facts.get("vae"), vae, "--vae", "extract_features.vae_weights")
+    _require_same(unet, "VAE", metadata.get("vae"), vae, "--vae", "extract_features.vae_weights")
     if encoding["backend"] == "whisper":
         whisper_file = registry.find("whisper", whisper and str(whisper), "generate --weights")
         trained_with = encoding.get("weights")
@@ -72,22 +72,22 @@ def load_models(
         vaes.load(vae).to(device),  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
         encoder,
         resolution,
-        facts["frames"],
+        metadata["frames"],
         device,
         vaes.load_preview(preview).to(device) if preview else None,  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
     )
 
 
-def _resolution(unet: Path, facts: dict[str, Any], wanted: int | None) -> int:
+def _resolution(unet: Path, metadata: dict[str, Any], wanted: int | None) -> int:
     """The face size that the weights were trained on; any other gives grey patches instead of mouths (#271)."""
-    trained_on = facts.get("resolution")
+    trained_on = metadata.get("resolution")
     if trained_on is None and wanted is None:
         raise ValueError(
             f"{unet} is a LatentSync U-Net that does not say which faces it was trained on, and those of 256 px (1.0, "
             "1.5) and of 512 px (1.6) have the same shapes; add --resolution 256 or 512."
         )
     if None not in (trained_on, wanted) and trained_on != wanted:
-        release = facts.get("release", "these weights")
+        release = metadata.get("release", "these weights")
         fits = {256: "latentsync-1.5 (config/latentsync-256.yaml)", 512: "latentsync-1.6 (config/latentsync-512.yaml)"}
         raise ValueError(
             f"{unet} is {release}, trained on faces of {trained_on} px, not {wanted}; leave out --resolution, or give "
@@ -114,22 +114,22 @@ def read_unet(path: Path) -> tuple[weight_files.State, dict[str, Any]]:
         ValueError: the file is damaged, or is not a U-Net of this kind.
     """
     if weight_files.is_ours(path):
-        state, facts = weight_files.load(path)
-        missing = [name for name in ("frames", "resolution", "audio_encoder") if name not in facts]
+        state, metadata = weight_files.load(path)
+        missing = [name for name in ("frames", "resolution", "audio_encoder") if name not in metadata]
         if missing:
-            looks = layouts.recognise(state) or "It is another network."
-            raise ValueError(f"{path} was not written by train_unet: it lacks {', '.join(missing)}. {looks}")
-        return state, facts
+            recognised = layouts.recognise(state) or "It is another network."
+            raise ValueError(f"{path} was not written by train_unet: it lacks {', '.join(missing)}. {recognised}")
+        return state, metadata
     release = registry.known_as(path)
     state = weight_files.read_foreign(path, intact=release is not None and release.files[0].sha256 is not None)
     shape = layouts.unet_shape(state)
     if shape is None:
-        looks = layouts.recognise(state) or "Its kind is not known."
-        raise ValueError(f"{path} holds no LatentSync U-Net. {looks}")
-    facts = PUBLISHED | {"config": shape}
+        recognised = layouts.recognise(state) or "Its kind is not known."
+        raise ValueError(f"{path} holds no LatentSync U-Net. {recognised}")
+    metadata = PUBLISHED | {"config": shape}
     if release is not None and release.resolution is not None:
-        facts |= {"resolution": release.resolution, "release": release.what}
-    return state, facts
+        metadata |= {"resolution": release.resolution, "release": release.what}
+    return state, metadata
 
 
 def untrained(config: UNetConfig) -> UNet3D:
