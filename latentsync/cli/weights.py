@@ -120,12 +120,12 @@ def inspect(file: Annotated[Path, typer.Argument(help="any file of weights, ours
     weight_files.require_file(file)
     known = registry.known_as(file)
     if weight_files.is_program(file):
-        tensors, facts = {}, {"kind": "a program (ONNX or TorchScript), whose tensors are not listed"}
+        tensors, metadata = {}, {"kind": "a program (ONNX or TorchScript), whose tensors are not listed"}
     else:
-        tensors, facts = weight_files.read(file)
+        tensors, metadata = weight_files.read(file)
     for key, value in tensors.items():
         typer.echo(f"{key}  {tuple(value.shape)}  {str(value.dtype).removeprefix('torch.')}")
-    for key, value in facts.items():
+    for key, value in metadata.items():
         typer.echo(f"{key}: {value}")
     numbers = sum(value.numel() for value in tensors.values())
     typer.echo(f"{file}: {len(tensors)} tensors, {numbers / 1e6:.2f} M numbers; sha256 {registry.sha256_of(file)}")

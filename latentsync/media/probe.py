@@ -1,4 +1,4 @@
-"""What a video file says about itself: stream facts, presentation times and time zero, from its packets.
+"""What a video file says about itself: properties of its streams, presentation times and time zero, from its packets.
 
 Only the first frame is decoded (its presentation time is time zero, and it proves that the file can be decoded).
 Every way a file can be broken ends in Rejection("unreadable", <one sentence>). What is wrong with the machine or the

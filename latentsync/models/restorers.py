@@ -151,8 +151,8 @@ def _state(path: Path, shape: Mapping[str, Any]) -> tuple[dict[str, Any], Mappin
     """Tensors of a file, and the shape of the network: from our metadata, else the published one."""
     from latentsync.weights import files as weight_files
 
-    state, facts = weight_files.read(path)
-    return state, facts.get("config", shape)
+    state, metadata = weight_files.read(path)
+    return state, metadata.get("config", shape)
 
 
 def _fill(network: Any, state: dict[str, Any], path: Path, published: str):

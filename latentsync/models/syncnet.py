@@ -227,8 +227,8 @@ def load(path: Path) -> tuple[StableSyncNet, TrainSyncnet]:
     Raises:
         ValueError: the file is damaged, or is none of these networks.
     """
-    state, facts = weight_files.read(path)
-    cfg = configuration(facts["config"], path) if facts else _published_configuration(state, path)
+    state, metadata = weight_files.read(path)
+    cfg = configuration(metadata["config"], path) if metadata else _published_configuration(state, path)
     return weight_files.build_with(lambda: build(cfg), state, str(path)).eval(), cfg
 
 

@@ -46,7 +46,7 @@ def run(cfg: ExtractFeatures, inputs: dict[str, list[Path]], outputs: dict[str, 
     clips_of = {split: read_ledgers(inputs[split]) for split in ("train", "val", "test")}
     rows = [row | {"split": split} for split, found in clips_of.items() for row in found if row["source_id"] in shard]
     clips = ClipStore(rows, root)
-    facts = {
+    shared = {
         "vae": weight_files.content_hash(vae_path),
         "audio_encoder": {
             "backend": cfg.audio_encoder,
@@ -55,8 +55,8 @@ def run(cfg: ExtractFeatures, inputs: dict[str, list[Path]], outputs: dict[str, 
             "layers": cfg.layers,
         },
     }
-    keys = [fingerprint(fact, facts, VERSIONS["extract_features"]) for fact in clips.facts()]
-    keyed = [row | facts | {"features_key": key} for row, key in zip(rows, keys, strict=True)]
+    keys = [fingerprint(part, shared, VERSIONS["extract_features"]) for part in clips.fingerprint_parts()]
+    keyed = [row | shared | {"features_key": key} for row, key in zip(rows, keys, strict=True)]
     number = {(row["id"], row["split"]): index for index, row in enumerate(rows)}
 
     @cache  # loaded when the first clip needs them: a second run needs neither

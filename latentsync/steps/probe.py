@@ -1,4 +1,4 @@
-"""What each source file is: hash of its content, facts of its streams, or the sentence that says why it is unreadable.
+"""What each source file is: content hash and properties of its streams, or the sentence that says why it is unreadable.
 
 Only the first frame is decoded, and no file of the user is ever changed.
 """

@@ -48,8 +48,8 @@ def run(cfg: TrainSyncnet, inputs: dict[str, list[Path]], outputs: dict[str, Pat
         for block in [*net.visual_encoder.down_blocks, *net.audio_encoder.down_blocks]:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     with state.only_writer(outputs["weights"].parent / "state") as folder:
-        facts = {"train": clips.facts(), "val": held_out.facts()}
-        loop.fit(task(cfg, net, clips, held_out), cfg, folder=folder, facts=facts, curve=outputs["curve"])
+        parts = {"train": clips.fingerprint_parts(), "val": held_out.fingerprint_parts()}
+        loop.fit(task(cfg, net, clips, held_out), cfg, folder=folder, data=parts, curve=outputs["curve"])
         if loop.is_main():
             cosines, y = cosines_of(net.to(loop.device()), cfg, held_out if len(held_out) else clips)
             threshold, accuracy = best_threshold(cosines, y)

@@ -70,15 +70,22 @@ def run(
         used = {
             name: [weight_files.content_hash(path) for path in inputs.get(name, [])] for name in ("syncnet", "stage1")
         }
-        facts = {"train": data.train.facts(), "val": data.val.facts(), "inputs": used, "metadata": data.metadata}
+        parts = {
+            "train": data.train.fingerprint_parts(),
+            "val": data.val.fingerprint_parts(),
+            "inputs": used,
+            "metadata": data.metadata,
+        }
         task = loop.Task(
             step, unet, _items(cfg, data.train, root if two else None), losses, losses.weights,
             losses.validate if len(data.val) else None,
         )  # fmt: skip
-        loop.fit(task, cfg, folder=folder, facts=facts, curve=outputs["curve"])
+        loop.fit(task, cfg, folder=folder, data=parts, curve=outputs["curve"])
         if loop.is_main():
-            taught = {"stage": 2, "teachers": cfg.teachers} if two else {"stage": 1}
-            weight_files.save(outputs["weights"], unet.state_dict(), asdict(unet.config), **taught, **data.metadata)
+            supervision = {"stage": 2, "teachers": cfg.teachers} if two else {"stage": 1}
+            weight_files.save(
+                outputs["weights"], unet.state_dict(), asdict(unet.config), **supervision, **data.metadata
+            )
 
 
 def read_data(cfg: TrainUnet, step: str, rows: list[Row], root: Path, vae_path: Path) -> Data:

@@ -53,8 +53,8 @@ def run(cfg: TrainVae, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
     if cfg.gradient_checkpointing:
         vae.enable_gradient_checkpointing()
     with state.only_writer(outputs["weights"].parent / "state") as folder:
-        facts = {"train": clips.facts(), "val": shown.facts()}
-        loop.fit(_task(cfg, vae, clips, shown), cfg, folder=folder, facts=facts, curve=outputs["curve"])
+        parts = {"train": clips.fingerprint_parts(), "val": shown.fingerprint_parts()}
+        loop.fit(_task(cfg, vae, clips, shown), cfg, folder=folder, data=parts, curve=outputs["curve"])
         if loop.is_main():
             vae.to(loop.device())  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
             scaling_factor = 1 / _latent_std(vae, clips)

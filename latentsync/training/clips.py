@@ -122,7 +122,7 @@ class ClipStore:
 
         return self._cache.get(("mel", index), lambda: np.array(syncnet_mel(self.audio(index)), dtype=np.float32))
 
-    def facts(self) -> list[list[Any]]:
+    def fingerprint_parts(self) -> list[list[Any]]:
         """What training on these clips depends on, for a fingerprint: ids, content of the files, offsets."""
         keys = {name: content_key(self.root / name) for name in {row["audio_file"] for row in self.rows}}
         return [
@@ -161,6 +161,6 @@ class FeatureStore:
         with safe_open(self.root / self.rows[index]["features_file"], framework="numpy") as file:
             return file.get_tensor(name)
 
-    def facts(self) -> list[str]:
+    def fingerprint_parts(self) -> list[str]:
         """For a fingerprint: the file names, which carry a hash of everything that went into them."""
         return [row["features_file"] for row in self.rows]

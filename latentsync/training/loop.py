@@ -87,16 +87,16 @@ class Progress:
         self.sums = {}
 
 
-def fit(task: Task, cfg: Training, *, folder: Path, facts: Mapping[str, Any], curve: Path) -> None:
+def fit(task: Task, cfg: Training, *, folder: Path, data: Mapping[str, Any], curve: Path) -> None:
     """Train `task.model` in place (EMA: it ends with the averaged weights) and write the loss curve.
 
-    The caller holds `state.only_writer(folder)`. `facts`: what data and input files the training depends on, by name.
+    The caller holds `state.only_writer(folder)`. `data`: what the training data and input files are, by name.
 
     Raises:
         ValueError: a loss is not finite, or the precision needs a GPU.
         SystemExit: SIGTERM or SIGUSR1 came, and a state is saved.
     """
-    trainer = _Trainer(task, cfg, folder, facts)
+    trainer = _Trainer(task, cfg, folder, data)
     progress = trainer.progress
     started, first = time.perf_counter(), progress.step
     with _stop_signals() as stop:
@@ -152,7 +152,7 @@ def curve_csv(rows: Mapping[int, Mapping[str, float]]) -> str:
 class _Trainer:
     """Everything that is trained and saved, and one step of it."""
 
-    def __init__(self, task: Task, cfg: Training, folder: Path, facts: Mapping[str, Any]):
+    def __init__(self, task: Task, cfg: Training, folder: Path, data: Mapping[str, Any]):
         torch.set_num_threads(cfg.torch_threads)
         if cfg.mixed_precision == "fp16" and device().type == "cpu":
             raise ValueError(
@@ -168,7 +168,7 @@ class _Trainer:
             from diffusers.training_utils import EMAModel  # takes seconds to import
 
             self.ema = EMAModel(self.trained, decay=cfg.ema_decay)
-        self.folder = states.folder_of(folder, states.fits(task.step, cfg, facts))
+        self.folder = states.folder_of(folder, states.fits(task.step, cfg, data))
         if (content := states.latest(self.folder, cfg.steps)) is not None:
             self._restore(content)
 

@@ -32,8 +32,8 @@ def ranks() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
-def fits(step: str, cfg: Training, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a state must fit, by name: section, data and inputs (`facts`), code version, torch, processes, processor.
+def fits(step: str, cfg: Training, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a state must fit, by name: section, data and inputs (`data`), code version, torch, processes, processor.
 
     The number of steps counts only where the learning rate depends on it: a longer training continues a shorter one.
     The intervals of rows and states change no weight. Equal bytes are promised on CPUs only, so a training that
@@ -44,7 +44,7 @@ def fits(step: str, cfg: Training, facts: Mapping[str, Any]) -> dict[str, Any]:
     on_cpu = f"{platform.machine()} {capability}, threads: {threads}"
     return {
         **cfg.model_dump(mode="json", exclude=ignored),
-        **{f"{name} (data)": fingerprint(value) for name, value in facts.items()},
+        **{f"{name} (data)": fingerprint(value) for name, value in data.items()},
         "version": VERSIONS[step],
         "torch": torch.__version__,
         "processes": ranks().num_processes,

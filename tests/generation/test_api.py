@@ -33,8 +33,8 @@ def trained(tmp_path_factory):
     run = tmp_path_factory.mktemp("results") / "small"
     vaes.save(run / "train_vae/vae.safetensors", vaes.build(TrainVae(block_out_channels=(8, 8, 8, 16))), 1.0)
     shape = UNetConfig(block_out_channels=(16, 16), cross_attention_dim=16, attention_heads=2, norm_groups=8)
-    facts = {"frames": 8, "resolution": 64, "audio_encoder": {"backend": "embedded", "width": 16, "layers": 1}}
-    weight_files.save(run / "train_unet_stage2/unet.safetensors", UNet3D(shape).state_dict(), asdict(shape), **facts)
+    metadata = {"frames": 8, "resolution": 64, "audio_encoder": {"backend": "embedded", "width": 16, "layers": 1}}
+    weight_files.save(run / "train_unet_stage2/unet.safetensors", UNet3D(shape).state_dict(), asdict(shape), **metadata)
     return run
 
 

@@ -44,44 +44,44 @@ def releases(states, tmp_path, monkeypatch):
 @pytest.mark.parametrize("motion", ["all", "none", "decoder"])
 def test_the_shape_is_read_off_the_tensors(states, tmp_path, motion):
     torch.save({"global_step": 3, "state_dict": states[motion]}, tmp_path / "u.pt")
-    state, facts = loading.read_unet(tmp_path / "u.pt")
-    assert facts["config"] == {
+    state, metadata = loading.read_unet(tmp_path / "u.pt")
+    assert metadata["config"] == {
         "in_channels": 13, "block_out_channels": (32, 64, 96, 96), "cross_attention_dim": 48, "motion": motion
     }  # fmt: skip
-    assert facts["frames"] == 16 and facts["audio_encoder"] == {"backend": "whisper"}
-    net = weight_files.build_with(lambda: loading.UNet3D(loading.UNetConfig(**facts["config"])), state, "u.pt")
+    assert metadata["frames"] == 16 and metadata["audio_encoder"] == {"backend": "whisper"}
+    net = weight_files.build_with(lambda: loading.UNet3D(loading.UNetConfig(**metadata["config"])), state, "u.pt")
     assert len(net.state_dict()) == {"all": 1246, "none": 686, "decoder": 1022}[motion]
 
 
 def test_a_release_is_known_wherever_it_lies_and_refuses_the_other_size(releases):
     for release, side, other in (("1.5", 256, 512), ("1.6", 512, 256)):
         path = releases / f"original-{release}.pt"
-        _, facts = loading.read_unet(path)
-        assert loading._resolution(path, facts, None) == side == loading._resolution(path, facts, side)
+        _, metadata = loading.read_unet(path)
+        assert loading._resolution(path, metadata, None) == side == loading._resolution(path, metadata, side)
         with pytest.raises(ValueError, match=rf"LatentSync {release}.* trained on faces of {side} px, not {other}"):
-            loading._resolution(path, facts, other)
+            loading._resolution(path, metadata, other)
     with pytest.raises(ValueError, match=r"such as latentsync-1\.5 \(config/latentsync-256\.yaml\)"):
-        loading._resolution(path, facts, 256)
+        loading._resolution(path, metadata, 256)
 
 
 def test_an_unknown_file_of_the_shapes_of_both_asks_for_the_size(states, tmp_path):
     path = tmp_path / "fine_tuned.pt"
     torch.save({"state_dict": states["all"]}, path)
-    _, facts = loading.read_unet(path)
+    _, metadata = loading.read_unet(path)
     with pytest.raises(ValueError, match=r"of 256 px \(1\.0, 1\.5\) and of 512 px \(1\.6\) have the same shapes; add"):
-        loading._resolution(path, facts, None)
-    assert loading._resolution(path, facts, 512) == 512
+        loading._resolution(path, metadata, None)
+    assert loading._resolution(path, metadata, 512) == 512
     torch.save({"state_dict": states["none"]}, path)  # 1.0, or upstream's stage 1 at 256 or at 512
-    _, facts = loading.read_unet(path)
+    _, metadata = loading.read_unet(path)
     with pytest.raises(ValueError, match="add --resolution 256 or 512"):
-        loading._resolution(path, facts, None)
-    assert loading._resolution(path, facts, 256) == 256 and loading._resolution(path, facts, 512) == 512
+        loading._resolution(path, metadata, None)
+    assert loading._resolution(path, metadata, 256) == 256 and loading._resolution(path, metadata, 512) == 512
 
 
 def test_ours_know_their_size(tmp_path):
-    facts = {"config": {}, "frames": 8, "resolution": 64, "audio_encoder": {"backend": "embedded"}}
+    metadata = {"config": {}, "frames": 8, "resolution": 64, "audio_encoder": {"backend": "embedded"}}
     with pytest.raises(ValueError, match="trained on faces of 64 px, not 512; leave out --resolution"):
-        loading._resolution(tmp_path / "unet.safetensors", facts, 512)
+        loading._resolution(tmp_path / "unet.safetensors", metadata, 512)
 
 
 def test_other_files_are_named(tmp_path):

@@ -65,11 +65,11 @@ def test_mel_covers_every_window(run):
     assert ClipStore(rows, folder).mel(0).shape == (80, 1 + 40 * 640 // 200)
 
 
-def test_facts_change_with_content_and_offset_only(run, tmp_path):
+def test_fingerprint_changes_with_content_and_offset_only(run, tmp_path):
     folder, rows = run
-    facts = ClipStore(rows, folder).facts()
-    assert facts == ClipStore([row | {"quality": 3} for row in rows], folder).facts()
-    assert facts != ClipStore([rows[0] | {"offset_frames": 1}, *rows[1:]], folder).facts()
+    parts = ClipStore(rows, folder).fingerprint_parts()
+    assert parts == ClipStore([row | {"quality": 3} for row in rows], folder).fingerprint_parts()
+    assert parts != ClipStore([rows[0] | {"offset_frames": 1}, *rows[1:]], folder).fingerprint_parts()
     file = tmp_path / "large"
     file.write_bytes(bytes(300_000))
     key = content_key(file)

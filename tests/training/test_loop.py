@@ -62,11 +62,11 @@ def toy_task(event=lambda number: None, spoil_from=None):
     return loop.Task("train_vae", Toy(), item, losses, {"square": 1.0, "absolute": 0.5}, validate)
 
 
-def train(folder: Path, cfg=CFG, facts="clips", **kwargs) -> None:
+def train(folder: Path, cfg=CFG, data="clips", **kwargs) -> None:
     """Train the toy and write what a step would."""
     task = toy_task(**kwargs)
     with state.only_writer(folder / "state"):
-        loop.fit(task, cfg, folder=folder / "state", facts={"train": facts}, curve=folder / "curve.csv")
+        loop.fit(task, cfg, folder=folder / "state", data={"train": data}, curve=folder / "curve.csv")
         save_file(task.model.state_dict(), folder / "weights.safetensors")
 
 
@@ -157,8 +157,8 @@ def test_another_fingerprint_never_resumes_and_says_so(tmp_path, capfd):
     train(tmp_path)
     slower = CFG.model_copy(update={"learning_rate": 0.04})
     for change, named in (
-        ({"facts": "other clips"}, "other train (data)"),
-        ({"facts": "other clips", "cfg": slower}, "other learning_rate"),
+        ({"data": "other clips"}, "other train (data)"),
+        ({"data": "other clips", "cfg": slower}, "other learning_rate"),
     ):
         prepared = []
         train(tmp_path, event=prepared.append, **change)
@@ -170,7 +170,7 @@ def test_another_fingerprint_never_resumes_and_says_so(tmp_path, capfd):
     assert len(list((tmp_path / "state").glob("*/"))) == 3, "the others' states are left alone"
     for note in (tmp_path / "state").glob("*/fits.json"):
         note.unlink()
-    train(tmp_path, facts="third clips")
+    train(tmp_path, data="third clips")
     assert (
         "does not fit (it does not say what it fits), so training starts from scratch; it is kept.\n"
         in capfd.readouterr().err
