@@ -1,10 +1,9 @@
-"""The data-set card: what users of the selected clips must know, as JSON and as Markdown.
+"""The data-set card: what users of the selected clips must know. page.py writes it as Markdown, too.
 
 It names no source and no speaker, so that it can be passed on where the footage cannot. It contains no date and no
 absolute path: the same clips give the same bytes.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from latentsync.curation.funnel import hours
 from latentsync.curation.selection import SPLITS
 from latentsync.ledger.columns import REASONS, Clip, OfSource, columns, names_of
 from latentsync.ledger.rows import Row, length_s
-from latentsync.report.words import duration, sentence
+from latentsync.report.words import sentence
 from latentsync.sync.scorers import SCORERS
 
 NOT_STATED = "not stated"
@@ -159,100 +158,3 @@ def _limits(facts: Mapping[str, Any], speakers: Mapping[str, Any]) -> list[str]:
         "Offsets are whole frames of 1/25 s; the audio files are not shifted, offset_frames is the offset to apply.",
         "Crops are one lossy H.264 generation away from the source.",
     ]
-
-
-def markdown(card: Mapping[str, Any]) -> str:
-    """The card as README.md of a data-set repository: YAML head, then tables and sentences."""
-    counts = card["counts"]
-    stated = card["licence"] != NOT_STATED
-    head = ["---", f"pretty_name: {json.dumps(card['name'])}", f"license: {'other' if stated else 'unknown'}"]
-    head += [f"license_name: {json.dumps(card['licence'], ensure_ascii=False)}"] if stated else []
-    head += [f"size_categories: [{_size(counts['clips'])}]", "tags: [lip-sync, talking-head, audio-visual]", "---"]
-    parts = [
-        "\n".join(head),
-        f"# {card['name']}",
-        f"{counts['clips']:,} aligned face clips with audio, {_length(counts['hours'])}, from {counts['sources']:,} of "
-        f"{counts['sources_found']:,} videos ({card['footage']}; {_length(counts['hours_found'])} of readable "
-        "footage). Curated for training lip-sync models.",
-        "## Licence and consent",
-        f"- Licence of the footage: **{card['licence']}**\n- Consent of the people shown: **{card['consent']}**",
-        "## Splits",
-        _table(
-            ["split", "clips", "sources", "groups", "length"],
-            [[s, f["clips"], f["sources"], f["groups"], _length(f["hours"])] for s, f in card["splits"].items()],
-        ),
-        "A group is a speaker, or a source whose speaker is not named; no group is in two splits, unless the limits "
-        "below say otherwise.",
-        "## Measures",
-        _table(
-            ["measure", "clips", *QUANTILES],
-            [[f"`{m}`", q["n"], *(f"{q[name]:.4g}" for name in QUANTILES)] for m, q in card["measures"].items()],
-        ),
-        f"- faces and landmarks by **{card['face_detector']}**",
-        *(
-            f"- `{step}` by **{scorer['name']}**: {scorer['scale']}."
-            for step, scorers in card["scorers"].items()
-            for scorer in scorers
-        ),
-        "## Sources of the selected clips",
-        _table(
-            ["property", "videos"],
-            [[PROPERTIES[p], ", ".join(f"{v}: {n}" for v, n in found.items())] for p, found in card["sources"].items()],
-        ),
-        "## Rejected",
-        _table(
-            ["reason", "rows", "length", "meaning"],
-            [[f"`{r}`", f["rows"], _length(f["hours"]), f["words"]] for r, f in card["rejected"].items()],
-        )
-        if card["rejected"]
-        else "Nothing.",
-        "Thresholds: "
-        + ", ".join(f"`{k}` {'off' if at is None else f'{at:g}'}" for k, at in card["thresholds"].items()),
-        "## Known limits",
-        "\n".join(f"- {limit}" for limit in card["limits"]),
-        "## How to use it",
-        HOW_TO_USE,
-        "## Made with",
-        _table(["step", "version"], list(card["versions"]["steps"].items())),
-        _table(["part", "version"], list(card["versions"]["parts"].items())),
-    ]
-    return _joined(parts)
-
-
-HOW_TO_USE = """`select_clips/{train,val,test}.jsonl` hold one JSON object per line. Files are named relative to the
-run's folder: `crop_file` (mp4, 25 fps, the aligned face), `audio_file` (16 kHz mono FLAC of the whole source; the clip
-is from `start_tick / 25` to `end_tick / 25` seconds) and `geometry_file` (npz: matrices and landmarks of every frame).
-The audio of the frame at time t is at `t - offset_frames / 25`.
-
-```python
-import json
-from pathlib import Path
-
-run = Path("results/<run>")
-with open(run / "select_clips/train.jsonl", encoding="utf-8") as lines:
-    for clip in map(json.loads, lines):
-        print(run / clip["crop_file"], clip["sync_confidence"], clip["quality"])
-```"""
-
-
-def _joined(parts: Sequence[str]) -> str:
-    """Blank lines between blocks, none between items of one list."""
-    text = parts[0]
-    for before, part in zip(parts, parts[1:], strict=False):
-        text += ("\n" if before.startswith("- ") and part.startswith("- ") else "\n\n") + part
-    return text + "\n"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [list(head), ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _length(hours: float | None) -> str:
-    return duration(None if hours is None else 3600 * hours)
-
-
-def _size(clips: int) -> str:
-    """The size category of data-set hubs."""
-    edges = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-    return next((words for edge, words in edges if clips < edge), "n>1M")

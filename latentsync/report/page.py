@@ -4,6 +4,7 @@ The page shows only what is in the summary: numbers are written by the filter `n
 drawn from lists in it. A test compares the two.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from latentsync.report import plots, words
-from latentsync.report.card import PROPERTIES
+from latentsync.report.card import PROPERTIES, QUANTILES
 from latentsync.report.words import plain, sentence
 
-HERE = Path(__file__).parent
+LOADER = FileSystemLoader(Path(__file__).parent)
 
 
 def num(value: float, digits: int = 2, raw: float | None = None, factor: float = 1.0) -> Markup:
@@ -97,17 +98,20 @@ def render(summary: Mapping[str, Any], media: Mapping[str, Any]) -> str:
     """
     environment = _environment(media["images"])
     environment.globals |= {"trace": _trace, "lines": LINES, "curve": _curve, "forest": _forest}
-    return environment.get_template("report.html.j2").render(
-        s=summary, media=media, style=_asset("style.css"), script=_asset("page.js")
-    )
+    return environment.get_template("report.html.j2").render(s=summary, media=media)
 
 
 def render_description(summary: Mapping[str, Any], shown: Mapping[str, str]) -> str:
     """The page of describe_clips. `shown`: row id -> data URI, or the sentence shown in its place."""
-    environment = _environment(shown)
-    return environment.get_template("describe.html.j2").render(
-        s=summary, properties=PROPERTIES, style=_asset("style.css")
-    )
+    return _environment(shown).get_template("describe.html.j2").render(s=summary, properties=PROPERTIES)
+
+
+def render_card(card: Mapping[str, Any]) -> str:
+    """The data-set card as README.md of a data-set repository: YAML head, then tables and sentences."""
+    environment = Environment(loader=LOADER, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    environment.filters |= {"quoted": lambda text: json.dumps(text, ensure_ascii=False), "grouped": "{:,}".format}
+    environment.filters["hours"] = lambda hours: words.duration(None if hours is None else 3600 * hours)
+    return environment.get_template("card.md.j2").render(c=card, properties=PROPERTIES, quantiles=list(QUANTILES))
 
 
 def render_costs(run: str, steps: Sequence[Mapping[str, Any]]) -> str:
@@ -123,7 +127,6 @@ def render_costs(run: str, steps: Sequence[Mapping[str, Any]]) -> str:
         wall_s=sum(walls),
         cpu_s=sum(step["cpu_s"] or 0.0 for step in steps),
         cpu_per_video_s=sum(rates) if rates else None,
-        style=_asset("style.css"),
     )
 
 
@@ -134,12 +137,8 @@ def _environment(shown: Mapping[str, str]) -> Environment:
             return Markup(f'<div class="blank">{escape(found)}</div>')
         return Markup(f'<img alt="Frame of {escape(item["path"])}" title="{escape(item["path"])}" src="{found}">')
 
-    environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=LOADER, autoescape=True, undefined=StrictUndefined)
     environment.globals |= {"image": image, "histogram": _histogram}
     environment.filters |= {"num": num, "auto": auto, "plain": plain, "share": share, "duration": duration}
     environment.filters |= {"sentence": sentence, "as_yaml": as_yaml}
     return environment
-
-
-def _asset(name: str) -> Markup:
-    return Markup((HERE / name).read_text(encoding="utf-8"))

@@ -51,7 +51,7 @@ def run(cfg: DescribeClips, inputs: dict[str, list[Path]], outputs: dict[str, Pa
     write_json(outputs["summary"], summary)
     write_text(outputs["page"], page.render_description(summary, shown))
     write_json(outputs["card_json"], summary["card"])
-    write_text(outputs["card_md"], card.markdown(summary["card"]))
+    write_text(outputs["card_md"], page.render_card(summary["card"]))
     spent = costs.collect(root, summary["headline"]["source_s"])
     write_text(outputs["page"].with_name("costs.html"), page.render_costs(root.name, spent))
 
