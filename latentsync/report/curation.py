@@ -6,14 +6,14 @@ Only select_clips judges; here its thresholds are tried at other values on the s
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from latentsync.curation import selection
-from latentsync.curation.selection import LIMITS, SPLITS, Limit
+from latentsync.curation.selection import COLUMNS, LIMITS, SPLITS, Limit, limits_of
 from latentsync.ledger.columns import REASONS, Clip, text_columns
 from latentsync.ledger.rows import Row, length_s
 from latentsync.report.plots import round_step
@@ -69,10 +69,10 @@ def summarise(facts: Mapping[str, Any], selected: list[Row], rejected: list[Row]
         "same_clips_in_all_splits": facts["same_clips_in_all_splits"],
         "offsets_applied": facts["offsets_applied"],
         "thresholds": facts["thresholds"],
-        "histograms": [histogram(score, facts) for score in [*selection.COLUMNS, *_untitled(facts)]],
+        "histograms": [histogram(score, facts) for score in dict.fromkeys([*COLUMNS, *facts["scores"]["selected"]])],
         "what_if": what_if(selected, rejected, facts["thresholds"]),
         "shown_n": len(shown),
-        "shown": [{"id": row["id"], "path": row["path"], **_scores(row)} for row in shown],
+        "shown": [{name: row.get(name) for name in ("id", "path", "sync_confidence", "quality")} for row in shown],
         "rejected_sheets": rejected_sheets(rejected),
         "rejected": [_listed(row) for row in by_reason(rejected)[:LISTED]],
         "rejected_n": len(rejected),
@@ -99,24 +99,14 @@ def shown_ids(section: Mapping[str, Any]) -> list[str]:
     return [item["id"] for item in items]
 
 
-def _untitled(facts: Mapping[str, Any]) -> list[str]:
-    """Scores in summary.json that have no title in LIMITS; they are shown under their own names."""
-    return [score for score in facts["scores"]["selected"] if score not in selection.COLUMNS]
-
-
 def _split(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
     counts = {"clips": found["clips"], "sources": found["sources"], "groups": len(found["groups"])}
     return {"split": name, **counts, "seconds": round(found["hours"] * 3600, 1)}
 
 
-def _scores(row: Row) -> dict[str, Any]:
-    return {name: row.get(name) for name in ("sync_confidence", "quality")}
-
-
 def _listed(row: Row) -> dict[str, Any]:
-    start = row.get("start_tick")
-    listed = {name: row[name] for name in ("id", "reason", "path", "detail")}
-    return listed | {"start_s": None if start is None else seconds(start)}
+    start_s = None if row.get("start_tick") is None else seconds(row["start_tick"])
+    return {name: row[name] for name in ("id", "reason", "path", "detail")} | {"start_s": start_s}
 
 
 def funnel(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -126,19 +116,10 @@ def funnel(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         name, length_s = stage["stage"], round(stage["hours"] * 3600, 1)
         title, unit = STAGES.get(name, (f"not {name}", "clips"))
         before = result[-1]["seconds"] if result else length_s
-        result.append(
-            {
-                "stage": name,
-                "title": title,
-                "unit": unit,
-                "left": stage["left"],
-                "seconds": length_s,
-                "lost_s": round(max(0.0, before - length_s), 1) if stage["lost"] else 0.0,
-                "lost": [
-                    {"reason": reason, "words": REASONS[reason], "rows": n} for reason, n in stage["lost"].items()
-                ],
-            }
-        )
+        lost_s = round(max(0.0, before - length_s), 1) if stage["lost"] else 0.0
+        lost = [{"reason": reason, "words": REASONS[reason], "rows": n} for reason, n in stage["lost"].items()]
+        counts = {"left": stage["left"], "seconds": length_s, "lost_s": lost_s, "lost": lost}
+        result.append({"stage": name, "title": title, "unit": unit, **counts})
     return result
 
 
@@ -147,25 +128,21 @@ def histogram(score: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     judging = [limit for limit in LIMITS if limit.column == score]
     title, axis = (judging[0].title, judging[0].axis) if judging else (spoken(score), spoken(score))
     kept, lost = (_finite(facts["scores"][group].get(score, [])) for group in ("selected", "rejected"))
-    result = {
-        "score": score,
-        "title": title,
-        "axis": axis,
-        "kept_n": len(kept),
-        "lost_n": len(lost),
-        "outside_n": 0,
-        "reason": None,
-    }
-    if len(kept) + len(lost) == 0:
-        return result | {"reason": "No clip has this score."}
+    result = {"score": score, "title": title, "axis": axis, "kept_n": len(kept), "lost_n": len(lost)}
+    values = np.concatenate([kept, lost])
+    if not len(values):
+        return result | {"outside_n": 0, "reason": "No clip has this score."}
     marks = _marks(judging, facts["thresholds"])
-    edges = _edges(score, np.concatenate([kept, lost]), [mark["at"] for mark in marks])
-    counts = {}
-    for name, values in (("kept", kept), ("lost", lost)):
-        counts[name] = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0].tolist()
-    outside = np.concatenate([kept, lost])
-    result["outside_n"] = int(((outside < edges[0]) | (outside > edges[-1])).sum())
-    return result | {"edges": [round(float(edge), 6) for edge in edges], **counts, "marks": marks}
+    edges = _edges(score, values, [mark["at"] for mark in marks])
+    kept_counts, lost_counts = (np.histogram(np.clip(each, edges[0], edges[-1]), edges)[0] for each in (kept, lost))
+    return result | {
+        "outside_n": int(((values < edges[0]) | (values > edges[-1])).sum()),
+        "reason": None,
+        "edges": edges.round(6).tolist(),
+        "kept": kept_counts.tolist(),
+        "lost": lost_counts.tolist(),
+        "marks": marks,
+    }
 
 
 def _finite(values: Sequence[float | None]) -> np.ndarray:
@@ -180,13 +157,11 @@ def _marks(judging: Sequence[Limit], thresholds: Mapping[str, Any]) -> list[dict
         limit = thresholds.get(each.key)
         if limit is None:
             continue
-        if each.column == "sync_offset_frames":
-            sides = [(sign * (limit + 0.5), f"{sign * limit:+d}".replace("-", "−")) for sign in (-1, 1)]
-        elif each.signed:
-            sides = [(sign * limit, f"{sign * limit:+g}".replace("-", "−")) for sign in (-1, 1)]
+        if each.signed:
+            at = limit + 0.5 if each.column == "sync_offset_frames" else limit  # between the bars of two frames
+            marks += [{"at": sign * at, "words": f"{sign * limit:+g}".replace("-", "−")} for sign in (-1, 1)]
         else:
-            sides = [(limit, f"at {'least' if each.least else 'most'} {limit:g}")]
-        marks += [{"at": at, "words": words} for at, words in sides]
+            marks.append({"at": limit, "words": f"at {'least' if each.least else 'most'} {limit:g}"})
     return marks
 
 
@@ -209,10 +184,12 @@ def what_if(selected: list[Row], rejected: list[Row], thresholds: Mapping[str, A
     Only clips count that were judged by thresholds alone: those rejected by earlier steps and silent faces stay
     rejected. It is not checked whether a clip that returns is a near duplicate of another.
     """
-    judged = selected + [row for row in rejected if selection.limits_of(row["reason"]) and not _silent(row)]
+    silent = "; also not_speaking"  # in the detail of select_clips
+    judged = [row for row in rejected if limits_of(row["reason"]) and silent not in row.get("detail", "")]
+    judged = selected + judged
     if not judged:
         return []
-    clips = pd.DataFrame(judged, columns=pd.Index(selection.COLUMNS)).astype(float)
+    clips = pd.DataFrame(judged, columns=pd.Index(COLUMNS)).astype(float)
     applied = clips["sync_confidence"] >= thresholds["min_offset_confidence"]
     clips["sync_offset_frames"] = clips["sync_offset_frames"].where(applied, 0)
 
@@ -238,10 +215,6 @@ def what_if(selected: list[Row], rejected: list[Row], thresholds: Mapping[str, A
     return tables
 
 
-def _silent(row: Row) -> bool:
-    return "; also not_speaking" in row.get("detail", "")
-
-
 def _tried(each: Limit, now: float | None, values: pd.Series) -> list[float | None]:
     """Values to try, loosest first: none, then around the threshold, or quantiles of the clips where it is off."""
     if now is None:
@@ -263,18 +236,16 @@ def by_reason(rejected: list[Row]) -> list[Row]:
 def rejected_sheets(rejected: list[Row]) -> list[dict[str, Any]]:
     """For each reason that occurred a few of its rows, with the deciding number."""
     sheets = []
-    ordered = by_reason(rejected)
-    for reason, words in REASONS.items():
-        rows = [row for row in ordered if row["reason"] == reason]
-        if rows:
-            shown = [rows[index] for index in evenly_spaced(len(rows), REJECTED_SHOWN)]
-            shown = [{"id": row["id"], "path": row["path"], "note": _note(row)} for row in shown]
-            sheets.append({"reason": reason, "words": words, "rows": len(rows), "shown": shown})
+    for reason, group in groupby(by_reason(rejected), key=lambda row: row["reason"]):
+        rows = list(group)
+        shown = [rows[index] for index in evenly_spaced(len(rows), REJECTED_SHOWN)]
+        shown = [{"id": row["id"], "path": row["path"], "note": _note(row)} for row in shown]
+        sheets.append({"reason": reason, "words": REASONS[reason], "rows": len(rows), "shown": shown})
     return sheets
 
 
 def _note(row: Row) -> dict[str, Any] | None:
-    judging = selection.limits_of(row["reason"])
+    judging = limits_of(row["reason"])
     if not judging or row.get(judging[0].column) is None:
         return None
     unit, digits = UNITS.get(judging[0].column, ("", 1))

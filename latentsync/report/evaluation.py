@@ -11,6 +11,10 @@ from latentsync.ledger.rows import Row
 from latentsync.timing import evenly_spaced
 
 TRACE_POINTS = 2000  # a longer trace is thinned: it would be wider than any screen and make the page heavy
+PLAYERS = {  # kind of a pair -> title of its player, its short name
+    "own": ("Lip-synced to its own audio", "Own audio"),
+    "cross": ("Lip-synced to foreign audio", "Foreign audio"),
+}
 PASSED = {"no_face": "no face was found", "other_face": "the face was not the speaker's"}
 
 
@@ -69,14 +73,13 @@ def summarise(metrics: Mapping[str, Any], items: Sequence[Row]) -> dict[str, Any
     for row in metrics["table"]:
         cells = {}
         for column in COLUMNS:
-            name = column.name
+            name, note = column.name, None
             reason = figures[column.explained_by]["reason"] if column.explained_by else None
-            missing = row[name] is None and reason is not None
-            if missing and reason not in notes:
-                notes.append(reason)
-            note = notes.index(reason) + 1 if missing else None
-            cells[name] = {"value": row[name], "low": row.get(f"{name}_low"), "high": row.get(f"{name}_high")}
-            cells[name]["note"] = note
+            if row[name] is None and reason is not None:
+                notes += [reason] if reason not in notes else []
+                note = notes.index(reason) + 1
+            limits = {"low": row.get(f"{name}_low"), "high": row.get(f"{name}_high")}
+            cells[name] = {"value": row[name], **limits, "note": note}
         key = (row["system"], row["driven_by"])
         systems.append(
             {
@@ -128,14 +131,12 @@ def choose_players(generated: Sequence[Row], items: Sequence[Row], count: int) -
         columns = [_column("As filmed", "Source", subtitle, path, None, source)]
         missing = []
         for row in sorted(mine, key=lambda row: row["kind"] == "cross"):
-            foreign = row["kind"] == "cross"
-            title = "Lip-synced to foreign audio" if foreign else "Lip-synced to its own audio"
+            title, short = PLAYERS[row["kind"]]
             if row["status"] != "ok":
                 missing.append(f"{title}: {REASONS.get(row['reason'], row['reason'])}. {row['detail']}")
                 continue
             item = _find(videos, system="ours", pair_id=row["pair_id"])
-            subtitle = f"speech of {row['sound_path']}" if foreign else ""
-            short = "Foreign audio" if foreign else "Own audio"
+            subtitle = f"speech of {row['sound_path']}" if row["kind"] == "cross" else ""
             columns.append(_column(title, short, subtitle, None, row["video_file"], item))
         if not any(row["kind"] == "cross" for row in mine):
             missing.append("There is no foreign audio: all held-out clips are of one video.")

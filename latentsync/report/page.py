@@ -60,23 +60,23 @@ def _trace(column: Mapping[str, Any]) -> Markup:
 
 def _histogram(item: Mapping[str, Any]) -> Markup:
     label = f"Histogram of {item['title']}: {item['kept_n']} selected and {item['lost_n']} rejected clips"
-    marks = [(mark["at"], mark["words"]) for mark in item["marks"]]
-    return plots.histogram(label, item["axis"], item["edges"], [("kept", item["kept"]), ("lost", item["lost"])], marks)
+    layers = [("kept", item["kept"]), ("lost", item["lost"])]
+    return plots.histogram(label, item["axis"], item["edges"], layers, item["marks"])
 
 
 LINES = ("first", "second", "third", "fourth")  # css classes of the lines of a panel, in order
 
 
 def _curve(step: Mapping[str, Any], panel: Mapping[str, Any]) -> Markup:
-    series, said = [], []
+    series, ranges = [], []
     for css, line in zip(LINES, panel["lines"], strict=False):
-        said.append(f"{line['name']} from {plots.number(line['first'])} to {plots.number(line['last'])}")
+        ranges.append(f"{line['name']} from {plots.number(line['first'])} to {plots.number(line['last'])}")
         many = len(line["values"]) > 20
         if many:
             series.append((f"{css} raw", line["steps"], line["values"]))
         series.append((css, line["steps"], plots.smooth(line["values"]) if many else line["values"]))
-    mark = (panel["mark"]["at"], panel["mark"]["words"]) if panel["mark"] else None
-    return plots.curves(f"{step['title']}, {panel['title']}: {'; '.join(said)}", "step", series, mark, panel["log"])
+    label = f"{step['title']}, {panel['title']}: {'; '.join(ranges)}"
+    return plots.curves(label, "step", series, panel["mark"], panel["log"])
 
 
 def _forest(section: Mapping[str, Any], name: str, axis: str, bar: float) -> Markup:
@@ -88,7 +88,7 @@ def _forest(section: Mapping[str, Any], name: str, axis: str, bar: float) -> Mar
     if not rows:
         return Markup("")
     label = f"{axis}: " + "; ".join(f"{short} {value:.2f}" for _, short, value, *_ in rows)
-    return plots.forest(label, axis, rows, (bar, f"bar {plots.number(bar)}"))
+    return plots.forest(label, axis, rows, {"at": bar, "words": f"bar {plots.number(bar)}"})
 
 
 def render(summary: Mapping[str, Any], media: Mapping[str, Any]) -> str:

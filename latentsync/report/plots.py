@@ -6,9 +6,12 @@ decimal, so the same numbers give the same bytes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup, escape
+
+Scale = Callable[[float], float]  # a value -> its pixel
 
 WIDTH, HEIGHT = 320, 180
 NARROW, LOW = 240, 150  # loss curves, four in a row
@@ -41,7 +44,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(index * step, 12) for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def scale(low: float, high: float, start: float, end: float):
+def scale(low: float, high: float, start: float, end: float) -> Scale:
     """The linear map from values in [low, high] to pixels in [start, end]."""
     span = (high - low) or 1.0
     return lambda value: start + (value - low) / span * (end - start)
@@ -64,6 +67,11 @@ def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{css}"/>'
 
 
+def circle(x: float, y: float, radius: float, css: str) -> str:
+    """A dot."""
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" class="{css}"/>'
+
+
 def path(xs: Sequence[float], ys: Sequence[float | None], css: str) -> str:
     """A line through the points; a None breaks it."""
     parts, pen_down = [], False
@@ -76,10 +84,24 @@ def path(xs: Sequence[float], ys: Sequence[float | None], css: str) -> str:
     return f'<path d="{"".join(parts)}" class="{css}"/>' if parts else ""
 
 
-def x_axis(ticks: Sequence[float], x, base: float, title: str, right: float) -> str:
+def x_axis(ticks: Sequence[float], x: Scale, base: float, title: str, right: float) -> str:
     """Base line, tick labels and the axis' name below."""
     marks = "".join(text(x(tick), base + 14, number(tick)) for tick in ticks)
     return line(LEFT, base, right, base, "axis") + marks + text((LEFT + right) / 2, base + 29, title, "axis-title")
+
+
+def y_axis(ticks: Sequence[float], y: Scale, right: float, name: Callable[[float], str] = number) -> str:
+    """Grid lines with their labels on the left."""
+    return "".join(
+        line(LEFT, y(tick), right, y(tick), "grid") + text(LEFT - 6, y(tick) + 4, name(tick), anchor="end")
+        for tick in ticks
+    )
+
+
+def vertical_mark(x: float, words: str, base: float, middle: float) -> str:
+    """A line with words above it, which are on the side of the line that is nearer to the middle of the plot."""
+    gap, anchor = (4, "start") if x < middle else (-4, "end")
+    return line(x, TOP - 6, x, base, "mark") + text(x + gap, TOP - 8, words, "mark-text", anchor)
 
 
 def histogram(
@@ -87,19 +109,15 @@ def histogram(
     title: str,
     edges: Sequence[float],
     layers: Sequence[tuple[str, Sequence[int]]],
-    marks: Sequence[tuple[float, str]] = (),
+    marks: Sequence[Mapping[str, Any]],
 ) -> Markup:
-    """Stacked bars. `layers`: (css class, counts), bottom first; `marks`: vertical lines (value, words above)."""
+    """Stacked bars. `layers`: (css class, counts), bottom first; `marks`: vertical lines {at, words}."""
     right, base = WIDTH - RIGHT, HEIGHT - BOTTOM
     x = scale(edges[0], edges[-1], LEFT, right)
     totals = [sum(column) for column in zip(*(counts for _, counts in layers), strict=True)]
     top = max(totals, default=0) or 1
     y = scale(0, top * 1.05, base, TOP)
-    body = "".join(
-        line(LEFT, y(tick), right, y(tick), "grid") + text(LEFT - 6, y(tick) + 4, number(tick), anchor="end")
-        for tick in nice_ticks(0, top, 3)
-        if tick == int(tick)
-    )
+    body = y_axis([tick for tick in nice_ticks(0, top, 3) if tick == int(tick)], y, right)
     floor = [0] * len(totals)
     for css, counts in layers:
         for index, count in enumerate(counts):
@@ -113,12 +131,7 @@ def histogram(
                 )
             floor[index] += count
     body += x_axis(nice_ticks(edges[0], edges[-1]), x, base, title, right)
-    for value, words in marks:
-        if edges[0] <= value <= edges[-1]:
-            # words stay inside the chart: in its right half they are to the left of the line
-            anchor = "start" if x(value) < (LEFT + right) / 2 else "end"
-            body += line(x(value), TOP - 6, x(value), base, "mark")
-            body += text(x(value) + (4 if anchor == "start" else -4), TOP - 8, words, "mark-text", anchor)
+    body += "".join(vertical_mark(x(mark["at"]), mark["words"], base, (LEFT + right) / 2) for mark in marks)
     return svg(label, body)
 
 
@@ -126,14 +139,14 @@ def curves(
     label: str,
     title: str,
     series: Sequence[tuple[str, Sequence[float], Sequence[float]]],
-    mark: tuple[float, str] | None = None,
-    log: bool = False,
+    mark: Mapping[str, Any] | None,
+    log: bool,
 ) -> Markup:
-    """Lines (css class, xs, ys) from x = 0. `mark`: a horizontal line (value, words), not on a log axis."""
+    """Lines (css class, xs, ys) from x = 0. `mark`: a horizontal line {at, words}, not on a log axis."""
     top = TOP if mark else 6
     right, base = NARROW - RIGHT, LOW - BOTTOM
     drawn = [(css, xs, [math.log10(value) for value in ys] if log else list(ys)) for css, xs, ys in series]
-    shown = [value for _, _, ys in drawn for value in ys] + ([mark[0]] if mark and not log else [])
+    shown = [value for _, _, ys in drawn for value in ys] + ([mark["at"]] if mark and not log else [])
     low, high = min(shown), max(shown)
     if not log and 0 <= low < 0.6 * high:
         low = 0.0
@@ -144,21 +157,14 @@ def curves(
     ticks = [tick for tick in nice_ticks(low, high, 3) if tick == int(tick)] if log else nice_ticks(low, high, 3)
     if log and len(ticks) < 2:
         ticks = [low + pad, high - pad]
-    body = "".join(
-        line(LEFT, y(tick), right, y(tick), "grid")
-        + text(LEFT - 6, y(tick) + 4, number(float(f"{10.0**tick:.2g}") if log else tick), anchor="end")
-        for tick in ticks
-    )
+    body = y_axis(ticks, y, right, (lambda tick: number(float(f"{10.0**tick:.2g}"))) if log else number)
     if mark and not log:
-        body += line(LEFT, y(mark[0]), right, y(mark[0]), "mark")
-        body += text(right - 2, y(mark[0]) - 4, mark[1], "mark-text", "end")
+        body += line(LEFT, y(mark["at"]), right, y(mark["at"]), "mark")
+        body += text(right - 2, y(mark["at"]) - 4, mark["words"], "mark-text", "end")
     for css, xs, ys in drawn:
         body += path([x(value) for value in xs], [y(value) for value in ys], css)
         if len(xs) <= 20:
-            body += "".join(
-                f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="2.4" class="point {css}"/>'
-                for a, b in zip(xs, ys, strict=True)
-            )
+            body += "".join(circle(x(a), y(b), 2.4, f"point {css}") for a, b in zip(xs, ys, strict=True))
     body += x_axis(nice_ticks(0, end, 3), x, base, title, right)
     return svg(label, body, NARROW, LOW)
 
@@ -195,28 +201,27 @@ def forest(
     label: str,
     title: str,
     rows: Sequence[tuple[str, str, float, float | None, float | None, Sequence[float]]],
-    mark: tuple[float, str] | None = None,
+    mark: Mapping[str, Any],
 ) -> Markup:
-    """Dots with intervals, one row each: (css class, name, value, low, high, single values as faint dots)."""
+    """Dots with intervals, one row each: (css class, name, value, low, high, single values as faint dots).
+
+    `mark`: a vertical line {at, words}.
+    """
     step, left, right = 28, 124, WIDTH - RIGHT
     base = TOP + step * len(rows)
     ends = [v for _, _, value, low, high, each in rows for v in (value, low, high, *each) if v is not None]
-    ends += [0.0] + ([mark[0]] if mark else [])
-    low, high = min(ends), max(ends)
+    low, high = min(0.0, mark["at"], *ends), max(0.0, mark["at"], *ends)
     pad = (high - low) * 0.04 or 1.0
     x = scale(low - pad, high + pad, left, right)
     ticks = nice_ticks(low - pad, high + pad, 4)
     body = "".join(line(x(t), TOP, x(t), base, "grid") + text(x(t), base + 14, number(t)) for t in ticks)
     body += text((left + right) / 2, base + 29, title, "axis-title")
-    if mark:
-        anchor = "start" if x(mark[0]) < (left + right) / 2 else "end"
-        body += line(x(mark[0]), TOP - 6, x(mark[0]), base, "mark")
-        body += text(x(mark[0]) + (4 if anchor == "start" else -4), TOP - 8, mark[1], "mark-text", anchor)
+    body += vertical_mark(x(mark["at"]), mark["words"], base, (left + right) / 2)
     for index, (css, name, value, lower, upper, each) in enumerate(rows):
         y = TOP + step * (index + 0.5)
         body += text(left - 8, y + 4, name, "row-name", "end")
-        body += "".join(f'<circle cx="{x(v):.1f}" cy="{y + 5:.1f}" r="2.2" class="single {css}"/>' for v in each)
+        body += "".join(circle(x(v), y + 5, 2.2, f"single {css}") for v in each)
         if lower is not None and upper is not None:
             body += line(x(lower), y, x(upper), y, f"whisker {css}")
-        body += f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="4.5" class="dot {css}"/>'
+        body += circle(x(value), y, 4.5, f"dot {css}")
     return svg(label, body, WIDTH, base + BOTTOM)

@@ -19,6 +19,7 @@ TRAINED = "training data"
 # (title, words, {column of curve.csv: name of its line}); every other column gets a panel of its own
 _NOISE = {"recon": TRAINED, "val_recon": HELD_OUT, "val_recon_other_sound": OTHER_AUDIO}
 _PSNR = {"val_psnr_db": "whole face", "val_masked_psnr_db": "mouth blanked"}
+_GRADIENTS = {f"grad_{loss}": loss for loss in ("recon", "sync", "lpips", "trepa")}
 _ACCURACY = {"val_accuracy": "at the published threshold", "val_best": "at the best threshold"}
 PANELS = {
     "train_vae": [
@@ -37,16 +38,12 @@ PANELS = {
         ("Sync", "SyncNet's loss of the generated mouth.", {"sync": TRAINED}),
         ("LPIPS", "Distance measured by the perceptual teacher, lower half.", {"lpips": TRAINED}),
         ("TREPA", "Distance measured by the video teacher.", {"trepa": TRAINED}),
-        (
-            "Gradients",
-            "Gradient of each weighted loss at the U-Net's output.",
-            {f"grad_{name}": name for name in ("recon", "sync", "lpips", "trepa")},
-        ),
+        ("Gradients", "Gradient of each weighted loss at the U-Net's output.", _GRADIENTS),
     ],
 }
-CHANCE = {
-    ("train_syncnet", "Sync"): (round(math.log(2), 4), "ln 2: chance"),
-    ("train_syncnet", "Accuracy"): (0.5, "chance"),
+CHANCE = {  # horizontal marks of panels, by step and title
+    ("train_syncnet", "Sync"): {"at": round(math.log(2), 4), "words": "ln 2: chance"},
+    ("train_syncnet", "Accuracy"): {"at": 0.5, "words": "chance"},
 }
 
 
@@ -106,16 +103,4 @@ def _panel(
     shown = sorted(value for line in drawn for value in line["values"])
     # values over decades need a log axis; the twentieth ignores single dips
     log = shown[0] > 0 and shown[-1] / shown[len(shown) // 20] > 50
-    at, note = CHANCE.get((step, title), (None, ""))
-    return {
-        "title": title,
-        "words": words,
-        "lines": drawn,
-        "log": log,
-        "mark": None if at is None else {"at": at, "words": note},
-    }
-
-
-def summarise_all(curves: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """All training steps that ran, in the order of the data."""
-    return [summarise(step, curves[step]) for step in STEPS if step in curves]
+    return {"title": title, "words": words, "lines": drawn, "log": log, "mark": CHANCE.get((step, title))}

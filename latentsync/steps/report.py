@@ -79,7 +79,7 @@ def summarise(
     cards = evaluation.cards(metrics["figures"])
     top = {figure.key: metrics["figures"][figure.key] for figure in (*KEY_FIGURES, *CONTROLS)}
     kept = curation.summarise(facts, selected, rejected)
-    trained = training.summarise_all(curves)
+    trained = [training.summarise(step, path) for step, path in curves.items()]
     ours = [row for row in generated if row["system"] == "ours"]
     made = [row for row in ours if row["status"] == "ok"]
     rows = evaluation.choose_players(generated, items, players)
