@@ -8,13 +8,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from latentsync.evaluation import metrics
-
-Item = dict[str, Any]
+from latentsync.ledger.rows import Row
 
 NO_VIDEO = "no video was generated"
 TOP_DB = 100.0  # PSNR of identical images, which would be infinite
@@ -60,15 +58,15 @@ class Evidence:
     """Everything that figures are computed from."""
 
     interval: Callable[..., tuple[float, float]]  # metrics.bootstrap with its number of resamples and its seed
-    videos: Sequence[Item] = ()
-    outcomes: Sequence[Item] = ()
+    videos: Sequence[Row] = ()
+    outcomes: Sequence[Row] = ()
     pairs: Pairs = NO_PAIRS
     shuffled: Pairs = NO_PAIRS  # the same frames and labels, each with audio of other groups
     threshold: float = 0.5  # of the cosine, chosen on the validation clips
     no_pairs: str = ""  # why there are no pairs
 
     @property
-    def ours(self) -> list[Item]:
+    def ours(self) -> list[Row]:
         """Videos of the trained model."""
         return [item for item in self.videos if item["system"] == "ours"]
 
@@ -136,7 +134,7 @@ def good_rejected(e: Evidence) -> Measured:
     return measured(len(lost), len(good), note=_named(lost)) if good else unknown("nothing was planned as good")
 
 
-def _named(items: Sequence[Item]) -> str:
+def _named(items: Sequence[Row]) -> str:
     return "; ".join(f"{o['path']}: {o['expected'] or 'good'} became {'/'.join(o['found'])}" for o in items)
 
 
@@ -171,6 +169,6 @@ def psnr(e: Evidence, key: str) -> Measured:
 
 def mask_share(e: Evidence) -> Measured:
     """Share of pixels inside the mask."""
-    return (
-        e.mean([item["mask_share"] for item in e.ours], "of all pixels of all frames") if e.ours else unknown(NO_VIDEO)
-    )
+    if not e.ours:
+        return unknown(NO_VIDEO)
+    return e.mean([item["mask_share"] for item in e.ours], "of all pixels of all frames")

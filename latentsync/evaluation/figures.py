@@ -94,36 +94,36 @@ def compute_all(collected: Evidence, truth: bool) -> dict[str, dict[str, Any]]:
     return {figure.key: asdict(one(figure)) for figure in FIGURES}
 
 
-def judge(figure: Figure, found: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """Verdict (pass, fail, unknown) of a key figure and its words; `found`: the figures of metrics.json."""
-    value = found[figure.key]["value"]
+def judge(figure: Figure, measured: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+    """Verdict (pass, fail, unknown) of a key figure and its words; `measured`: the figures of metrics.json."""
+    value = measured[figure.key]["value"]
     if value is None:
         return "unknown", "not measured"
     # the value itself is compared with the bar, not its rounding
     if value > figure.bar if figure.at_most else value < figure.bar:
         return "fail", f"misses {figure.bar:g}"
-    if found[figure.key]["n"] < figure.min_n:
+    if measured[figure.key]["n"] < figure.min_n:
         return "fail", f"too few: at least {figure.min_n} needed"
-    verdicts = {judge_control(control, found)[0] for control in CONTROLS if control.control_of == figure.key}
+    verdicts = {judge_control(control, measured)[0] for control in CONTROLS if control.control_of == figure.key}
     for verdict, of_figure, words in (("fail", "fail", "fails"), ("missing", "unknown", "is missing")):
         if verdict in verdicts:
             return of_figure, f"passes {figure.bar:g}, its control {words}"
     return "pass", f"passes {figure.bar:g}"
 
 
-def judge_control(control: Figure, found: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+def judge_control(control: Figure, measured: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
     """Verdict (pass, fail, missing, none) of a control and its words; none: nothing is required of it."""
     assert control.control_of is not None
-    value, of = found[control.key]["value"], found[control.control_of]["value"]
+    value, of = measured[control.key]["value"], measured[control.control_of]["value"]
     if control.between is None and control.below is None:
         return "none", ""
     if value is None:
         return "missing", ""
     if control.between is not None:
         low, high = control.between
-        passed, words = low <= value <= high, f"must be between {low:g} and {high:g}: it {{}}"
-        return ("pass", words.format("is")) if passed else ("fail", words.format("is not"))
-    if of is None:
+        passed, wanted = low <= value <= high, f"between {low:g} and {high:g}"
+    elif of is None:
         return "none", ""
-    words = f"must be at least {control.below:g} lower: it {{}}"
-    return ("pass", words.format("is")) if of - value >= control.below else ("fail", words.format("is not"))
+    else:
+        passed, wanted = of - value >= control.below, f"at least {control.below:g} lower"
+    return ("pass", f"must be {wanted}: it is") if passed else ("fail", f"must be {wanted}: it is not")

@@ -6,7 +6,7 @@ What cannot be computed (constant signal, nothing measured) is NaN; the caller g
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 
 MIN_PAIRED = 8  # fewer paired samples give no correlation
 PEAK = 255.0
@@ -63,11 +63,10 @@ def squared_error(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> tuple[floa
 def auc(cosines: np.ndarray, labels: np.ndarray) -> float:
     """Area under the ROC curve: the chance that an in-sync pair scores above an off-sync one, ties one half."""
     labels = np.asarray(labels, bool)
-    positive, negative = int(labels.sum()), int((~labels).sum())
-    if not positive or not negative:
+    positive, negative = cosines[labels], cosines[~labels]
+    if not len(positive) or not len(negative):
         return float("nan")
-    ranks = rankdata(cosines)
-    return float((ranks[labels].sum() - positive * (positive + 1) / 2) / (positive * negative))
+    return float(mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative)))
 
 
 def bootstrap(

@@ -14,15 +14,13 @@ from latentsync.ledger.rows import Row, length_s
 from latentsync.timing import seconds
 
 STRAY_RATIO = 1.5  # planted and measured widths differ by 1.04 at most, a face found in hair by 2.8 (demo, three seeds)
-NO_TALKING_FACE = frozenset(
-    ("unreadable", "no_audio", "no_face", "low_sync", "not_speaking")
-)  # these have no offset to find
+NO_TALKING_FACE = ("unreadable", "no_audio", "no_face", "low_sync", "not_speaking")  # these have no offset to find
 
 
 def outcomes(
     truth: Iterable[Row],
     rows: Sequence[Row],
-    selected: frozenset[str] | set[str],
+    selected: set[str],
     reasons: Mapping[str, str],
     centre_x: Mapping[str, float],
     min_confidence: float,
@@ -57,15 +55,9 @@ def outcomes(
             found = [None if row["id"] in selected else reasons.get(row["id"], "missing") for row in mine]
             found += ["a stray find was selected" for ident in strays if ident in selected]
             right = bool(found) and all(reason == wanted for reason in found)
-            outcome = {
-                "id": f"{video['id']}-{number}",
-                "path": video["path"],
-                "start_s": stretch["start_s"],
-                "end_s": stretch["end_s"],
-                "expected": wanted,
-                "found": sorted({str(reason) if reason else "selected" for reason in found}) or ["missing"],
-                "right": right,
-            }
+            outcome = {"id": f"{video['id']}-{number}", "path": video["path"], "expected": wanted, "right": right}
+            outcome |= {"start_s": stretch["start_s"], "end_s": stretch["end_s"]}
+            outcome["found"] = sorted({str(reason) if reason else "selected" for reason in found}) or ["missing"]
             talking = wanted not in NO_TALKING_FACE and stretch["track"] == "speaker"
             result.append(outcome | (_offset(mine, video["offset_frames"], min_confidence) if talking else {}))
     return result
@@ -95,10 +87,11 @@ def _offset(rows: Sequence[Row], planted: int, min_confidence: float) -> Row:
     if not scored:
         return {"planted_offset": planted, "measured_offset": None, "sync_confidence": None, "offset_within_1": False}
     row = max(scored, key=lambda row: (row["end_tick"] - row["start_tick"], row["sync_confidence"]))
-    sure = row["sync_confidence"] >= min_confidence
+    offset, confidence = row["sync_offset_frames"], row["sync_confidence"]
+    near = confidence >= min_confidence and abs(offset - planted) <= 1
     return {
         "planted_offset": planted,
-        "measured_offset": row["sync_offset_frames"],
-        "sync_confidence": row["sync_confidence"],
-        "offset_within_1": bool(sure and abs(row["sync_offset_frames"] - planted) <= 1),
+        "measured_offset": offset,
+        "sync_confidence": confidence,
+        "offset_within_1": near,
     }

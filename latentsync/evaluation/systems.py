@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentsync.evaluation.evidence import Item, measured, unknown
+from latentsync.evaluation.evidence import measured, unknown
+from latentsync.ledger.rows import Row
 
 SYSTEMS = {  # (system, kind) -> title of its row, its name in the chart
     ("ground_truth", "own"): ("The source itself, its own audio (at its planted offset)", "Source, own audio"),
@@ -36,8 +37,8 @@ COLUMNS = (
 
 
 def table(
-    videos: Sequence[Item], failed: Mapping[tuple[str, str], int], interval: Callable[..., tuple[float, float]]
-) -> list[Item]:
+    videos: Sequence[Row], failed: Mapping[tuple[str, str], int], interval: Callable[..., tuple[float, float]]
+) -> list[Row]:
     """One row per system that ran or failed, controls first; what a row does not know is None."""
     rows = []
     for (system, kind), (title, _) in SYSTEMS.items():

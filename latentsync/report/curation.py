@@ -185,8 +185,7 @@ def what_if(selected: list[Row], rejected: list[Row], thresholds: Mapping[str, A
     rejected. It is not checked whether a clip that returns is a near duplicate of another.
     """
     silent = "; also not_speaking"  # in the detail of select_clips
-    judged = [row for row in rejected if limits_of(row["reason"]) and silent not in row.get("detail", "")]
-    judged = selected + judged
+    judged = [*selected, *(row for row in rejected if limits_of(row["reason"]) and silent not in row.get("detail", ""))]
     if not judged:
         return []
     clips = pd.DataFrame(judged, columns=pd.Index(COLUMNS)).astype(float)

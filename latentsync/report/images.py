@@ -5,7 +5,6 @@ import io
 import itertools
 import tempfile
 from collections.abc import Iterable
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ from latentsync.timing import seconds
 THUMB_PX = 112  # shorter side of an image on a contact sheet
 PREVIEW_PX = 256  # shorter side of a transcoded preview
 PREVIEW_S = 12  # longer videos are cut here
-PREVIEW_CRF = 27
 EMBED_BYTES = 400_000  # a smaller file that browsers can play is embedded as it is
 PREVIEW_RATE_HZ = 32_000
+ENCODING: dict[str, Any] = {"crf": 27, "preset": "veryfast", "keyint": 50, "audio_bitrate": 64_000}
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -91,22 +90,11 @@ def _transcode(path: Path, times_s: np.ndarray, end_s: float, has_audio: bool) -
     audio = read_audio(path, PREVIEW_RATE_HZ)[: round(end_s * PREVIEW_RATE_HZ)] if has_audio else None
     frames = (_small(frame) for _, frame in read_video_frames(path, np.arange(len(times_s))))
     first = next(frames)
+    height, width = first.shape[:2]
+    streams = {"audio": audio, "audio_rate_hz": PREVIEW_RATE_HZ, "frame_times": times_s, "end_s": end_s}
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "preview.mp4"
-        with VideoWriter(
-            target,
-            fps=Fraction(max(1, round(len(times_s) / end_s))),
-            width=first.shape[1],
-            height=first.shape[0],
-            crf=PREVIEW_CRF,
-            preset="veryfast",
-            keyint=50,
-            audio=audio,
-            audio_rate_hz=PREVIEW_RATE_HZ,
-            audio_bitrate=64_000,
-            frame_times=times_s,
-            end_s=end_s,
-        ) as writer:
+        with VideoWriter(target, max(1, round(len(times_s) / end_s)), width, height, **ENCODING, **streams) as writer:
             for rgb in itertools.chain([first], frames):
                 writer.write(rgb)
         return target.read_bytes()
