@@ -16,7 +16,7 @@ from scipy.interpolate import PchipInterpolator
 from latentsync.synthetic import photo as photos
 from latentsync.synthetic.look import Look, from_photo, to_photo
 from latentsync.synthetic.mouth import hole_weight, lips, moved, neck_ring
-from latentsync.synthetic.paint import coloured
+from latentsync.synthetic.paint import coloured, polygons, smoothstep
 
 CANVAS_SCALE = 2
 LEVELS = 45  # openings drawn in advance; the gap grows by half a photo pixel from one to the next
@@ -89,9 +89,7 @@ def _sharper(image: np.ndarray) -> np.ndarray:
 
 def _without_teeth(colours: np.ndarray, source: photos.Photo) -> np.ndarray:
     """Inpaint the teeth, so that moving lips have no white edge."""
-    ring = source.points[list(photos.INNER_UPPER + photos.INNER_LOWER[::-1])]
-    teeth = np.zeros(colours.shape[:2], np.uint8)
-    cv2.fillPoly(teeth, [np.round(ring * 16).astype(np.int32)], (255,), cv2.LINE_8, 4)
+    teeth = polygons([source.points[list(photos.INNER_UPPER + photos.INNER_LOWER[::-1])]], colours.shape[:2])
     return cv2.inpaint(colours, cv2.dilate(teeth, np.ones((3, 3), np.uint8)), 2, cv2.INPAINT_TELEA)
 
 
@@ -150,37 +148,28 @@ def _inside(where, teeth, look: Look, rest, now, opening: float, x: int, y: int)
     across = np.linspace(0, 1, 60)[:, None]
     edges = [PchipInterpolator(np.linspace(0, 1, len(edge)), edge)(across[:, 0]) for edge in (upper, lower)]
     outline = _canvas(mouth.world(np.vstack([edges[0], edges[1][::-1]])), x, y, FINE)
-    fine = np.zeros((where.shape[0] * FINE, where.shape[1] * FINE), np.uint8)
-    cv2.fillPoly(fine, [np.round(outline * 16).astype(np.int32)], (255,), cv2.LINE_8, 4)
+    fine = polygons([outline], (where.shape[0] * FINE, where.shape[1] * FINE))
     covered = cv2.resize(fine, where.shape[1::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     top, floor = (np.interp(u, edge[:, 0], edge[:, 1]) for edge in edges)
     reach = np.clip(np.abs(u) / mouth.half_width, 0, 1)
     light = float(np.clip(np.mean(look.skin), 0.55, 1)) ** 0.4
-    image = np.empty((*where.shape[:2], 3), np.float32)
-    image[:] = np.array(DEEP, np.float32)
+    image = np.full((*where.shape[:2], 3), DEEP, np.float32)
     # The tongue is at the floor of the mouth and becomes visible as the mouth opens.
     height = 1.0 + 7.5 * opening
-    tongue = _soft((v - floor + height * np.sqrt(np.clip(1 - (reach / 0.72) ** 2, 0, 1))) / 2.5) * _soft(
-        opening * 4 - 0.8
-    )
+    arch = height * np.sqrt(np.clip(1 - (reach / 0.72) ** 2, 0, 1))
+    tongue = smoothstep((v - floor + arch) / 2.5) * smoothstep(opening * 4 - 0.8)
     shade = 0.45 + 0.55 * np.clip((v - floor + height) / (height + 1), 0, 1)
     image += (np.array(TONGUE, np.float32) * shade[..., None] - image) * tongue[..., None]
     # The lower teeth show slightly above the lower lip; the upper teeth are those of the photograph.
-    lower_teeth = (
-        _soft((v - floor + 1.9 * (1 - reach**2)) / 0.9) * _soft((0.72 - reach) / 0.1) * _soft(opening * 3 - 0.8)
-    )
+    lower_teeth = smoothstep((v - floor + 1.9 * (1 - reach**2)) / 0.9) * smoothstep((0.72 - reach) / 0.1)
+    lower_teeth = lower_teeth * smoothstep(opening * 3 - 0.8)
     image += (np.array(TOOTH, np.float32) * 0.66 - image) * (0.8 * lower_teeth)[..., None]
     bottom = np.interp(u, mouth.u, mouth.lower) - 0.6
-    shown = _soft((bottom - v) / 0.9) * _soft((0.97 - reach) / 0.12)
+    shown = smoothstep((bottom - v) / 0.9) * smoothstep((0.97 - reach) / 0.12)
     image += (teeth - image) * shown[..., None]
     # The lips cast a shadow.
-    shadow = (0.5 + 0.5 * _soft((v - top) / 2.2)) * (0.75 + 0.25 * _soft((floor - v) / 1.5))
+    shadow = (0.5 + 0.5 * smoothstep((v - top) / 2.2)) * (0.75 + 0.25 * smoothstep((floor - v) / 1.5))
     return image * (shadow * light)[..., None], covered
-
-
-def _soft(x: np.ndarray | float) -> np.ndarray:
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
 
 
 def _eye(look: Look, colours: np.ndarray, points: np.ndarray, side: int) -> Patch:

@@ -13,6 +13,7 @@ import numpy as np
 from latentsync.faces.alignment import apply, crop_size, scale_of, similarity
 from latentsync.faces.mask import keep_mask
 from latentsync.synthetic import photo as photos
+from latentsync.synthetic.paint import smoothstep
 
 WIDEST_GAP = 0.4  # gap between the inner lips of a fully open mouth, relative to the distance of the eyes
 CLOSED_GAP_PX = 0.35  # a closed mouth shows a dark line
@@ -95,8 +96,7 @@ def neck_ring(points: np.ndarray) -> np.ndarray:
 def hole_weight(points: np.ndarray, where: np.ndarray, fade_px: float = HOLE_FADE_PX) -> np.ndarray:
     """Allowed share of the movement at `where` (..., 2): 0 where the published mask keeps the image, 1 in its hole."""
     depth = np.minimum.reduce([_depth_in_hole(points, anchors, where) for anchors in ANCHOR_SETS])
-    x = np.clip((depth - HOLE_MARGIN_PX) / fade_px, 0, 1)
-    return x * x * (3 - 2 * x)
+    return smoothstep((depth - HOLE_MARGIN_PX) / fade_px)
 
 
 def _depth_in_hole(points: np.ndarray, vertices: tuple[tuple[int, ...], ...], where: np.ndarray) -> np.ndarray:

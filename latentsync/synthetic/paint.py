@@ -25,7 +25,10 @@ def coloured(look: Look) -> np.ndarray:
     for mask, tint, gamma in ((hair, look.hair, 0.9), (suit, look.suit, 0.75)):
         mean = (grey * mask).sum() / mask.sum()
         toned = _mix(toned, ((grey / mean) ** gamma)[..., None] * np.array(tint, np.float32) ** 2.2, mask)
-    inside = _polygon(_lining(look.mirrored, light.shape[1]), light.shape[:2], 0.8) * (1 - skin)
+    lining = np.array(LINING, np.float64)
+    if look.mirrored:
+        lining[:, 0] = light.shape[1] - 1 - lining[:, 0]
+    inside = _blurred([lining], light.shape[:2], 0.8) * (1 - skin)
     toned = _mix(toned, 0.2 * cv2.GaussianBlur(light * (1 - skin[..., None]), (0, 0), 2.5), inside)
     lips = _filled(source, [photos.OUTER_UPPER + photos.OUTER_LOWER[::-1]], 0.7)
     lips *= 1 - _filled(source, [photos.INNER_UPPER + photos.INNER_LOWER[::-1]], 0.5)
@@ -69,20 +72,26 @@ def _mix(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 def _filled(source: photos.Photo, rings: list, blur_px: float) -> np.ndarray:
     """The inside of closed rings of mesh vertices, antialiased and blurred by blur_px."""
-    return _polygon([source.points[list(ring)] for ring in rings], source.person.shape, blur_px)
+    return _blurred([source.points[list(ring)] for ring in rings], source.person.shape, blur_px)
 
 
-def _polygon(rings: list[np.ndarray], shape: tuple[int, ...], blur_px: float) -> np.ndarray:
-    canvas = np.zeros(shape, np.uint8)
-    for ring in rings:
-        cv2.fillPoly(canvas, [np.round(ring * 16).astype(np.int32)], (255,), cv2.LINE_AA, 4)
-    mask = canvas.astype(np.float32) / 255
+def _blurred(rings: list[np.ndarray], shape: tuple[int, ...], blur_px: float) -> np.ndarray:
+    mask = polygons(rings, shape, cv2.LINE_AA).astype(np.float32) / 255
     return cv2.GaussianBlur(mask, (0, 0), blur_px) if blur_px else mask
 
 
-def _lining(mirrored: bool, width: int) -> list[np.ndarray]:
-    ring = np.array(LINING, np.float64)
-    return [np.column_stack([width - 1 - ring[:, 0], ring[:, 1]]) if mirrored else ring]
+def polygons(rings: list[np.ndarray], shape: tuple[int, ...], edge: int = cv2.LINE_8) -> np.ndarray:
+    """Rings of points (n, 2) in pixels, filled with 255 in an image uint8 of zeros; cv2.LINE_AA: with smooth edges."""
+    image = np.zeros(shape, np.uint8)
+    for ring in rings:
+        cv2.fillPoly(image, [np.round(ring * 16).astype(np.int32)], (255,), edge, 4)
+    return image
+
+
+def smoothstep(x: np.ndarray | float) -> np.ndarray:
+    """0 below 0, 1 above 1, a smooth curve between."""
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
 
 
 def _disc(source: photos.Photo, centre: np.ndarray, radius: float | np.floating) -> np.ndarray:

@@ -14,6 +14,7 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from latentsync.synthetic import photo as photos
 from latentsync.synthetic.face import BLINKS, CANVAS_SCALE, LEVELS, Face, Patch, face
 from latentsync.synthetic.look import Look
+from latentsync.synthetic.paint import smoothstep
 
 BLINK_S = (0.0, 0.06, 0.12, 0.16, 0.26)  # closing, closed, opening
 BLINK_STAGE = (0, BLINKS - 1, BLINKS - 1, BLINKS - 1, 0)
@@ -69,8 +70,7 @@ class Person:
         self.y = (y - centre[1]) / self.scale + self.middle[1]
         chin = float(self.face.points[photos.CHIN, 1] - self.middle[1])
         away = np.hypot((self.x - self.middle[0]) / 72, (self.y - self.middle[1] + 18) / (chin + 30))
-        fade = np.clip((1.75 - away) / 0.75, 0, 1)
-        self.head = (fade * fade * (3 - 2 * fade)).astype(np.float32)
+        self.head = smoothstep((1.75 - away) / 0.75).astype(np.float32)
         self.depth = _depth(self.face, self.x, self.y) * self.head
 
     def draw(self, image: np.ndarray, time_s: float, opening: float) -> np.ndarray:
@@ -90,13 +90,7 @@ class Person:
         x = self.x + self.head * (linear[0, 0] * self.x + linear[0, 1] * self.y + shift[0]) + turn * self.depth
         y = self.y + self.head * (linear[1, 0] * self.x + linear[1, 1] * self.y + shift[1]) + nod * self.depth
         half = np.float32(CANVAS_SCALE * 0.5 - 0.5)
-        warped = cv2.remap(
-            self.canvas,
-            x * CANVAS_SCALE + half,
-            y * CANVAS_SCALE + half,
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-        )
+        warped = cv2.remap(self.canvas, x * CANVAS_SCALE + half, y * CANVAS_SCALE + half, cv2.INTER_LINEAR)
         alpha = cv2.merge([warped[..., 3]] * 3)
         over = cv2.multiply(warped[..., :3], alpha, scale=1 / 255)
         return cv2.add(over, cv2.multiply(image, 255 - alpha, scale=1 / 255))
@@ -119,13 +113,8 @@ def _depth(of: Face, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     inside = LinearNDInterpolator(points, depth)(grid)
     field = np.where(np.isnan(inside), NearestNDInterpolator(points, depth)(grid), inside)
     field = cv2.GaussianBlur(field.astype(np.float32), (0, 0), 2.0)
-    return cv2.remap(
-        field,
-        (x - np.float32(low[0])) / step,
-        (y - np.float32(low[1])) / step,
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    columns, rows = (x - np.float32(low[0])) / step, (y - np.float32(low[1])) / step
+    return cv2.remap(field, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
@@ -162,10 +151,9 @@ def background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
         layer[y > rng.uniform(0.62, 0.8)] = -0.12
         left, top = rng.uniform(0.02, 0.9), rng.uniform(0.05, 0.2)
         frame = (x > left) & (x < left + 0.36) & (y > top) & (y < top + 0.28)
+        inside = frame & (x > left + 0.03) & (x < left + 0.33) & (y > top + 0.03) & (y < top + 0.25)
         layer[frame] = -0.22
-        layer[frame & (x > left + 0.03) & (x < left + 0.33) & (y > top + 0.03) & (y < top + 0.25)] = rng.uniform(
-            0, 0.3, 3
-        )
+        layer[inside] = rng.uniform(0, 0.3, 3)
     image = image + cv2.GaussianBlur(layer, (0, 0), height * rng.uniform(0.008, 0.022))
     return (np.clip(image, 0.02, 0.98) * 255).astype(np.uint8)
 
