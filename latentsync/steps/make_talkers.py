@@ -40,7 +40,6 @@ from latentsync.ledger import sources as listing
 from latentsync.ledger.files import fingerprint, write_ledger, write_text
 from latentsync.ledger.rows import Row
 from latentsync.ledger.shard import Journal
-from latentsync.synthetic.copies import make_copy
 from latentsync.synthetic.photo import photo
 from latentsync.synthetic.plan import Take, plan
 from latentsync.synthetic.render import render
@@ -64,7 +63,6 @@ def run(cfg: MakeTalkers, inputs: dict[str, list[Path]], outputs: dict[str, Any]
             journal.append(keys[take.path], [row])
         for take in todo:
             if take.made_from is not None:
-                make_copy(take, folder)
                 journal.append(keys[take.path], [render(take, cfg.seed, folder)])
         rows = [journal.rows[keys[take.path]][0] for take in takes]
     write_ledger(outputs["truth"], rows)

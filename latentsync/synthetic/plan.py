@@ -187,10 +187,9 @@ def _with_fault(take: Take, people: tuple[Look, ...], person: int, cfg: MakeTalk
 def _mark_duplicates(takes: list[Take]) -> list[Take]:
     """Mark of two equal files the one whose id sorts later as the duplicate; it may be the original."""
     originals = {take.copy_of for take in takes if take.copy_of}
-    by_path = {take.path: take for take in takes}
     groups: dict[str, list[Take]] = {}
     for take in takes:
         if take.copy_of or take.path in originals:
-            groups.setdefault(take.copy_of or take.path, []).append(by_path[take.path])
+            groups.setdefault(take.copy_of or take.path, []).append(take)
     later = {take.path for group in groups.values() for take in sorted(group, key=lambda t: t.id)[1:]}
     return [replace(take, fault="duplicate", kind="copy") if take.path in later else take for take in takes]

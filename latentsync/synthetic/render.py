@@ -1,8 +1,11 @@
-"""Render one planned video (speech, frames, file, planned faults) and return its row of ground truth."""
+"""Make one planned video (speech, frames, file, planned faults) and return its row of ground truth."""
 
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -10,14 +13,18 @@ import numpy as np
 
 from latentsync.ledger.files import replacing, write_text
 from latentsync.ledger.rows import Row
+from latentsync.media.audio import read_channels
+from latentsync.media.read import read_frames
 from latentsync.media.write import VideoWriter
 from latentsync.sync.curves import envelope_curve
-from latentsync.synthetic.plan import INSET, TWO_FACES, Take
+from latentsync.synthetic.look import Look
+from latentsync.synthetic.plan import INSET, NEAR_DUPLICATE, TWO_FACES, Take
 from latentsync.synthetic.scene import Person, Shot, background, light, motion
 from latentsync.synthetic.voice import Voice, at_48k, speak
 from latentsync.timing import TICKS_PER_S, n_ticks
 
 AUDIO_RATE_HZ = 48_000
+ENCODING: dict[str, Any] = {"preset": "veryfast", "keyint": 50, "audio_rate_hz": AUDIO_RATE_HZ}
 MAX_SHIFT_FRAMES = 15
 UNRELATED = 2.0  # largest evidence of sync between unrelated speech and mouth (scale of sync/curves.py)
 VFR_STEPS_S = (1 / 30, 1 / 30, 1 / 25, 1 / 24, 1 / 20, 1 / 15)
@@ -25,26 +32,38 @@ CRF = 15
 # Measured on 16 talkers, 100 - PIQE of the face, mean of 3 frames: good videos 58 to 71, these 14 to 33; the detector
 # still follows the mouth with r of 0.5 to 0.9. (PIQE does not detect noise: it counts as detail.)
 POOR_CRF = {"compression": 42, "blur": 38}
+# Measured on ten talkers at scale 0.8 and crf 20: quality 47 to 58, always below the 61 to 67 of the original, so that
+# select_clips keeps the original; both hashes within 5 bits of it.
+NEAR_DUPLICATE_CRF = 21
 # Side of a picture-in-picture and its distance from the edges, relative to the height of the frame.
 INSET_SHARE, INSET_MARGIN = 0.3, 0.03
 BLUR = 0.0045  # standard deviation relative to the height of the frame
 
 
 def render(take: Take, seed: int, folder: Path) -> Row:
-    """Write the video below `folder`, unless it is made from another one, and return its row of ground truth.
+    """Write the video below `folder` and return its row of ground truth; what it is made from must be finished.
 
     The same take and seed give the same bytes.
     """
     times_s, end_s = _frame_times(take, seed)
     cuts_s = [float(times_s[np.searchsorted(times_s, cut)]) for cut in take.cuts_s]
     voice = _speech(take, seed, "voice", end_s)
-    if take.made_from is None:
-        path = folder / take.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if take.fault == "unreadable":
-            _write_broken(take, seed, path, times_s, end_s, cuts_s, voice)
+    path = folder / take.path
+    if take.made_from is not None:
+        _make_copy(take, folder / take.made_from, path)
+    elif take.fault == "unreadable" and take.kind == "text":
+        write_text(path, f"{take.look.name}: the video is on the other disk.\n" * 20)
+    else:
+        if take.fault == "no_face":
+            frames = _without_face(take, seed, times_s)
         else:
-            _write(take, seed, path, times_s, end_s, cuts_s, voice)
+            frames = _frames(take, seed, times_s, cuts_s, voice, end_s)
+        audio = None if take.fault == "no_audio" else at_48k(voice.audio)
+        crf = POOR_CRF[take.kind] if take.fault == "low_quality" else CRF
+        clock = {"frame_times": times_s, "end_s": end_s} if take.vfr else {}
+        _write(path, take, crf, audio, frames, **clock)
+        if take.fault == "unreadable":
+            _cut_off(take, path)
     return _truth(take, times_s, end_s, cuts_s, voice)
 
 
@@ -77,25 +96,11 @@ def _unrelated_speech(take: Take, seed: int, end_s: float, voice: Voice) -> Voic
     raise ValueError(f"{take.path}: all 100 attempts at unrelated speech match the audio; change make_talkers.seed.")
 
 
-def _write(take: Take, seed: int, path: Path, times_s, end_s: float, cuts_s: list[float], voice: Voice) -> None:
-    with VideoWriter(
-        path,
-        take.fps,
-        take.width,
-        take.height,
-        crf=POOR_CRF[take.kind] if take.fault == "low_quality" else CRF,
-        preset="veryfast",
-        keyint=50,
-        audio=None if take.fault == "no_audio" else at_48k(voice.audio),
-        audio_rate_hz=AUDIO_RATE_HZ,
-        frame_times=times_s if take.vfr else None,
-        end_s=end_s if take.vfr else None,
-    ) as writer:
-        frames = (
-            _without_face(take, seed, times_s)
-            if take.fault == "no_face"
-            else _frames(take, seed, times_s, cuts_s, voice, end_s)
-        )
+def _write(
+    path: Path, take: Take, crf: int, audio: np.ndarray | None, frames: Iterable[np.ndarray], **clock: Any
+) -> None:
+    """Encode frames and audio float32 [n] at AUDIO_RATE_HZ; `clock`: arguments of VideoWriter for variable rates."""
+    with VideoWriter(path, take.fps, take.width, take.height, crf, audio=audio, **ENCODING, **clock) as writer:
         for frame in frames:
             writer.write(frame)
 
@@ -110,15 +115,17 @@ def _frames(
         mouths = [_unrelated_speech(take, seed, end_s, voice)]
     if take.other is not None:
         mouths.append(_unrelated_speech(take, seed, end_s, voice) if take.kind == "other speaks" else None)
-    inset = None if take.inset is None else _inset(take, seed, end_s)
-    inset_mouth = None if take.inset is None else _unrelated_speech(take, seed, end_s, voice)
+    inset = None
+    if take.inset is not None:
+        inset = _inset(take, take.inset, seed, end_s), _unrelated_speech(take, seed, end_s, voice)
     for time_s in times_s:
         shot = shots[np.searchsorted(cuts_s, time_s, side="right")]
         spoken_s = time_s - take.offset_frames / TICKS_PER_S
         openings = tuple(0.0 if mouth is None else float(mouth.opening_at(spoken_s)) for mouth in mouths)
         frame = shot.frame(float(time_s), openings)
-        if inset is not None and inset_mouth is not None:
-            small = inset.frame(float(time_s), (float(inset_mouth.opening_at(spoken_s)),))
+        if inset is not None:
+            scene, speech = inset
+            small = scene.frame(float(time_s), (float(speech.opening_at(spoken_s)),))
             top, left = _corner(take, small.shape[0])
             frame[top : top + small.shape[0], left : left + small.shape[1]] = small
         if take.fault == "low_quality" and take.kind == "blur":
@@ -133,10 +140,9 @@ def _shot(take: Take, seed: int, number: int, end_s: float) -> Shot:
     # The hair stays below the upper edge; the photograph ends at the chest.
     down = max(take.height * 0.2 + 0.72 * face_px, take.height - 2.2 * face_px)
     looks = (take.look,) if take.other is None else (take.look, take.other)
+    places = [0.735, 0.265] if take.other_left else [0.265, 0.735]
     if take.other is None:
         places = [float(rng.uniform(0.42, 0.58))]
-    else:
-        places = [0.735, 0.265] if take.other_left else [0.265, 0.735]
     people = tuple(
         Person(look, motion(rng, end_s), (place * take.width, down), face_px, size)
         for look, place in zip(looks, places, strict=True)
@@ -144,12 +150,11 @@ def _shot(take: Take, seed: int, number: int, end_s: float) -> Shot:
     return Shot(background(rng, *size), people, light(rng, *size))
 
 
-def _inset(take: Take, seed: int, end_s: float) -> Shot:
+def _inset(take: Take, look: Look, seed: int, end_s: float) -> Shot:
     """A second, small scene: a person who speaks other words."""
-    assert take.inset is not None
     rng = take.rng(seed, "inset")
     side = round(INSET_SHARE * take.height)
-    person = Person(take.inset, motion(rng, end_s), (side / 2, 0.5 * side), 0.48 * side, (side, side))
+    person = Person(look, motion(rng, end_s), (side / 2, 0.5 * side), 0.48 * side, (side, side))
     return Shot(background(rng, side, side), (person,), light(rng, side, side))
 
 
@@ -179,17 +184,25 @@ def _without_face(take: Take, seed: int, times_s: np.ndarray) -> Iterator[np.nda
         yield cv2.getRectSubPix(wide, (width, height), (left + width / 2, top + height / 2))
 
 
-def _write_broken(take: Take, seed: int, path: Path, times_s, end_s: float, cuts_s, voice: Voice) -> None:
-    """Write a file that cannot be read as a video."""
-    if take.kind == "text":
-        return write_text(path, f"{take.look.name}: the video is on the other disk.\n" * 20)
+def _make_copy(take: Take, original: Path, path: Path) -> None:
+    """Copy the bytes of a finished video, or encode it again at another size (a near duplicate)."""
+    if take.fault == NEAR_DUPLICATE:
+        audio = read_channels(original, AUDIO_RATE_HZ, "mono")[0]
+        size = take.width, take.height
+        frames = (cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for _, frame in read_frames(original))
+        _write(path, take, NEAR_DUPLICATE_CRF, audio, frames)
+    else:
+        with replacing(path) as temporary:
+            shutil.copyfile(original, temporary)
+
+
+def _cut_off(take: Take, path: Path) -> None:
+    """Leave the first half of a finished file, which cannot be read as a video."""
     with tempfile.TemporaryDirectory() as scratch:
-        whole = Path(scratch) / "whole.mp4"
-        _write(take, seed, whole, times_s, end_s, cuts_s, voice)
+        whole = path
         if take.kind == "index cut off":
-            plain = whole.with_name("plain.mp4")
-            _move_index_to_end(whole, plain)
-            whole = plain
+            whole = Path(scratch, "whole.mp4")
+            _move_index_to_end(path, whole)
         data = whole.read_bytes()
     with replacing(path) as temporary:
         temporary.write_bytes(data[: len(data) // 2])
@@ -197,10 +210,8 @@ def _write_broken(take: Take, seed: int, path: Path, times_s, end_s: float, cuts
 
 def _move_index_to_end(source: Path, target: Path) -> None:
     """Copy the packets to a file whose index is behind the media, as cameras write it."""
-    with (
-        av.open(str(source)) as reader,
-        av.open(str(target), "w", format="mp4", options={"fflags": "+bitexact"}) as writer,
-    ):
+    bitexact = {"fflags": "+bitexact"}
+    with av.open(str(source)) as reader, av.open(str(target), "w", format="mp4", options=bitexact) as writer:
         streams = {stream.index: writer.add_stream_from_template(stream) for stream in reader.streams}
         for packet in reader.demux():
             if packet.dts is not None:
@@ -209,30 +220,22 @@ def _move_index_to_end(source: Path, target: Path) -> None:
 
 
 def _truth(take: Take, times_s: np.ndarray, end_s: float, cuts_s: list[float], voice: Voice) -> Row:
-    faults = [take.fault] if take.fault and take.fault not in (TWO_FACES, INSET) else []
-    scenes = [0.0, *cuts_s, end_s]
-    side = {} if take.other is None else {"side": "right" if take.other_left else "left"}
-    whole_file = bool(faults) and take.fault in ("unreadable", "duplicate")
-    scenes = [0.0, end_s] if whole_file else scenes
+    fault = None if take.fault in (TWO_FACES, INSET) else take.fault
+    scenes = [0.0, end_s] if fault in ("unreadable", "duplicate") else [0.0, *cuts_s, end_s]
     expected = [
-        {
-            "start_s": round(start, 6),
-            "end_s": round(end, 6),
-            "track": "speaker",
-            "reason": faults[0] if faults else None,
-        }
-        | side
-        for start, end in zip(scenes[:-1], scenes[1:], strict=True)
+        {"start_s": round(start, 6), "end_s": round(end, 6), "track": "speaker", "reason": fault}
+        for start, end in pairwise(scenes)
     ]
     if take.other is not None:
-        side = {"side": "left" if take.other_left else "right"}
-        expected.append({"start_s": 0.0, "end_s": round(end_s, 6), "track": "silent", "reason": "not_speaking"} | side)
+        speaker, other = ("right", "left") if take.other_left else ("left", "right")
+        [whole] = expected
+        expected = [whole | {"side": speaker}, whole | {"track": "silent", "reason": "not_speaking", "side": other}]
     return {
         "id": take.id,
         "path": take.path,
         "identity": take.look.name,
         "other_identity": next((look.name for look in (take.other, take.inset) if look), None),
-        "faults": faults,
+        "faults": [fault] if fault else [],
         "kind": take.kind or None,
         "copy_of": take.copy_of,
         "again_of": take.again_of,

@@ -430,7 +430,6 @@ def test_a_killed_run_continues_and_one_worker_makes_the_same_files(made, tmp_pa
 
 def test_another_plan_removes_superseded_videos_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setattr(make_talkers, "render", lambda take, seed, folder: _pretend(take, folder))
-    monkeypatch.setattr(make_talkers, "make_copy", lambda take, folder: _pretend(take, folder))
     videos = tmp_path / "make_talkers" / "videos"
     make_talkers.run(SMALL.model_copy(update={"good": 9}), {}, outputs(tmp_path))
     many = set(videos.rglob("*.mp4"))
