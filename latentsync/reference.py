@@ -5,8 +5,11 @@ Run `python -m latentsync.reference` after a change; a test compares the files w
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
 
 from latentsync.config import SECTIONS, VERSIONS, Config, Section
 from latentsync.faces.backends import BACKENDS
@@ -65,24 +68,27 @@ to `results/<run>`. Ticks are 25 per second, ranges half-open. Written from `lat
 """
 
 
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    first, *others = ("| " + " | ".join(map(str, cells)) + " |\n" for cells in (head, *rows))
+    return "".join([first, "|---" * len(head) + "|\n", *others])
+
+
 def ledger() -> str:
     """Text of docs/ledger.md: every column of every kind of row, and the reasons."""
     steps = ["", "sources", *VERSIONS]
     parts, known = [LEDGER], set()
-    for name, kind in KINDS.items():
-        lines = ["| column | type | unit | written by | meaning |", "|---|---|---|---|---|"]
-        for column, (value, about) in sorted(columns(kind).items(), key=lambda each: steps.index(each[1][1].step)):
-            row = f"| `{column}` | {_type(value)} | {about.unit} | {about.step} | {about.meaning} |"
-            if row not in known:
-                lines.append(row)
-        known |= set(lines)
-        parts.append(f"\n## {name}\n\n{kind.__doc__}\n\n" + "\n".join(lines) + "\n")
+    for kind_name, kind in KINDS.items():
+        rows = [(f"`{name}`", _type(value), c.unit, c.step, c.meaning) for name, (value, c) in columns(kind).items()]
+        rows = [row for row in sorted(rows, key=lambda row: steps.index(row[3])) if row not in known]
+        known |= set(rows)
+        listed = table(("column", "type", "unit", "written by", "meaning"), rows)
+        parts.append(f"\n## {kind_name}\n\n{kind.__doc__}\n\n{listed}")
     for file, arrays in ARRAYS.items():
-        lines = [f"| `{name}` | {about.unit} | {about.meaning} |" for name, (_, about) in columns(arrays).items()]
-        head = f"\n## Arrays of {file}\n\n{arrays.__doc__}\n\n| array | type | meaning |\n|---|---|---|\n"
-        parts.append(head + "\n".join(lines) + "\n")
-    reasons = "\n".join(f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items())
-    return "".join(parts) + f"\n## Reasons\n\n| reason | meaning |\n|---|---|\n{reasons}\n"
+        rows = ((f"`{name}`", c.unit, c.meaning) for name, (_, c) in columns(arrays).items())
+        parts.append(f"\n## Arrays of {file}\n\n{arrays.__doc__}\n\n{table(('array', 'type', 'meaning'), rows)}")
+    reasons = table(("reason", "meaning"), ((f"`{reason}`", meaning) for reason, meaning in REASONS.items()))
+    return "".join(parts) + f"\n## Reasons\n\n{reasons}"
 
 
 def _type(value: Any) -> str:
@@ -100,49 +106,39 @@ def _type(value: Any) -> str:
 
 def licences() -> str:
     """Text of docs/licences.md: one row per entry of the registry."""
-    lines = ["| name | what | commercial use | licence | source |", "|---|---|---|---|---|"]
-    for entry in registry.entries().values():
-        lines.append(f"| `{entry.name}` | {entry.what} | {entry.commercial} | {entry.licence} | {entry.source} |")
-    faces = ["| backend | weights | licence |", "|---|---|---|"]
-    for backend in BACKENDS.values():
-        weights = ", ".join(f"`{name}`" for name in backend.weights) or "in the package"
-        faces.append(f"| `{backend.name}` | {weights} | {backend.licence} |")
-    return LICENCES.replace("TABLE", "\n".join(lines)).replace("FACES", "\n".join(faces))
+    entries = ((f"`{e.name}`", e.what, e.commercial, e.licence, e.source) for e in registry.entries().values())
+    files = table(("name", "what", "commercial use", "licence", "source"), entries)
+    weights_of = {name: ", ".join(f"`{file}`" for file in each.weights) for name, each in BACKENDS.items()}
+    backends = ((f"`{name}`", weights_of[name] or "in the package", each.licence) for name, each in BACKENDS.items())
+    faces = table(("backend", "weights", "licence"), backends)
+    return LICENCES.replace("TABLE\n", files).replace("FACES\n", faces)
 
 
 def readme() -> str:
     """Text of config/README.md: every key with its default and its meaning."""
-    parts = [HEAD]
     top = [(name, field) for name, field in Config.model_fields.items() if name not in SECTIONS]
-    parts.append("\n## Top level\n\n" + _table(top))
+    parts = [HEAD, "\n## Top level\n\n", _keys(top)]
     for name, section in SECTIONS.items():
         parts.append(f"\n## {name}\n\n{str(section.__doc__).strip()}\n")
         if section.model_fields:
-            parts.append("\n" + _table(section.model_fields.items()))
+            parts += ["\n", _keys(section.model_fields.items())]
         if name == "score_sync":
-            parts.append("\n" + _scorers())
+            scorers = ((f"`{name}`", scorer.scale, scorer.weights or "none") for name, scorer in SCORERS.items())
+            parts += ["\n", table(("sync scorer", "its confidence", "weights"), scorers)]
     return "".join(parts)
+
+
+def _keys(fields: Iterable[tuple[str, FieldInfo]]) -> str:
+    rows = []
+    for name, field in fields:
+        default = field.default.model_dump(mode="json") if isinstance(field.default, Section) else field.default
+        rows.append((f"`{name}`", f"`{json.dumps(default)}`", field.description or field.annotation.__doc__))
+    return table(("key", "published default", "meaning"), rows)
 
 
 def schema() -> str:
     """JSON schema of the whole configuration."""
     return json.dumps(Config.model_json_schema(), indent=1) + "\n"
-
-
-def _scorers() -> str:
-    lines = ["| sync scorer | its confidence | weights |", "|---|---|---|"]
-    for name, scorer in SCORERS.items():
-        lines.append(f"| `{name}` | {scorer.scale} | {scorer.weights or 'none'} |")
-    return "\n".join(lines) + "\n"
-
-
-def _table(fields) -> str:
-    lines = ["| key | published default | meaning |", "|---|---|---|"]
-    for name, field in fields:
-        default = field.default
-        shown = default.model_dump(mode="json") if isinstance(default, Section) else default
-        lines.append(f"| `{name}` | `{json.dumps(shown)}` | {field.description or field.annotation.__doc__} |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
