@@ -50,54 +50,13 @@ def share(value: float, axis: tuple[float, float]) -> str:
     return f"{min(100.0, max(0.0, 100 * (value - low) / ((high - low) or 1))):.2f}"
 
 
-def _trace(column: Mapping[str, Any]) -> Markup:
-    known = any(value is not None for value in column["true"])
-    series = ([("true", column["true"])] if known else []) + [("measured", column["measured"])]
-    r = "" if column["r"] is None else f", correlation {column['r']:.2f}"
-    what = "measured mouth opening and true opening of the audio" if known else "measured mouth opening"
-    return plots.trace(f"{column['title']}: {what} over time{r}", column["times_s"], series)
-
-
-def _histogram(item: Mapping[str, Any]) -> Markup:
-    label = f"Histogram of {item['title']}: {item['kept_n']} selected and {item['lost_n']} rejected clips"
-    layers = [("kept", item["kept"]), ("lost", item["lost"])]
-    return plots.histogram(label, item["axis"], item["edges"], layers, item["marks"])
-
-
-LINES = ("first", "second", "third", "fourth")  # css classes of the lines of a panel, in order
-
-
-def _curve(step: Mapping[str, Any], panel: Mapping[str, Any]) -> Markup:
-    series, ranges = [], []
-    for css, line in zip(LINES, panel["lines"], strict=False):
-        ranges.append(f"{line['name']} from {plots.number(line['first'])} to {plots.number(line['last'])}")
-        many = len(line["values"]) > 20
-        if many:
-            series.append((f"{css} raw", line["steps"], line["values"]))
-        series.append((css, line["steps"], plots.smooth(line["values"]) if many else line["values"]))
-    label = f"{step['title']}, {panel['title']}: {'; '.join(ranges)}"
-    return plots.curves(label, "step", series, panel["mark"], panel["log"])
-
-
-def _forest(section: Mapping[str, Any], name: str, axis: str, bar: float) -> Markup:
-    rows = [
-        ("ours" if row["ours"] else "", row["short"], cell["value"], cell["low"], cell["high"], row[f"each_{name}"])
-        for row in section["systems"]
-        if (cell := row["cells"][name])["value"] is not None
-    ]
-    if not rows:
-        return Markup("")
-    label = f"{axis}: " + "; ".join(f"{short} {value:.2f}" for _, short, value, *_ in rows)
-    return plots.forest(label, axis, rows, {"at": bar, "words": f"bar {plots.number(bar)}"})
-
-
 def render(summary: Mapping[str, Any], media: Mapping[str, Any]) -> str:
     """The page. `media`: {"players": {file: {uri, poster, width, height}}, "images": {row id: data URI}}.
 
     An image that could not be made is a sentence instead: {"images": {row id: "the file cannot be decoded"}}.
     """
     environment = _environment(media["images"])
-    environment.globals |= {"trace": _trace, "lines": LINES, "curve": _curve, "forest": _forest}
+    environment.globals |= {"lines": plots.LINES, "curves": plots.curves, "trace": plots.trace, "forest": plots.forest}
     return environment.get_template("report.html.j2").render(s=summary, media=media)
 
 
@@ -138,7 +97,7 @@ def _environment(shown: Mapping[str, str]) -> Environment:
         return Markup(f'<img alt="Frame of {escape(item["path"])}" title="{escape(item["path"])}" src="{found}">')
 
     environment = Environment(loader=LOADER, autoescape=True, undefined=StrictUndefined)
-    environment.globals |= {"image": image, "histogram": _histogram}
+    environment.globals |= {"image": image, "histogram": plots.histogram}
     environment.filters |= {"num": num, "auto": auto, "plain": plain, "share": share, "duration": duration}
     environment.filters |= {"sentence": sentence, "as_yaml": as_yaml}
     return environment
