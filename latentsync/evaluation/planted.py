@@ -88,10 +88,5 @@ def _offset(rows: Sequence[Row], planted: int, min_confidence: float) -> Row:
         return {"planted_offset": planted, "measured_offset": None, "sync_confidence": None, "offset_within_1": False}
     row = max(scored, key=lambda row: (row["end_tick"] - row["start_tick"], row["sync_confidence"]))
     offset, confidence = row["sync_offset_frames"], row["sync_confidence"]
-    near = confidence >= min_confidence and abs(offset - planted) <= 1
-    return {
-        "planted_offset": planted,
-        "measured_offset": offset,
-        "sync_confidence": confidence,
-        "offset_within_1": near,
-    }
+    hit = confidence >= min_confidence and abs(offset - planted) <= 1
+    return {"planted_offset": planted, "measured_offset": offset, "sync_confidence": confidence, "offset_within_1": hit}

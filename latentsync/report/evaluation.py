@@ -50,20 +50,11 @@ def _card(figure: Figure, found: Mapping[str, Mapping[str, Any]]) -> dict[str, A
 def _control(control: Figure, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     measured = found[control.key]
     verdict, words = judge_control(control, found)
-    return {
-        "key": control.key,
-        "title": control.title,
-        "value": measured["value"],
-        "shown": None if measured["value"] is None else control.factor * measured["value"],
-        "low": measured["low"],
-        "high": measured["high"],
-        "reason": measured["reason"],
-        "drawn": control.axis is not None,
-        "digits": control.digits,
-        "unit": control.unit,
-        "verdict": verdict,
-        "words": words,
-    }
+    value = measured["value"]
+    shown = {"value": value, "shown": None if value is None else control.factor * value}
+    shown |= {name: measured[name] for name in ("low", "high", "reason")}
+    shown |= {"drawn": control.axis is not None, "digits": control.digits, "unit": control.unit}
+    return {"key": control.key, "title": control.title, **shown, "verdict": verdict, "words": words}
 
 
 def summarise(metrics: Mapping[str, Any], items: Sequence[Row]) -> dict[str, Any]:
@@ -81,19 +72,9 @@ def summarise(metrics: Mapping[str, Any], items: Sequence[Row]) -> dict[str, Any
             limits = {"low": row.get(f"{name}_low"), "high": row.get(f"{name}_high")}
             cells[name] = {"value": row[name], **limits, "note": note}
         key = (row["system"], row["driven_by"])
-        systems.append(
-            {
-                "system": row["system"],
-                "driven_by": row["driven_by"],
-                "title": row["title"],
-                "short": SYSTEMS[key][1],
-                "ours": row["system"] == "ours",
-                "n_items": row["n"],
-                "failed": row["failed"],
-                "cells": cells,
-                "each_mouth_r": _each(items, key),
-            }
-        )
+        names = {name: row[name] for name in ("system", "driven_by", "title")} | {"short": SYSTEMS[key][1]}
+        counts = {"ours": row["system"] == "ours", "n_items": row["n"], "failed": row["failed"]}
+        systems.append({**names, **counts, "cells": cells, "each_mouth_r": _each(items, key)})
     cut = metrics.get("cut", [])
     return {
         "columns": [asdict(column) for column in COLUMNS],

@@ -6,6 +6,7 @@ needs no inversion. paint.py applies the colours.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -91,21 +92,12 @@ def looks(seed: int, count: int) -> tuple[Look, ...]:
     mirrored = rng.permutation(count) % 2 == 0
     result = []
     for i in range(count):
-        values = {key: low + (high - low) * float(slices[key][i]) for key, (low, high) in RANGES.items()}
-        skin, hair, iris = COMPLEXIONS[int(shuffled["complexion"][i % len(COMPLEXIONS)])]
+        values: dict[str, Any] = {k: low + (high - low) * float(slices[k][i]) for k, (low, high) in RANGES.items()}
+        values["skin"], values["hair"], values["iris"] = COMPLEXIONS[int(shuffled["complexion"][i % len(COMPLEXIONS)])]
+        values["suit"] = SUITS[int(shuffled["suit"][i % len(SUITS)])]
+        values["tract"] = 1.22 - 0.3 * (230.0 - values["pitch_hz"]) / 135.0  # low voices have long vocal tracts
         name = NAMES[i % len(NAMES)] + (str(i // len(NAMES) + 1) if i >= len(NAMES) else "")
-        result.append(
-            Look(
-                name=name,
-                mirrored=bool(mirrored[i]),
-                skin=skin,
-                hair=hair,
-                suit=SUITS[int(shuffled["suit"][i % len(SUITS)])],
-                iris=iris,
-                tract=1.22 - 0.3 * (230.0 - values["pitch_hz"]) / 135.0,  # low voices have long vocal tracts
-                **values,
-            )
-        )
+        result.append(Look(name=name, mirrored=bool(mirrored[i]), **values))
     return tuple(result)
 
 
