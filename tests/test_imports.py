@@ -24,7 +24,7 @@ ORDER = [
     {"required", "gpu_lease"},
     {"workflow"},
     {"steps"},
-    {"cli", "reference", "__main__"},
+    {"cli", "__main__"},
 ]
 LEVEL = {part: number for number, parts in enumerate(ORDER) for part in parts}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

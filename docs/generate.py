@@ -1,7 +1,7 @@
 """Generate config/README.md and schema.json from config.py, docs/ledger.md from the columns of rows, docs/licences.md
 from registry.toml.
 
-Run `python -m latentsync.reference` after a change; a test compares the files with what this module generates.
+`python docs/generate.py` after a change; a test compares the files with what this module generates.
 """
 
 import json
@@ -18,7 +18,6 @@ from latentsync.sync.scorers import SCORERS
 from latentsync.weights import registry
 
 ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / "config"
 HEAD = """# Configuration
 
 `config.yaml` configures the demo and is read if no `--configfile` is given. With `--configfile`, only the given files
@@ -142,7 +141,7 @@ def schema() -> str:
 
 
 if __name__ == "__main__":
-    (FOLDER / "README.md").write_text(readme())
-    (FOLDER / "schema.json").write_text(schema())
+    (ROOT / "config/README.md").write_text(readme())
+    (ROOT / "config/schema.json").write_text(schema())
     (ROOT / "docs/licences.md").write_text(licences())
     (ROOT / "docs/ledger.md").write_text(ledger())
