@@ -60,8 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
             if start >= total:
                 self._answer(416, b"", {"Content-Range": f"bytes */{total}"})
             else:
-                told = {"Content-Range": f"bytes {start}-{total - 1}/{total}", "ETag": page.etag} | page.headers
-                self._answer(206, page.content[start:], told, page)
+                headers = {"Content-Range": f"bytes {start}-{total - 1}/{total}", "ETag": page.etag} | page.headers
+                self._answer(206, page.content[start:], headers, page)
             return
         self._answer(page.status, page.content, {"ETag": page.etag} | page.headers, page)
 

@@ -69,26 +69,26 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return ((x * np.uint64(0x0101010101010101)) >> np.uint64(56)).astype(np.uint8)
 
 
-def near_pairs(motion: np.ndarray, picture: np.ndarray, max_bits: int) -> np.ndarray:
+def near_pairs(motion: np.ndarray, image: np.ndarray, max_bits: int) -> np.ndarray:
     """Pairs i < j whose two hashes, uint64 [n] each, differ in at most `max_bits` each: int64 [m, 2], sorted.
 
     Of clips with equal hashes only the first is paired with others, and it with all of them: a thousand copies of one
     opening make a thousand pairs, not half a million.
     """
-    assert motion.shape == picture.shape and 0 <= max_bits < BITS - SHARED, (motion.shape, picture.shape, max_bits)
-    _, first, kind = np.unique(np.stack([motion, picture], 1), axis=0, return_index=True, return_inverse=True)
+    assert motion.shape == image.shape and 0 <= max_bits < BITS - SHARED, (motion.shape, image.shape, max_bits)
+    _, first, kind = np.unique(np.stack([motion, image], 1), axis=0, return_index=True, return_inverse=True)
     kind = kind.reshape(-1)
     distinct = np.sort(first)  # the first clip of each pair of hashes, in order
     members = np.argsort(first[kind], kind="stable")  # clips, those of equal hashes together
     starts = np.searchsorted(first[kind][members], [distinct, distinct + 1])
     groups = [members[a:b] for a, b in starts.T]
     pairs = [np.stack([np.full(len(group) - 1, group[0]), group[1:]], 1) for group in groups if len(group) > 1]
-    for a, b in _near_distinct(motion[distinct], picture[distinct], max_bits).tolist():
+    for a, b in _near_distinct(motion[distinct], image[distinct], max_bits).tolist():
         pairs.append(np.stack([np.full(len(groups[b]), groups[a][0]), groups[b]], 1))
     return np.unique(np.concatenate([np.zeros((0, 2), np.int64), *pairs]), axis=0)
 
 
-def _near_distinct(motion: np.ndarray, picture: np.ndarray, max_bits: int) -> np.ndarray:
+def _near_distinct(motion: np.ndarray, image: np.ndarray, max_bits: int) -> np.ndarray:
     """All near pairs i < j.
 
     Multi-index hashing (Norouzi, Punjani, Fleet 2012) with exact look-ups: of max_bits + 3 pieces of the motion hash a
@@ -104,7 +104,7 @@ def _near_distinct(motion: np.ndarray, picture: np.ndarray, max_bits: int) -> np
             place = place[place + lag < len(key)]
             place = place[ranked[place] == ranked[place + lag]]
             i, j = order[place], order[place + lag]
-            near = (distance(motion[i], motion[j]) <= max_bits) & (distance(picture[i], picture[j]) <= max_bits)
+            near = (distance(motion[i], motion[j]) <= max_bits) & (distance(image[i], image[j]) <= max_bits)
             new.append(np.stack([i[near], j[near]], 1))
             lag += 1
         found = np.unique(np.concatenate(new), axis=0) if sum(map(len, new[1:])) else found

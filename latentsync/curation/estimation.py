@@ -1,4 +1,4 @@
-"""Guessing totals of many files from a few: strata by size, a stable sample, ratio estimates and their ranges.
+"""Estimating totals of many files from a few: strata by size, a stable sample, ratio estimates and their ranges.
 
 Sources: W. G. Cochran, Sampling Techniques (3rd ed., 1977), 6.10 (separate ratio estimate) for the totals; J. N. K.
 Rao, C. F. J. Wu and K. Yue, Survey Methodology 18 (1992), 209-217 (rescaled bootstrap weights) for the ranges.

@@ -153,8 +153,8 @@ def near_duplicates(rows: Iterable[Row], max_bits: int | None) -> tuple[dict[str
     if max_bits is None or not hashed:
         return {}, []
     hashed.sort(key=lambda row: (-row["quality"], row["id"]))
-    motion, picture = (near.as_numbers([row[name] for row in hashed]) for name in ("motion_hash", "picture_hash"))
-    pairs = [(hashed[i]["id"], hashed[j]["id"]) for i, j in near.near_pairs(motion, picture, max_bits).tolist()]
+    motion, image = (near.as_numbers([row[name] for row in hashed]) for name in ("motion_hash", "picture_hash"))
+    pairs = [(hashed[i]["id"], hashed[j]["id"]) for i, j in near.near_pairs(motion, image, max_bits).tolist()]
     gone: dict[str, str] = {}
     for better, worse in pairs:  # sorted by the better one, which is decided first
         if better not in gone:

@@ -41,7 +41,7 @@ def make(
     *,
     name: str,
     synthetic: bool,
-    facts: Mapping[str, Any],
+    selection: Mapping[str, Any],
     selected: Sequence[Row],
     rejected: Sequence[Row],
     sources: Mapping[str, Mapping[str, Any]],
@@ -51,7 +51,7 @@ def make(
     parts: Mapping[str, str],
     licence: str | None,
 ) -> dict[str, Any]:
-    """The card as JSON. `facts`: summary.json of select_clips; `sources`: SOURCE_FACTS by source id, of all sources;
+    """The card as JSON. `selection`: summary.json of select_clips; `sources`: SOURCE_FACTS of all sources, by id;
     `speakers`: the result of speakers.summarise; `sections`: configuration of the steps that ran, by step.
     """
     used = [sources[source] for source in sorted({row["source_id"] for row in selected})]
@@ -66,13 +66,13 @@ def make(
             "sources": len(used),
             "groups": speakers["groups_n"],
             "speakers_named": speakers["named_n"],
-            "sources_found": facts["funnel"][0]["left"],
-            "hours_found": facts["funnel"][0]["hours"],
+            "sources_found": selection["funnel"][0]["left"],
+            "hours_found": selection["funnel"][0]["hours"],
         },
         "splits": {
             split: {
-                **{key: facts["splits"][split][key] for key in ("clips", "sources", "hours")},
-                "groups": len(facts["splits"][split]["groups"]),
+                **{key: selection["splits"][split][key] for key in ("clips", "sources", "hours")},
+                "groups": len(selection["splits"][split]["groups"]),
             }
             for split in SPLITS
         },
@@ -86,16 +86,16 @@ def make(
         },
         "scorers": {
             what: [{"name": scorer, "scale": SCALES.get(scorer, f"that of {scorer}")} for scorer in names]
-            for what, names in facts["backends"].items()
+            for what, names in selection["backends"].items()
         },
         "face_detector": sections["align_faces"]["backend"],
-        "thresholds": _thresholds(facts),
+        "thresholds": _thresholds(selection),
         "rejected": rejections(rejected),
         "duplicates": sum("duplicate" in row["reason"] for row in rejected),
         "configuration": {step: _without_places(section) for step, section in sections.items()},
         "versions": {"steps": dict(versions), "parts": dict(parts)},
-        "stand_ins": list(facts["stand_ins"]),
-        "limits": _limits(facts, speakers),
+        "stand_ins": list(selection["stand_ins"]),
+        "limits": _limits(selection, speakers),
     }
 
 
@@ -105,9 +105,9 @@ def _without_places(section: Mapping[str, Any]) -> dict[str, Any]:
     return {key: Path(value).name if key in places and value else value for key, value in section.items()}
 
 
-def _thresholds(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _thresholds(selection: Mapping[str, Any]) -> dict[str, Any]:
     least_or_most = ("min_", "max_")
-    return {k: at for k, at in facts["thresholds"].items() if k.startswith(least_or_most) and k != "max_pairs"}
+    return {k: at for k, at in selection["thresholds"].items() if k.startswith(least_or_most) and k != "max_pairs"}
 
 
 def measures(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -140,16 +140,16 @@ def rejections(rejected: Sequence[Row]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _limits(facts: Mapping[str, Any], speakers: Mapping[str, Any]) -> list[str]:
-    found = [sentence(words) for words in facts["stand_ins"]]
-    if facts["same_clips_in_all_splits"]:
+def _limits(selection: Mapping[str, Any], speakers: Mapping[str, Any]) -> list[str]:
+    found = [sentence(words) for words in selection["stand_ins"]]
+    if selection["same_clips_in_all_splits"]:
         found.append("There were too few speakers or sources for three splits: all three hold the same clips.")
     if speakers["named_n"] < speakers["groups_n"]:
         who = "Some videos have no named speaker" if speakers["named_n"] else "No speakers are named"
         found.append(f"{who}; such a video counts as a speaker of its own, so one person may be in two splits.")
     if speakers["warning"]:
         found.append(f"One speaker holds {speakers['groups'][0]['share']:.0%} of the time.")
-    off = [key for key, at in _thresholds(facts).items() if at is None]
+    off = [key for key, at in _thresholds(selection).items() if at is None]
     if off:
         found.append(f"These thresholds were off and rejected nothing: {', '.join(off)}.")
     return [

@@ -55,22 +55,23 @@ def _cell(name: str, value: str) -> Any:
     return int(number) if number.is_integer() else number
 
 
-def summarise(facts: Mapping[str, Any], selected: list[Row], rejected: list[Row]) -> dict[str, Any]:
-    """The section of summary.json. `facts`: summary.json of select_clips; every selected clip is given once."""
+def summarise(selection: Mapping[str, Any], selected: list[Row], rejected: list[Row]) -> dict[str, Any]:
+    """The section of summary.json. `selection`: summary.json of select_clips; every selected clip is given once."""
     selected = [row | {"length_s": length_s(row)} for row in selected]
     by_confidence = sorted(selected, key=lambda row: (-row["sync_confidence"], row["id"]))
     shown = [by_confidence[index] for index in evenly_spaced(len(selected), SELECTED_SHOWN)]
-    stages = funnel(facts["funnel"])
+    stages = funnel(selection["funnel"])
+    scores = dict.fromkeys([*COLUMNS, *selection["scores"]["selected"]])  # those without a threshold come last
     return {
         "stages": stages,
         "longest_s": max((stage["seconds"] + stage["lost_s"] for stage in stages), default=0.0),
-        "reasons": facts["reasons"],
-        "splits": [_split(name, facts["splits"][name]) for name in SPLITS],
-        "same_clips_in_all_splits": facts["same_clips_in_all_splits"],
-        "offsets_applied": facts["offsets_applied"],
-        "thresholds": facts["thresholds"],
-        "histograms": [histogram(score, facts) for score in dict.fromkeys([*COLUMNS, *facts["scores"]["selected"]])],
-        "what_if": what_if(selected, rejected, facts["thresholds"]),
+        "reasons": selection["reasons"],
+        "splits": [_split(name, selection["splits"][name]) for name in SPLITS],
+        "same_clips_in_all_splits": selection["same_clips_in_all_splits"],
+        "offsets_applied": selection["offsets_applied"],
+        "thresholds": selection["thresholds"],
+        "histograms": [histogram(score, selection) for score in scores],
+        "what_if": what_if(selected, rejected, selection["thresholds"]),
         "shown_n": len(shown),
         "shown": [{name: row.get(name) for name in ("id", "path", "sync_confidence", "quality")} for row in shown],
         "rejected_sheets": rejected_sheets(rejected),
@@ -80,15 +81,15 @@ def summarise(facts: Mapping[str, Any], selected: list[Row], rejected: list[Row]
     }
 
 
-def warnings(facts: Mapping[str, Any]) -> list[str]:
+def warnings(selection: Mapping[str, Any]) -> list[str]:
     """What readers must know before any number."""
     found = []
-    if facts["same_clips_in_all_splits"]:
+    if selection["same_clips_in_all_splits"]:
         found.append(
             "There were too few speakers or sources for three splits, so training, validation and test hold the same "
             "clips: nothing on this page is held out."
         )
-    if facts["speakers_without_source"]:
+    if selection["speakers_without_source"]:
         found.append("Some paths in the table of speakers match no source; their speakers were not used.")
     return found
 
@@ -123,16 +124,16 @@ def funnel(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return result
 
 
-def histogram(score: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def histogram(score: str, selection: Mapping[str, Any]) -> dict[str, Any]:
     """Counts of selected and rejected clips over one score, with the thresholds that judge it."""
     judging = [limit for limit in LIMITS if limit.column == score]
     title, axis = (judging[0].title, judging[0].axis) if judging else (spoken(score), spoken(score))
-    kept, lost = (_finite(facts["scores"][group].get(score, [])) for group in ("selected", "rejected"))
+    kept, lost = (_finite(selection["scores"][group].get(score, [])) for group in ("selected", "rejected"))
     result = {"score": score, "title": title, "axis": axis, "kept_n": len(kept), "lost_n": len(lost)}
     values = np.concatenate([kept, lost])
     if not len(values):
         return result | {"outside_n": 0, "reason": "No clip has this score."}
-    marks = _marks(judging, facts["thresholds"])
+    marks = _marks(judging, selection["thresholds"])
     edges = _edges(score, values, [mark["at"] for mark in marks])
     kept_counts, lost_counts = (np.histogram(np.clip(each, edges[0], edges[-1]), edges)[0] for each in (kept, lost))
     return result | {

@@ -29,15 +29,15 @@ def run(cfg: DescribeClips, inputs: dict[str, list[Path]], outputs: dict[str, Pa
     """Write page, summary and card, and the page of costs beside them."""
     root = run_dir(outputs["page"])
     synthetic = sources is not None and sources.resolve().is_relative_to(root.resolve())
-    facts = json.loads(inputs["summary"][0].read_text(encoding="utf-8"))
+    selection = json.loads(inputs["summary"][0].read_text(encoding="utf-8"))
     configuration = json.loads(inputs["config"][0].read_text(encoding="utf-8"))
     selected = list({row["id"]: row for split in SPLITS for row in _scalars(inputs[split])}.values())
     rejected = curation.read_rejected(inputs["rejected"][0])
-    summary = summarise(root.name, facts, selected, rejected)
+    summary = summarise(root.name, selection, selected, rejected)
     summary["card"] = card.make(
         name=root.name,
         synthetic=synthetic,
-        facts=facts,
+        selection=selection,
         selected=selected,
         rejected=rejected,
         sources=source_facts(inputs["score_sync"]),
@@ -56,9 +56,9 @@ def run(cfg: DescribeClips, inputs: dict[str, list[Path]], outputs: dict[str, Pa
     write_text(outputs["page"].with_name("costs.html"), page.render_costs(root.name, spent))
 
 
-def summarise(run: str, facts: dict[str, Any], selected: list[Row], rejected: list[Row]) -> dict[str, Any]:
+def summarise(run: str, selection: dict[str, Any], selected: list[Row], rejected: list[Row]) -> dict[str, Any]:
     """Everything on the page apart from the card."""
-    kept = curation.summarise(facts, selected, rejected)
+    kept = curation.summarise(selection, selected, rejected)
     people = speakers.summarise(selected)
     found, left = kept["stages"][0], kept["stages"][-1]
     return {
@@ -71,11 +71,11 @@ def summarise(run: str, facts: dict[str, Any], selected: list[Row], rejected: li
             "groups": people["groups_n"],
             "rejected": kept["rejected_n"],
         },
-        "stand_ins": facts["stand_ins"],
-        "warnings": [*curation.warnings(facts), *([people["warning"]] if people["warning"] else [])],
+        "stand_ins": selection["stand_ins"],
+        "warnings": [*curation.warnings(selection), *([people["warning"]] if people["warning"] else [])],
         "curation": kept,
         "best": borderline.best(selected),
-        "borderline": borderline.sheets(selected, rejected, facts["thresholds"]),
+        "borderline": borderline.sheets(selected, rejected, selection["thresholds"]),
         "speakers": people,
     }
 

@@ -39,7 +39,7 @@ def run(cfg: Report, inputs: dict[str, list[Path]], outputs: dict[str, Path], so
     summary = summarise(
         run=root.name,
         synthetic=synthetic,
-        facts=_json(inputs["summary"][0]),
+        selection=_json(inputs["summary"][0]),
         metrics=_json(inputs["metrics"][0]),
         selected=list(selected.values()),
         rejected=rejected,
@@ -65,7 +65,7 @@ def summarise(
     *,
     run: str,
     synthetic: bool,
-    facts: Mapping[str, Any],
+    selection: Mapping[str, Any],
     metrics: Mapping[str, Any],
     selected: list[Row],
     rejected: list[Row],
@@ -78,7 +78,7 @@ def summarise(
     """Everything that summary.json holds."""
     cards = evaluation.cards(metrics["figures"])
     top = {figure.key: metrics["figures"][figure.key] for figure in (*KEY_FIGURES, *CONTROLS)}
-    kept = curation.summarise(facts, selected, rejected)
+    kept = curation.summarise(selection, selected, rejected)
     trained = [training.summarise(step, path) for step, path in curves.items()]
     ours = [row for row in generated if row["system"] == "ours"]
     made = [row for row in ours if row["status"] == "ok"]
@@ -89,8 +89,8 @@ def summarise(
         "n": {key: found["n"] for key, found in top.items()},
         "intervals": {key: [found["low"], found["high"]] for key, found in top.items()},
         "reasons": {key: found["reason"] for key, found in top.items() if found["value"] is None},
-        "stand_ins": list(dict.fromkeys([*metrics["stand_ins"], *facts["stand_ins"]])),
-        "warnings": curation.warnings(facts),
+        "stand_ins": list(dict.fromkeys([*metrics["stand_ins"], *selection["stand_ins"]])),
+        "warnings": curation.warnings(selection),
         "headline": {
             "kind": "synthetic videos" if synthetic else "videos",
             "sources": kept["stages"][0]["left"],

@@ -35,7 +35,7 @@ def test_the_search_finds_what_comparing_all_finds(seeds, flips, max_bits):
     for origin, *flipped in flips:
         masks = [sum(1 << bit for bit in each) for each in flipped]
         words.append(tuple(word ^ mask for word, mask in zip(seeds[origin % len(seeds)], masks, strict=True)))
-    motion, picture = (np.array(column, np.uint64) for column in zip(*words, strict=True))
+    motion, image = (np.array(column, np.uint64) for column in zip(*words, strict=True))
     first = [words.index(word) for word in words]
     wanted = [
         [i, j]
@@ -44,27 +44,27 @@ def test_the_search_finds_what_comparing_all_finds(seeds, flips, max_bits):
         if first[i] == i <= first[j]  # of equal ones the first stands for all
         if bits(words[i][0], words[j][0]) <= max_bits and bits(words[i][1], words[j][1]) <= max_bits
     ]
-    assert duplicates.near_pairs(motion, picture, max_bits).tolist() == wanted
+    assert duplicates.near_pairs(motion, image, max_bits).tolist() == wanted
 
 
 def test_many_clips_are_searched_quickly():
     """20,000 strangers and 200 planted pairs exactly at the limit; comparing all would be 2e8 comparisons."""
     rng = np.random.default_rng(0)
-    motion, picture = rng.integers(0, 2**64, (2, 20_000), dtype=np.uint64)
+    motion, image = rng.integers(0, 2**64, (2, 20_000), dtype=np.uint64)
     motion[10_000:10_200] = motion[:200] ^ np.uint64(0x8040201008040201)
-    picture[10_000:10_200] = picture[:200] ^ np.uint64(0xFF)
-    found = duplicates.near_pairs(motion, picture, 8)
+    image[10_000:10_200] = image[:200] ^ np.uint64(0xFF)
+    found = duplicates.near_pairs(motion, image, 8)
     assert found.tolist() == [[k, 10_000 + k] for k in range(200)]
-    assert len(duplicates.near_pairs(motion, picture, 7)) == 0
+    assert len(duplicates.near_pairs(motion, image, 7)) == 0
 
 
 def test_a_thousand_copies_are_a_thousand_pairs():
     """An opening that recurs in every video, among strangers and one that is near it."""
     rng = np.random.default_rng(0)
-    motion, picture = rng.integers(0, 2**64, (2, 4_000), dtype=np.uint64)
-    motion[100:3_100], picture[100:3_100] = 7, 9
-    motion[3_500], picture[3_500] = 6, 9
-    found = duplicates.near_pairs(motion, picture, 8)
+    motion, image = rng.integers(0, 2**64, (2, 4_000), dtype=np.uint64)
+    motion[100:3_100], image[100:3_100] = 7, 9
+    motion[3_500], image[3_500] = 6, 9
+    found = duplicates.near_pairs(motion, image, 8)
     assert found.tolist() == [[100, k] for k in [*range(101, 3_100), 3_500]]
 
 
@@ -95,11 +95,11 @@ def test_a_mouth_at_rest_or_unseen_has_no_hash():
     assert duplicates.motion_hash(np.array([0.3])) is None
 
 
-def test_pictures_keep_their_hash_through_scaling_and_grain():
+def test_images_keep_their_hash_through_scaling_and_grain():
     from skimage import data, transform
 
-    picture = data.astronaut()[:256, 100:356]
-    small = np.uint8(255 * transform.resize(picture, (96, 96), anti_aliasing=True))
-    words = [int(duplicates.picture_hash(rgb), 16) for rgb in (picture, small, np.rot90(picture))]
+    image = data.astronaut()[:256, 100:356]
+    small = np.uint8(255 * transform.resize(image, (96, 96), anti_aliasing=True))
+    words = [int(duplicates.picture_hash(rgb), 16) for rgb in (image, small, np.rot90(image))]
     assert bits(*words[:2]) <= 4 and bits(words[0], words[2]) > 12
     assert duplicates.as_numbers(["ffffffffffffffff", "0000000000000001"]).tolist() == [2**64 - 1, 1]

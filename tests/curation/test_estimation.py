@@ -1,4 +1,4 @@
-"""Totals guessed from a few files: exact where nothing is left to guess, and ranges that hold what they promise."""
+"""Totals estimated from a few files: exact where nothing is uncertain, and ranges with the stated coverage."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_long_files_are_drawn_among_many_short_ones():
 
 @settings(max_examples=50, deadline=None)
 @given(sizes, st.integers(2, 12), st.floats(0, 100))
-def test_what_goes_with_size_is_exact_and_so_is_a_census(files, sample, per_byte):
+def test_totals_proportional_to_size_and_full_samples_are_exact(files, sample, per_byte):
     groups = estimation.strata(files, sample)
     known = [sum(files[ident] for ident in group) for group in groups]
     for wanted in (sample, len(files)):
@@ -65,7 +65,7 @@ def test_what_goes_with_size_is_exact_and_so_is_a_census(files, sample, per_byte
     assert found["value"] == pytest.approx(sum(y)) == pytest.approx(found["low"]) == pytest.approx(found["high"])
 
 
-def test_ranges_hold_the_truth_about_as_often_as_they_say():
+def test_ranges_contain_the_truth_about_as_often_as_stated():
     """200 folders of 300 videos whose bit rate scatters by a third; 12 drawn of each. 90 % ranges from so few are a
     little narrow."""
     random = np.random.default_rng(5)

@@ -10,7 +10,7 @@ def clip(path: str, group: str, start: int = 0) -> dict:
     return row | {"audio_file": f"resample/media/{source}.flac"}
 
 
-def test_pairs_go_round_and_are_limited():
+def test_pairs_are_cyclic_and_limited():
     rows = [clip(f"{k}.mp4", "AAB"[k % 3], start) for k in range(6) for start in (0, 50)]
     pairs = pair(rows, 4)
     order = sorted({row["source_id"] for row in rows})[:4]
@@ -26,7 +26,7 @@ def test_pairs_go_round_and_are_limited():
         assert len(cross["picture_clips"]) == 2
 
 
-def test_in_one_group_the_next_source_must_do():
+def test_within_one_group_the_next_source_is_used():
     cross = [row for row in pair([clip(f"{k}.mp4", "A") for k in range(3)], 10) if row["kind"] == "cross"]
     assert len(cross) == 3 and all(row["picture_id"] != row["sound_id"] for row in cross)
 

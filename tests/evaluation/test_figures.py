@@ -1,4 +1,4 @@
-"""Figures from rows: what is counted, what is pooled, what stands for a row that was not measured, and verdicts."""
+"""Figures from rows: what is counted, what is pooled, how rows that were not measured count, and verdicts."""
 
 import math
 from collections import Counter
@@ -85,7 +85,7 @@ def test_every_figure_without_a_value_has_a_reason():
     assert found["syncnet_auc"]["reason"] == "no clip is long enough"
 
 
-def test_the_table_of_figures_is_sound():
+def test_the_table_of_figures_is_consistent():
     keys = [figure.key for figure in figures.FIGURES]
     assert len(keys) == len(set(keys)) == len(figures.KEY_FIGURES) + len(figures.CONTROLS) + len(figures.FURTHER)
     assert all(control.control_of in {figure.key for figure in figures.KEY_FIGURES} for control in figures.CONTROLS)

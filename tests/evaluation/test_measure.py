@@ -38,19 +38,19 @@ def test_outside_sees_every_change_but_those_inside_the_mask(tmp_path, detector)
         ).astype(int)
 
     def spoiled(x: int, y: int):
-        def pictures(index, width, height):
-            picture = head(index, width, height)
-            picture[y - 4 : y + 4, x - 4 : x + 4] = 128
-            return picture
+        def images(index, width, height):
+            image = head(index, width, height)
+            image[y - 4 : y + 4, x - 4 : x + 4] = 128
+            return image
 
-        return write_video(tmp_path / f"{x}.mp4", 6, pictures=pictures, size=(208, 176), **lossless)
+        return write_video(tmp_path / f"{x}.mp4", 6, pictures=images, size=(208, 176), **lossless)
 
     # The test's own way from RGB to the file spreads chroma alone, so luma differs nowhere but at the spot.
     assert measure.outside(spoiled(*mouth), source, render, RESOLUTION).squared_error == 0
     assert measure.outside(spoiled(20, 20), source, render, RESOLUTION).squared_error > 1000
 
 
-def test_a_copy_written_with_the_same_settings_is_the_yardstick(tmp_path, detector):
+def test_a_copy_written_with_the_same_settings_is_the_reference(tmp_path, detector):
     source = write_video(tmp_path / "a.mp4", 6, pictures=head, size=(208, 176))
     render = render_of(source, 6, detector)
     psnr = {}

@@ -26,18 +26,18 @@ def test_correlation_equals_numpy():
 
 @pytest.mark.parametrize("lag", [-4, 0, 3])
 def test_best_lag_is_positive_when_the_first_comes_late(lag):
-    sound = np.random.default_rng(2).random(80)
-    picture = np.roll(sound, lag)
-    score, found = metrics.best_lag(picture, sound, 6)
+    audio = np.random.default_rng(2).random(80)
+    mouth = np.roll(audio, lag)
+    score, found = metrics.best_lag(mouth, audio, 6)
     assert found == lag and score == pytest.approx(1)
 
 
-def test_sample_at_is_linear_and_knows_nothing_outside():
+def test_sample_at_is_linear_and_nan_outside():
     read = metrics.sample_at(np.array([-0.1, 0.0, 0.02, 0.04, 0.08, 0.09]), np.array([0.0, 1.0, 0.0]), 25)
     np.testing.assert_allclose(read, [np.nan, 0, 0.5, 1, 0, np.nan], atol=1e-12)
 
 
-def test_psnr_only_counts_what_it_is_told_to():
+def test_psnr_counts_only_the_given_pixels():
     a = np.zeros((4, 4), np.uint8)
     b = a.copy()
     b[0, 0] = 200

@@ -30,7 +30,7 @@ def judged(truth, rows, selected=(), reasons=None, centre_x=None):
     return {outcome["id"]: outcome for outcome in found}
 
 
-def test_good_and_bad_stretches_are_told_apart():
+def test_good_and_bad_stretches_are_distinguished():
     truth = [
         video("good", stretch(0, 4), offset=3),
         video("lost", stretch(0, 4)),

@@ -130,9 +130,10 @@ def test_a_score_that_nobody_knew_shows_itself(run, tmp_path):
         root / "select_clips/train.jsonl",
         [row | {"novelty_deg": n - 2.5, "odd": "x", "picture_hash": n} for n, row in enumerate(rows)],
     )
-    facts = json.loads((root / "select_clips/summary.json").read_text())
-    facts["scores"]["selected"]["novelty_deg"], facts["scores"]["rejected"]["novelty_deg"] = [1.0, 2.0], [None, 30.0]
-    write_json(root / "select_clips/summary.json", facts)
+    selection = json.loads((root / "select_clips/summary.json").read_text())
+    scores = selection["scores"]
+    scores["selected"]["novelty_deg"], scores["rejected"]["novelty_deg"] = [1.0, 2.0], [None, 30.0]
+    write_json(root / "select_clips/summary.json", selection)
     describe(root)
     text, summary, made, _ = parts(root)
     assert made["measures"]["novelty_deg"]["n"] == len(rows) < made["counts"]["clips"]
@@ -201,7 +202,7 @@ def large(n: int) -> tuple[list[Row], list[Row], dict]:
     none = {"clips": 0, "sources": 0, "hours": 0.0, "groups": []}
     names = ("sync_confidence", "sync_offset_frames", "quality", "face_px", "length_s")
     stage = {"kind": "clip", "left": n, "hours": 11.1, "lost": {}}
-    facts = {
+    selection = {
         "funnel": [stage | {"stage": "found"}, stage | {"stage": "selected"}],
         "reasons": {},
         "splits": {"train": split, "val": none, "test": none},
@@ -216,17 +217,17 @@ def large(n: int) -> tuple[list[Row], list[Row], dict]:
             for group, members in (("selected", kept), ("rejected", lost))
         },
     }
-    return kept, lost, facts
+    return kept, lost, selection
 
 
 def test_a_large_run_makes_a_small_page():
     """20,000 clips: lists end with a count, pictures stay a few dozen, whatever the number of clips and speakers."""
-    kept, lost, facts = large(20_000)
-    summary = describe_clips.summarise("large", facts, kept, lost)
+    kept, lost, selection = large(20_000)
+    summary = describe_clips.summarise("large", selection, kept, lost)
     summary["card"] = card.make(
         name="large",
         synthetic=False,
-        facts=facts,
+        selection=selection,
         selected=kept,
         rejected=lost,
         sources={row["source_id"]: {"fps": 25.0, "width": 8, "height": 8} for row in kept},
@@ -247,14 +248,14 @@ def test_a_large_run_makes_a_small_page():
 @pytest.mark.slow
 def test_100_000_clips_take_seconds_and_bounded_memory(tmp_path):
     """The whole step as its rule runs it, on ledgers of 100,000 clips with their sync curves; crops are not at hand."""
-    kept, lost, facts = large(66_667)
+    kept, lost, selection = large(66_667)
     root = tmp_path / "large"
     curve = {"sync_curve": [0.1234 * shift for shift in range(31)], "geometry_file": "g" * 60}
     write_ledger(root / "select_clips/train.jsonl", [row | curve | {"split": "train"} for row in kept])
     for split in ("val", "test"):
         write_ledger(root / f"select_clips/{split}.jsonl", [])
     write_text(root / "select_clips/rejected.csv", select_clips.rejected_csv(lost))
-    write_json(root / "select_clips/summary.json", facts)
+    write_json(root / "select_clips/summary.json", selection)
     write_json(root / "config.json", config.Config().model_dump(mode="json"))
     for shard in range(4):
         rows = [row | curve for row in [*kept, *lost][shard::4]]
