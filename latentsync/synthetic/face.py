@@ -97,14 +97,12 @@ def _mouth(look: Look, colours: np.ndarray, points: np.ndarray) -> Patch:
     """Draw the lower face at LEVELS openings."""
     around = np.vstack([points, neck_ring(points)])
     oval = points[list(photos.FACE_OVAL)]
-    x, y = (int(v) for v in (oval.min(0) - 12) * CANVAS_SCALE)
-    y = int((points[photos.NOSE_TIP, 1] - 6) * CANVAS_SCALE)
+    x, y = (int(v * CANVAS_SCALE) for v in (oval[:, 0].min() - 12, points[photos.NOSE_TIP, 1] - 6))
     right, bottom = (int(v) for v in (oval.max(0) + 22) * CANVAS_SCALE)
     where = _grid(x, y, right - x, bottom - y)
     free = hole_weight(points, where, 1.5)[..., None]
-    photographed = photos.photo(look.mirrored).pixels
     # The colours of the lips extend past their edge; the teeth of the photograph do not move with the jaw.
-    teeth = _sample(photographed, to_photo(look, where)).astype(np.float32)
+    teeth = _sample(photos.photo(look.mirrored).pixels, to_photo(look, where)).astype(np.float32)
     triangles = _triangles()
     images = []
     for opening in np.linspace(0, 1, LEVELS):

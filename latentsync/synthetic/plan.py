@@ -87,11 +87,20 @@ def plan(cfg: MakeTalkers) -> list[Take]:
     counts = dict.fromkeys(range(cfg.identities), 0)
     offsets = rng.permutation(np.resize(np.arange(-MAX_OFFSET_FRAMES, MAX_OFFSET_FRAMES + 1), cfg.good))
 
+    height = _even(cfg.height_px)
+
     def start(person: int) -> Take:
+        """A video of a person, in landscape or square frames."""
         counts[person] += 1
         place = PLACES[int(rng.integers(len(PLACES)))]
         path = f"{place}/{people[person].name} {counts[person]:02d}.mp4"
-        return _framed(Take(path, people[person], duration_s=cfg.duration_s * float(rng.uniform(0.92, 1.08))), cfg, rng)
+        duration_s = cfg.duration_s * float(rng.uniform(0.92, 1.08))
+        width = _even(cfg.height_px * (4 / 3 if rng.uniform() < 0.55 else 1))
+        face_px = float(rng.uniform(0.335, 0.42)) * cfg.height_px
+        return Take(path, people[person], duration_s=duration_s, width=width, height=height, face_px=(face_px,))
+
+    def other(person: int) -> Look:
+        return people[(person + len(people) // 2) % len(people)]
 
     good = []
     for i in range(cfg.good):
@@ -111,7 +120,7 @@ def plan(cfg: MakeTalkers) -> list[Take]:
             kind = KINDS[fault][i % len(KINDS[fault])]
             offset = int(rng.integers(-MAX_OFFSET_FRAMES, MAX_OFFSET_FRAMES + 1))
             take = replace(start(person), fault=fault, kind=kind, offset_frames=offset)
-            takes.append(_with_fault(take, people, person, cfg, rng))
+            takes.append(_with_fault(take, other(person), cfg, rng))
     originals = [good[int(i)] for i in rng.choice(cfg.good, min(cfg.faults_each, cfg.good), replace=False)]
     for i in range(cfg.faults_each):
         original = originals[i % len(originals)]
@@ -123,7 +132,8 @@ def plan(cfg: MakeTalkers) -> list[Take]:
     takes += [_near_duplicate(plain[int(i)]) for i in chosen]
     for i in range(cfg.faults_each):
         person = int(rng.integers(cfg.identities))
-        takes.append(_with_inset(start(person), people, person, KINDS[INSET][i % len(KINDS[INSET])], cfg, rng))
+        take = replace(start(person), fault=INSET, kind=KINDS[INSET][i % len(KINDS[INSET])], inset=other(person))
+        takes.append(_with_inset(take, cfg, rng))
     assert len({take.path for take in takes}) == len(takes)
     return _mark_duplicates(takes)
 
@@ -137,20 +147,9 @@ def _near_duplicate(take: Take) -> Take:
     return replace(take, width=width, height=height, face_px=faces)
 
 
-def _with_inset(
-    take: Take, people: tuple[Look, ...], person: int, kind: str, cfg: MakeTalkers, rng: np.random.Generator
-) -> Take:
-    other = people[(person + len(people) // 2) % len(people)]
+def _with_inset(take: Take, cfg: MakeTalkers, rng: np.random.Generator) -> Take:
     offset, left = int(rng.integers(-MAX_OFFSET_FRAMES, MAX_OFFSET_FRAMES + 1)), bool(rng.uniform() < 0.5)
-    take = replace(take, fault=INSET, kind=kind, inset=other, other_left=left, offset_frames=offset)
-    return replace(take, width=_even(cfg.height_px * 16 / 9))
-
-
-def _framed(take: Take, cfg: MakeTalkers, rng: np.random.Generator) -> Take:
-    """Choose landscape or square frames and the size of the face."""
-    width = _even(cfg.height_px * (4 / 3 if rng.uniform() < 0.55 else 1))
-    near = float(rng.uniform(0.335, 0.42))
-    return replace(take, width=width, height=_even(cfg.height_px), face_px=(near * cfg.height_px,))
+    return replace(take, other_left=left, offset_frames=offset, width=_even(cfg.height_px * 16 / 9))
 
 
 def _even(value: float) -> int:
@@ -166,7 +165,7 @@ def _two_shots(take: Take, cfg: MakeTalkers, rng: np.random.Generator) -> Take:
     return replace(take, duration_s=length, cuts_s=(cut,), face_px=sizes if rng.uniform() < 0.5 else sizes[::-1])
 
 
-def _with_fault(take: Take, people: tuple[Look, ...], person: int, cfg: MakeTalkers, rng: np.random.Generator) -> Take:
+def _with_fault(take: Take, other: Look, cfg: MakeTalkers, rng: np.random.Generator) -> Take:
     if take.fault == "too_short":
         return replace(take, duration_s=float(rng.uniform(0.85, 1.15)))
     if take.fault == "small_face":
@@ -175,10 +174,8 @@ def _with_fault(take: Take, people: tuple[Look, ...], person: int, cfg: MakeTalk
         size = int(rng.integers(12, 15))
         return replace(take, offset_frames=size if take.kind == "picture late" else -size)
     if take.fault == TWO_FACES:
-        other = people[(person + len(people) // 2) % len(people)]
-        size = (0.34 * cfg.height_px,)
-        left = bool(rng.uniform() < 0.5)
-        return replace(take, width=_even(cfg.height_px * 16 / 9), other=other, other_left=left, face_px=size)
+        width, size, left = _even(cfg.height_px * 16 / 9), (0.34 * cfg.height_px,), bool(rng.uniform() < 0.5)
+        return replace(take, width=width, other=other, other_left=left, face_px=size)
     if take.fault in ("low_sync", "no_audio", "no_face", "unreadable"):
         return replace(take, offset_frames=0)
     return take
