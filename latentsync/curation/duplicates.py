@@ -62,11 +62,7 @@ def as_numbers(hashes: Sequence[str]) -> np.ndarray:
 
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Differing bits of uint64 [n] and uint64 [n]: uint8 [n]."""
-    x = a ^ b  # counted in parallel: Warren, Hacker's Delight, section 5-1
-    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return ((x * np.uint64(0x0101010101010101)) >> np.uint64(56)).astype(np.uint8)
+    return np.unpackbits((a ^ b).view(np.uint8).reshape(-1, 8), axis=1).sum(1, dtype=np.uint8)
 
 
 def near_pairs(motion: np.ndarray, image: np.ndarray, max_bits: int) -> np.ndarray:

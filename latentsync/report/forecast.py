@@ -44,12 +44,11 @@ def predict(
         found = estimation.interval(values, sizes, stratum, known, factors)
         return {name: _rounded(value * scale + plus) for name, value in found.items()}
 
-    rows = []
+    rows, sampled_h = [], sum(row["footage_h"] for row in drawn)
     for step in steps:
         spent = {kind: [row["steps"][step["step"]][kind] for row in drawn] for kind in ("cpu_s", "wall_s", "bytes")}
         start = {kind: step[f"startup_{kind}"] * shards / 3600 for kind in ("cpu_s", "wall_s")}
         lanes = min(shards, gpus if step["gpu"] and gpus else cores)
-        seconds = sum(row["footage_h"] for row in drawn) * 3600
         rows.append(
             {
                 "step": step["step"],
@@ -59,7 +58,7 @@ def predict(
                 "gpu_reason": NO_GPU if step["gpu"] and not gpus else None,
                 "disk_gb": whole(spent["bytes"], 1e-9),
                 "peak_mb": round(step["peak_mb"]),
-                "cpu_s_per_video_s": _rounded(sum(spent["cpu_s"]) / seconds),
+                "cpu_s_per_video_s": _rounded(sum(spent["cpu_s"]) / (sampled_h * 3600)),
             }
         )
     return {
@@ -69,7 +68,7 @@ def predict(
             "sampled": len(drawn),
             "sampled_unreadable": sum(not row["readable"] for row in drawn),
             "sampled_bytes": sum(sizes),
-            "sampled_h": _rounded(sum(row["footage_h"] for row in drawn)),
+            "sampled_h": _rounded(sampled_h),
         },
         "predicted": {
             **{name: whole([row[name] for row in drawn]) for name in YIELDS},
