@@ -1,4 +1,4 @@
-"""Reading a page as a browser does, and all leaves of a JSON value, to hold the one against the other."""
+"""Parse a page as a browser does, and list the leaves of a JSON value, to compare the two."""
 
 from html.parser import HTMLParser
 

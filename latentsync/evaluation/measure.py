@@ -61,7 +61,7 @@ class Mouth:
             self.opening[index] = face.mouth_opening
             matrix = alignment.similarity(face.anchors, self.resolution) @ self.to_displayed
         ticks = self.shown == index
-        if self.crops is not None and ticks.any():  # where the face is missed, it is where generate had it
+        if self.crops is not None and ticks.any():  # a face that is not found is where generate found it
             self.crops[ticks] = align_face(Picture(frame, 0, False), matrix, self.resolution)
             self.has_face[ticks] = True
 

@@ -133,7 +133,8 @@ def plan(cfg: MakeTalkers) -> list[Take]:
     for i in range(cfg.faults_each):
         person = int(rng.integers(cfg.identities))
         take = replace(start(person), fault=INSET, kind=KINDS[INSET][i % len(KINDS[INSET])], inset=other(person))
-        takes.append(_with_inset(take, cfg, rng))
+        offset, left = int(rng.integers(-MAX_OFFSET_FRAMES, MAX_OFFSET_FRAMES + 1)), bool(rng.uniform() < 0.5)
+        takes.append(replace(take, other_left=left, offset_frames=offset, width=_even(cfg.height_px * 16 / 9)))
     assert len({take.path for take in takes}) == len(takes)
     return _mark_duplicates(takes)
 
@@ -145,11 +146,6 @@ def _near_duplicate(take: Take) -> Take:
     kind = KINDS[NEAR_DUPLICATE][0]
     take = replace(take, path=f"downloads/{name} (1).mp4", again_of=take.path, fault=NEAR_DUPLICATE, kind=kind)
     return replace(take, width=width, height=height, face_px=faces)
-
-
-def _with_inset(take: Take, cfg: MakeTalkers, rng: np.random.Generator) -> Take:
-    offset, left = int(rng.integers(-MAX_OFFSET_FRAMES, MAX_OFFSET_FRAMES + 1)), bool(rng.uniform() < 0.5)
-    return replace(take, other_left=left, offset_frames=offset, width=_even(cfg.height_px * 16 / 9))
 
 
 def _even(value: float) -> int:

@@ -61,7 +61,7 @@ def render(take: Take, seed: int, folder: Path) -> Row:
         audio = None if take.fault == "no_audio" else at_48k(voice.audio)
         crf = POOR_CRF[take.kind] if take.fault == "low_quality" else CRF
         clock = {"frame_times": times_s, "end_s": end_s} if take.vfr else {}
-        _write(path, take, crf, audio, frames, **clock)
+        _write(path, take, frames, audio, crf=crf, **clock)
         if take.fault == "unreadable":
             _cut_off(take, path)
     return _truth(take, times_s, end_s, cuts_s, voice)
@@ -96,11 +96,9 @@ def _unrelated_speech(take: Take, seed: int, end_s: float, voice: Voice) -> Voic
     raise ValueError(f"{take.path}: all 100 attempts at unrelated speech match the audio; change make_talkers.seed.")
 
 
-def _write(
-    path: Path, take: Take, crf: int, audio: np.ndarray | None, frames: Iterable[np.ndarray], **clock: Any
-) -> None:
-    """Encode frames and audio float32 [n] at AUDIO_RATE_HZ; `clock`: arguments of VideoWriter for variable rates."""
-    with VideoWriter(path, take.fps, take.width, take.height, crf, audio=audio, **ENCODING, **clock) as writer:
+def _write(path: Path, take: Take, frames: Iterable[np.ndarray], audio: np.ndarray | None, **settings: Any) -> None:
+    """Encode frames and audio float32 [n] at AUDIO_RATE_HZ; `settings`: further arguments of VideoWriter."""
+    with VideoWriter(path, take.fps, take.width, take.height, audio=audio, **ENCODING, **settings) as writer:
         for frame in frames:
             writer.write(frame)
 
@@ -190,7 +188,7 @@ def _make_copy(take: Take, original: Path, path: Path) -> None:
         audio = read_channels(original, AUDIO_RATE_HZ, "mono")[0]
         size = take.width, take.height
         frames = (cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for _, frame in read_frames(original))
-        _write(path, take, NEAR_DUPLICATE_CRF, audio, frames)
+        _write(path, take, frames, audio, crf=NEAR_DUPLICATE_CRF)
     else:
         with replacing(path) as temporary:
             shutil.copyfile(original, temporary)
