@@ -1,6 +1,6 @@
-"""From summary.json, images and videos to one HTML page that loads nothing.
+"""From summary.json, images and videos to one HTML page that loads nothing; and the data-set card as Markdown.
 
-The page shows only what is in the summary: numbers are written by the filter `num` as `<data value="...">`, charts are
+A page shows only what is in its summary: numbers are written by the filter `num` as `<data value="...">`, charts are
 drawn from lists in it. A test compares the two.
 """
 
