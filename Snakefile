@@ -1,7 +1,7 @@
 """LatentSync Studio: raw talking-head videos in; curated clips, trained models, lip-synced videos and a report out.
 
-The includes stand in the order of the data. Every rule calls one step of the package `latentsync`; clips never appear
-here: a job is one shard of the sources, its output one ledger. `snakemake --cores all` runs the demo as cloned.
+The includes follow the data. Every rule calls one step of the package `latentsync`; clips never appear
+here: a job is one shard of the sources, its output one ledger. `snakemake --cores all` runs the demo.
 """
 
 from pathlib import Path

@@ -21,14 +21,15 @@ ROOT = Path(__file__).parent.parent
 HEAD = """# Configuration
 
 `config.yaml` configures the demo and is read if no `--configfile` is given. With `--configfile`, only the given files
-are read, on top of the defaults below. The defaults are the published LatentSync 1.5 recipe. `real.yaml` runs your own
-footage through the whole graph on a CPU with embedded models. An unknown key is an error. Editors can complete and
+are read, on top of the defaults below. The defaults follow the published LatentSync 1.5 recipe; where they differ, the
+meaning names the published value. `real.yaml` runs your own footage through the whole graph on a CPU with stand-ins. If
+`input_dir` is null, every file makes a run of synthetic talkers. An unknown key is an error. Editors can complete and
 check these files with `schema.json`.
 
     snakemake --cores all --configfile config/real.yaml --config input_dir=/data/videos run=mine
 
-Threads, memory and GPUs of jobs are not part of the configuration: see `profiles/`. Two settings are exceptions because
-they change results: `torch_threads` is a key, and x264 always runs with one thread.
+Threads, memory and GPUs of jobs are not part of the configuration: see `profiles/`. `torch_threads` is a key because it
+changes results; x264 always runs with one thread for the same reason.
 """
 
 LICENCES = """# Licences
@@ -63,7 +64,9 @@ LEDGER = """# Ledgers
 A ledger is a file `results/<run>/<step>/<shard>.jsonl`: one JSON object per line, sorted by id. A row has the columns
 of the steps that it went through, and no row is ever dropped. Segments repeat the columns of their source, clips those
 of their segment, videos those of their pair; a table lists them once. A column that ends in `_file` is a path relative
-to `results/<run>`. Ticks are 25 per second, ranges half-open. Written from `latentsync/ledger/columns.py`.
+to `results/<run>`. Ticks are 25 per second, ranges half-open.
+
+Generated from `latentsync/ledger/columns.py`; do not edit.
 """
 
 
@@ -132,7 +135,7 @@ def _keys(fields: Iterable[tuple[str, FieldInfo]]) -> str:
     for name, field in fields:
         default = field.default.model_dump(mode="json") if isinstance(field.default, Section) else field.default
         rows.append((f"`{name}`", f"`{json.dumps(default)}`", field.description or field.annotation.__doc__))
-    return table(("key", "published default", "meaning"), rows)
+    return table(("key", "default", "meaning"), rows)
 
 
 def schema() -> str:

@@ -106,7 +106,7 @@ class ScoreSync(Section):
     backend: SyncScorer = key("syncnet_v2", "sync scorer, see the table below; published: syncnet_v2")
     max_shift_frames: Positive = key(15, "largest offset that is tried in each direction, in frames at 25 fps")
     weights: str | None = key(
-        None, "file of syncnet_v2 or syncnet.safetensors of train_syncnet; null: the weights folder's"
+        None, "file of syncnet_v2 or syncnet.safetensors of train_syncnet; null: the one in the weights folder"
     )
 
 
@@ -148,13 +148,15 @@ class SelectClips(Section):
     )
     val_share: Share = key(0.1, "share of groups for validation, at least one group")
     test_share: Share = key(0.1, "share of groups for test, at least one group")
-    max_pairs: Positive = key(20, "most test sources that generate uses")
+    max_pairs: Positive = key(
+        20, "most test sources that are lip-synced; each gives a pair with its own audio and one with other audio"
+    )
     pair_shards: int = key(8, "jobs of generate and of enhance; a change generates all videos again", ge=1, le=99_999)
     speakers: str | None = key(None, "CSV with columns path, speaker; null: groups by source")
 
 
 class DescribeClips(Section):
-    """Write the curation page and the data-set card, right after selection."""
+    """Write the curation page and the dataset card, right after selection."""
 
     licence: str | None = key(None, "terms under which the footage may be used; null: not stated")
 
@@ -184,7 +186,7 @@ class Training(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] | None = key(
         None, "decay of EMA weights; null: no EMA, as published"
     )
-    mixed_precision: Literal["no", "fp16", "bf16"] = key("fp16", "precision of accelerate; no on a CPU")
+    mixed_precision: Literal["no", "fp16", "bf16"] = key("fp16", "mixed precision; fp16 needs a GPU")
     gradient_checkpointing: bool = key(True, "less memory, more time: activations are recomputed")
     cooldown_steps: int = key(0, "steps of linear decay to zero at the end; published: none", ge=0)
     accumulate: Positive = key(1, "batches accumulated for one optimiser step")
@@ -210,11 +212,11 @@ class ExtractFeatures(Section):
     """Compute Whisper features and VAE moments once for all training steps."""
 
     audio_encoder: Literal["whisper", "embedded"] = key("whisper", "whisper: Whisper tiny; embedded: seeded, untrained")
-    whisper_weights: str | None = key(None, "tiny.pt or a Hugging Face folder; null: the weights folder's")
+    whisper_weights: str | None = key(None, "tiny.pt or a Hugging Face folder; null: the one in the weights folder")
     width: Positive = key(384, "channels of the embedded encoder; Whisper tiny has 384")
     layers: Positive = key(4, "blocks of the embedded encoder; Whisper tiny has 4")
     vae: Literal["published", "embedded"] = key("published", "published: sd-vae-ft-mse; embedded: the VAE of train_vae")
-    vae_weights: str | None = key(None, "folder of sd-vae-ft-mse; null: the weights folder's")
+    vae_weights: str | None = key(None, "folder of sd-vae-ft-mse; null: the one in the weights folder")
     batch_size: Positive = key(16, "frames per call of the VAE")
     torch_threads: Positive = key(2, "CPU threads")
 
@@ -329,10 +331,14 @@ class TrainUnetStage2(TrainUnet):
 class Generate(Section):
     """Lip-sync the test videos."""
 
-    steps: int = key(20, "number of DDIM steps", ge=1, le=1000)  # 1000: those of the training
+    steps: int = key(
+        20, "number of DDIM steps", ge=1, le=999
+    )  # of the 1000 timesteps of training; 1000 would start past them
     guidance: float = key(1.5, "classifier-free guidance scale; 1 switches it off", ge=1)
     seed: int = key(1247, "seed of the noise")
-    length: Length = key("audio", "sets the length; audio: frames are looped or cut; video: audio is padded or cut")
+    length: Length = key(
+        "audio", "audio: as long as the audio, frames play back and forth or are cut; video: the audio is padded or cut"
+    )
     max_s: float | None = key(60.0, "longest result, in seconds; the rest is left out; null: no limit", gt=0)
     overlap: int = key(2, "frames that neighbouring windows share and cross-fade; published: 0", ge=0, le=15)
     batch_size: Positive = key(1, "windows per call of the U-Net")
@@ -349,7 +355,7 @@ class Enhance(Section):
     region: Literal["mouth", "face"] = key("mouth", "mouth: enhance only the generated region; face: the whole face")
     lip_protection: Share = key(0.5, "0: lips are enhanced like the rest, 1: lips stay as generated")
     crf: int = key(13, "x264 CRF of the result", ge=0, le=51)
-    weights: str | None = key(None, "weights of the restorer; null: the weights folder's")
+    weights: str | None = key(None, "weights of the restorer; null: the one in the weights folder")
 
 
 class Tracking(Section):
@@ -381,7 +387,7 @@ class Evaluate(Section):
         "favours what it trained",
     )
     sync_weights: str | None = key(
-        None, "file of syncnet_v2 or syncnet.safetensors of train_syncnet; null: the weights folder's"
+        None, "file of syncnet_v2 or syncnet.safetensors of train_syncnet; null: the one in the weights folder"
     )
     syncnet_pairs: Positive = key(600, "balanced pairs for the accuracy of SyncNet")
     bootstrap: Positive = key(1000, "bootstrap resamples per confidence interval")
@@ -398,7 +404,7 @@ class Report(Section):
 class Estimate(Section):
     """Estimate yield and cost of curation from a sample of the sources; runs only on request."""
 
-    sources: int = key(8, "sources in the sample; a single one gives no range", ge=2)
+    sources: int = key(8, "sources in the sample", ge=2)
 
 
 class Config(Section):

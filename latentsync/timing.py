@@ -4,7 +4,8 @@ Convention
     Time zero is the presentation time of the first displayed video frame after edit lists.
     Tick k lies at k / 25 s and shows the source frame with the nearest presentation time, ties to the earlier;
     the last tick lies before the end of the last frame. Sample n lies at n / 16000 s.
-    All ranges are half-open. "Frame" alone means a frame at 25 per second, that is a tick.
+    All ranges are half-open. A frame of a mel window, of a clip or of an offset is a tick (1/25 s); a frame of a video
+    (`n_frames`, `ticks_to_frames`) is one of its own frames.
 """
 
 import numpy as np
@@ -18,11 +19,11 @@ def _exact_div(total: int, parts: int) -> int:
 TICKS_PER_S = 25
 SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_TICK = _exact_div(SAMPLE_RATE_HZ, TICKS_PER_S)  # 640
-MEL_HOP_SAMPLES = 200  # hop of the SyncNet mel (spec.md A.2)
+MEL_HOP_SAMPLES = 200  # hop of the SyncNet mel
 MEL_COLUMNS_PER_S = _exact_div(SAMPLE_RATE_HZ, MEL_HOP_SAMPLES)  # 80
 WHISPER_ROW_SAMPLES = 320  # log-mel hop 160, halved by Whisper's second convolution
 WHISPER_ROWS_PER_S = _exact_div(SAMPLE_RATE_HZ, WHISPER_ROW_SAMPLES)  # 50
-WHISPER_ROWS_BEFORE, WHISPER_ROWS_AFTER = 4, 6  # rows c-4 .. c+5 around the centre row c (spec.md A.2)
+WHISPER_ROWS_BEFORE, WHISPER_ROWS_AFTER = 4, 6  # rows c-4 .. c+5 around the centre row c
 
 _US_PER_S = 1_000_000
 _US_PER_TICK = _exact_div(_US_PER_S, TICKS_PER_S)
@@ -94,7 +95,7 @@ def shifted_samples_of(start: int, stop: int, offset_frames: int) -> tuple[int, 
 
 
 def mel_start(frame: int) -> int:
-    """First SyncNet mel column of a window that starts at a frame (spec.md A.2: int(80 * frame / 25))."""
+    """First SyncNet mel column of a window that starts at a frame: int(80 * frame / 25), as published."""
     return MEL_COLUMNS_PER_S * frame // TICKS_PER_S
 
 
@@ -106,7 +107,7 @@ def mel_width(frames: int) -> int:
 def whisper_rows(times_s: np.ndarray) -> np.ndarray:
     """The Whisper row nearest to each time, ties to the later: float64 [n] -> int64 [n].
 
-    At tick k it is row 2 k, as published (spec.md A.2: int(i * 50 / 25)). The published code knows no other frame rate:
+    At tick k it is row 2 k, as published (int(i * 50 / 25)). The published code knows no other frame rate:
     it re-encodes every video to 25 fps. At other rates the nearest row is at most 10 ms away; rounding down, as the
     published formula would, reads the audio up to 20 ms early. Rounding to a microsecond first keeps ties exact.
     """

@@ -18,7 +18,10 @@ _BLOCK = 4096  # columns computed at a time: the spectra of an hour of audio wou
 
 
 def syncnet_mel(samples: Float[np.ndarray, " n"]) -> Float32[np.ndarray, "80 t"]:
-    """StableSyncNet's mel: float32 [80, 1 + n // 200] in [-4, 4], -100 dB and 0 dB; no loudness normalisation."""
+    """StableSyncNet's mel: float32 [80, 1 + n // 200] in [-4, 4]: -4 is -100 dB or less, 4 is 0 dB or more.
+
+    Decibels are relative to Wav2Lip's reference of 20 dB. The loudness is not normalised. samples: in [-1, 1].
+    """
     samples = np.asarray(samples, np.float64)
     if len(samples) == 0:
         return np.full((N_MELS, 1), -4, np.float32)

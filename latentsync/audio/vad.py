@@ -12,7 +12,7 @@ MODE = 2
 
 
 def speech_share(samples: Float[np.ndarray, " n"]) -> float:
-    """Share of 30 ms frames with speech, 0..1, of float samples (n,) at 16 kHz; 0 for less than one frame.
+    """Share of 30 ms frames with speech, 0..1, of samples (n,) in [-1, 1] at 16 kHz; 0 for less than one frame.
 
     A new detector each time, since it adapts to its input.
     """

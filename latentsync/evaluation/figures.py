@@ -86,7 +86,7 @@ FURTHER = tuple(figure for figure in FIGURES if figure.bar is None and not figur
 
 
 def compute_all(collected: Evidence, truth: bool) -> dict[str, dict[str, Any]]:
-    """The figures of metrics.json: key -> {value, low, high, n, reason, note}. `truth`: there is ground truth."""
+    """The figures of metrics.json: key -> {value, low, high, n, reason, note}; `truth`: whether there is any."""
 
     def one(figure: Figure) -> Measured:
         return figure.compute(collected) if truth or not figure.needs_truth else evidence.unknown(NO_TRUTH)

@@ -2,8 +2,9 @@
 
 Convention: points are (x, y) with the centre of the top-left pixel at (0, 0); sizes are (width, height); a matrix
 [2, 3] maps column vectors (x, y, 1) from source pixels to pixels of the *unstretched crop*, a 3:4 box (210 x 280 at
-R = 256). Networks see that crop stretched to R x R, anisotropically, as the published checkpoints expect.
-Formulas: LatentSync a229c39, latentsync/utils/affine_transform.py, restated; parity is tested against golden/alignment.
+R = 256). Networks see that crop stretched to R x R, anisotropically, as the published checkpoints expect. *File pixels*
+are as stored; *displayed pixels*, where landmarks lie, are those after the rotation that the file asks for.
+Formulas: LatentSync a229c39, latentsync/utils/affine_transform.py, restated; tests compare with its matrices and crops.
 """
 
 import math
@@ -32,8 +33,9 @@ def template(resolution: int) -> np.ndarray:
 def similarity(points: np.ndarray, resolution: int) -> np.ndarray:
     """Matrix float64 [2, 3] that maps the anchors float [3, 2] to the template, with the published bias.
 
-    The bias is the same number of crop pixels at 256 and 512 (below one for upright faces). Below 256, where nothing
-    is published, it shrinks with R, so that a small crop is a 256 crop made smaller.
+    The published code adds a difference in normalised units to a translation in pixels; it stays, because checkpoints
+    were trained on such crops. It is the same number of crop pixels at 256 and 512 (below one for upright faces). Below
+    256, where nothing is published, it shrinks with R, so that a small crop is a 256 crop made smaller.
     """
     matrix, bias = _fit(points, resolution)
     matrix[:, 2] += bias * min(1.0, resolution / PUBLISHED_RESOLUTION)

@@ -2,9 +2,9 @@
 
 A new backend is a detector file, an entry here, its name in config.FaceBackend, and its weights in registry.toml.
 
-Anchors are the means that LatentSync takes: of 68 points each brow and the nose (1.0 to 1.5), of 106 points the upper
-edges of the brows and four points of the nose (1.5 and 1.6, without the rounding to whole pixels). For FaceMesh the
-same places were picked: each brow as upper and lower edge, the nose as bridge, tip and base.
+Anchors are means of landmarks, as LatentSync takes them: of 68 points (1.0 to 1.5) each brow and the nose; of 106
+points (1.5 and 1.6) the upper edges of the brows and four points of the nose, here without rounding to whole pixels; of
+FaceMesh the same places: upper and lower edges of the brows; bridge, tip and base of the nose.
 """
 
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ class Backend:
     weights: tuple[str, ...]  # names in the registry of pretrained files
     gpu: bool  # whether it runs on a GPU where there is one
     code_licence: str  # of the package, and of the models that come with it
-    stand_in: str | None  # a sentence for the list of stand-ins; None: LatentSync was made with it
+    stand_in: str | None  # a sentence for the list of stand-ins; None: a published release uses it
 
     @property
     def licence(self) -> str:

@@ -93,6 +93,6 @@ def is_new(box: tuple[float, ...], faces: list[Face]) -> bool:
 
 
 def plausible(box: np.ndarray) -> bool:
-    """A.1.1: width over height between 0.2 and 1.5; select_clips judges the size."""
+    """Whether a box looks like a face: wide enough, and width over height between 0.2 and 1.5, as published."""
     width, height = box[2] - box[0], box[3] - box[1]
     return width >= MIN_FACE_PX and 0.2 <= width / height <= 1.5

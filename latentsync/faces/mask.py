@@ -1,4 +1,4 @@
-"""The fixed mask that hides the lower face: 1 keeps a pixel, 0 has it generated. Pure numpy and OpenCV.
+"""The fixed mask that hides the lower face: 1 keeps a pixel, 0 generates it. Pure numpy and OpenCV.
 
 The published mask.png (256 x 256, used by every published configuration) as the inclusive x spans of its rows: two
 bands beside the nose, then a U over cheeks, mouth and chin. It hides so much because cheeks and jaw would give away the

@@ -1,4 +1,4 @@
-"""Lip-sync videos: the one composition that Python callers, the command line and the steps share.
+"""Lip-sync videos: what Python callers, the command line and the steps share.
 
 audio -> detector -> scenes and face tracks -> speaking track -> redrawn mouths -> optional enhancement -> written file
 
@@ -8,7 +8,7 @@ audio -> detector -> scenes and face tracks -> speaking track -> redrawn mouths 
     print(f"{result.n_generated} of {result.n_frames} frames redrawn")
 
 `LipSync` keeps the networks for several videos. Importing this module imports neither torch nor PyAV. Error messages
-name an argument as the command line does: --enhance is `enhance["method"]`.
+use the names of the command line: `enhance["method"]` is --enhance.
 """
 
 import tempfile
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from latentsync.faces.tracking import Track
     from latentsync.generation.audio import DrivingAudio
 
-WHOLE: dict[str, Any] = {"max_s": None}  # of one video the user wants all; a run limits each of its many videos
+NO_LIMIT: dict[str, Any] = {"max_s": None}  # a single video is not cut; a run limits each of its many videos
 MAX_FACES = 2  # faces followed in one video, as align_faces.max_faces
-TRAINED_PX = 256  # side of the face in the smallest published model
+MIN_PUBLISHED_PX = 256  # side of the face in the smallest published model
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Result:
     """What was written."""
 
     n_frames: int
+    """Written frames."""
     n_generated: int
     """Frames with a redrawn mouth."""
     passed_through: dict[str, int]
@@ -69,7 +70,9 @@ def lip_sync(
     """Write `out`: the video with the mouth of its largest face redrawn to the audio.
 
     Args:
-        video: any video that FFmpeg reads; never changed. The result keeps its size, pixel format and frame times.
+        video: any video that FFmpeg reads; never changed. The result keeps its size, its frame times and, where x264
+            can write it, its pixel format. It is as long as the audio: frames play back and forth or are cut. With
+            `generate={"length": "video"}` it is as long as the video: the audio is padded or cut.
         audio: the speech: an audio file, or a video with audio; may be `video` itself.
         out: the mp4 to write.
         weights: results/<run> of a finished run, a release such as "latentsync-1.6" (`latentsync weights list`), a
@@ -77,7 +80,8 @@ def lip_sync(
         generate: keys of the configuration's section `generate`, e.g. {"steps": 10, "length": "video"}. Defaults are
             those of config/README.md, except that the video is not limited to its first minute (max_s).
         enhance: keys of the section `enhance`, e.g. {"method": "gfpgan", "strength": 0.5}.
-        faces: face detector; use the one of the training data.
+        faces: face detector, best the one of the training data: "face_alignment" for 1.0 and 1.5, "insightface" for
+            1.6; the default needs no download.
         vae: VAE, if it is not with the U-Net.
         whisper: Whisper's weights, if they are not in the weights folder.
         resolution: side of the face in pixels, for published weights whose release is unknown.
@@ -91,10 +95,9 @@ def lip_sync(
         ValueError: an argument is wrong, or a file is missing or unusable. Arguments are checked before anything is
             loaded, and nothing is written.
     """
-    cfg = config.validate({"generate": WHOLE | dict(generate or {}), "enhance": dict(enhance or {})})
+    cfg = config.validate({"generate": NO_LIMIT | dict(generate or {}), "enhance": dict(enhance or {})})
     config.require_choice("--faces", faces, FaceBackend)
-    video, audio, out = Path(video), Path(audio), Path(out)
-    _require_files(video, audio, out)
+    video, audio, out = _checked(video, audio, out)
     if resolution is not None and (resolution <= 0 or resolution % 64):
         raise ValueError(f"--resolution is {resolution}, not a multiple of 64; published U-Nets draw 256 or 512 px.")
     unet, vae = find_weights(Path(weights), None if vae is None else Path(vae))
@@ -105,7 +108,8 @@ def lip_sync(
         return session(video, audio, out, faces, progress)
 
 
-def _require_files(video: Path, audio: Path, out: Path) -> None:
+def _checked(video: str | Path, audio: str | Path, out: str | Path) -> tuple[Path, Path, Path]:
+    video, audio, out = Path(video), Path(audio), Path(out)
     for name, path in (("video", video), ("audio", audio)):
         if not path.is_file():
             raise ValueError(f"--{name} {path} is not a file.")
@@ -113,6 +117,7 @@ def _require_files(video: Path, audio: Path, out: Path) -> None:
         raise ValueError(f"--out {out} is one of the inputs, which are never changed; choose another name.")
     if out.suffix.lower() != ".mp4":
         raise ValueError(f"--out {out} does not end in .mp4, the only format that is written.")
+    return video, audio, out
 
 
 @contextmanager
@@ -134,7 +139,7 @@ class LipSync:
     Args:
         unet: file of the U-Net; None: only `restore` is used.
         vae: VAE; None: the published one of the weights folder.
-        whisper, resolution, preview: as `loading.load_models` takes them.
+        whisper, resolution, preview: as `loading.load_models` takes them; `preview` is the folder of TAESD.
         generate, enhance: sections of the configuration.
         tracking: how cuts are found and how long a face may be lost.
 
@@ -154,7 +159,7 @@ class LipSync:
         enhance: Enhance | None = None,
         tracking: Tracking | None = None,
     ):
-        self.generate, self.enhance = generate or Generate(**WHOLE), enhance or Enhance()
+        self.generate, self.enhance = generate or Generate(**NO_LIMIT), enhance or Enhance()
         self.tracking = tracking or Tracking()
         self.stack = ExitStack()
         method = self.enhance.method
@@ -188,22 +193,24 @@ class LipSync:
 
     def __call__(
         self,
-        video: Path,
-        audio: Path,
-        out: Path,
+        video: str | Path,
+        audio: str | Path,
+        out: str | Path,
         faces: FaceBackend = "mediapipe",
         progress: Callable[[str], None] = lambda _: None,
     ) -> Result:
-        """Lip-sync one video, and enhance it if a method is chosen; arguments as for `lip_sync`."""
+        """Lip-sync one video, and enhance it if a method is chosen; arguments and errors as for `lip_sync`."""
         from latentsync.generation.audio import driving_audio
 
+        config.require_choice("--faces", faces, FaceBackend)
+        video, audio, out = _checked(video, audio, out)
         with _naming("--audio", audio):
             own = video.resolve() == audio.resolve() and self.generate.length == "video"
             driving = driving_audio(audio, own)
         if self.enhance.method is not None:
             self.restorer()  # a damaged file ends the call before the long part
         resolution = self.models(True).resolution
-        if resolution < TRAINED_PX:
+        if resolution < MIN_PUBLISHED_PX:
             progress(f"demonstration weights, {resolution} px per face: real mouths come out blurred and miscoloured")
         progress("finding faces")
         with _naming("--video", video):
@@ -246,7 +253,7 @@ class LipSync:
             video, audio, out: as `pipeline.redraw` takes them.
             faces: face detector.
             max_faces: faces it looks for.
-            chosen: tracks known to speak.
+            chosen: indices of face tracks known to speak; elsewhere the largest face speaks.
             trained: False: with the untrained network, as a control.
             crf: x264 quality; None: that of the section.
         """

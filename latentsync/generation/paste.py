@@ -2,7 +2,7 @@
 
 A region is (x0, y0, x1, y1), half-open, in pixels of the file; x0 and y0 are even, and x1 and y1 are even unless the
 frame ends there, so that 4:2:0 chroma blocks stay whole. Everything is float32 and rounded once; the published code
-works on full frames in fp16 and truncates. The soft mask equals the published one (tested against golden/alignment).
+works on full frames in fp16 and truncates. The soft mask equals the published one, which a test compares.
 
 Faces are pasted into the planes of the source's own pixel format, so that a pixel outside the mask is never converted
 to RGB and back. Frames are copied before they are changed, because the decoder still predicts later frames from them.

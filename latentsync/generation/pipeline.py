@@ -112,13 +112,13 @@ def redraw(
     matrices = plan.matrices @ paste.to_displayed(first)
     with open_writer(out, first, video, plan.times_s, plan.end_s, cfg.crf, audio) as writer:
         frames = chain([first], frames)
-        for start, stop, label in timeline.runs(plan.labels):
+        for start, stop, label in timeline.spans(plan.labels):
             if label < 0:
                 for _ in range(start, stop):
                     writer.write_frame(next(frames))
                 continue
-            run = Run(matrices[start:stop], whisper_rows(plan.times_s[start:stop]))
-            for frame in _redrawn(frames, run, features, models, cfg, writer.pix_fmt):
+            span = Span(matrices[start:stop], whisper_rows(plan.times_s[start:stop]))
+            for frame in _redrawn(frames, span, features, models, cfg, writer.pix_fmt):
                 writer.write_frame(frame)
     passed = Counter(PASSED_THROUGH[label] for label in plan.labels.tolist() if label < 0)
     return {
@@ -149,7 +149,7 @@ def make_plan(
 
 
 @dataclass(frozen=True)
-class Run:
+class Span:
     """A stretch of written frames that follow one face."""
 
     matrices: np.ndarray
@@ -159,9 +159,9 @@ class Run:
 
 
 def _redrawn(
-    frames: Iterator[av.VideoFrame], run: Run, features: Tensor, models: Models, cfg: Generate, pix_fmt: str
+    frames: Iterator[av.VideoFrame], span: Span, features: Tensor, models: Models, cfg: Generate, pix_fmt: str
 ) -> Iterator[av.VideoFrame]:
-    """The frames of a run with new mouths, in order. `features` t s d of the whole audio."""
+    """The frames of a span with new mouths, in order. `features` t s d of the whole audio."""
     vae = models.vae.config
     mask = latent_mask(models.resolution, 2 ** (len(vae.block_out_channels) - 1))
     height, width = mask.shape
@@ -177,22 +177,22 @@ def _redrawn(
         new = [yuv(next(frames), pix_fmt) for _ in range(n_read, stop)]
         faces = [
             align_face(Picture(frame, 0, False), matrix, models.resolution)
-            for frame, matrix in zip(new, run.matrices[n_read:stop], strict=True)
+            for frame, matrix in zip(new, span.matrices[n_read:stop], strict=True)
         ]
         held.extend(new)
         n_read = stop
         encoded = encode(models, np.stack(faces))
         conditioning = torch.cat([conditioning, encoded])[first - stop :] if len(conditioning) else encoded
         windows = torch.stack([conditioning[start - first : end - first] for start, end in batch])
-        audio = torch.stack([cast(Tensor, tokens_at(features, run.centres[start:end])) for start, end in batch])
+        audio = torch.stack([cast(Tensor, tokens_at(features, span.centres[start:end])) for start, end in batch])
         with models.autocast():
             masked, reference = windows.chunk(2, dim=2)
             return sampling.denoise(models.unet, noise, mask, masked, reference, audio, cfg.steps, cfg.guidance).float()
 
-    spans = timeline.windows(len(run.matrices), models.frames, min(cfg.overlap, models.frames - 1))
-    for start, latents in sampling.joined(spans, cfg.batch_size, latents_of):
+    windows_of_span = timeline.windows(len(span.matrices), models.frames, min(cfg.overlap, models.frames - 1))
+    for start, latents in sampling.joined(windows_of_span, cfg.batch_size, latents_of):
         for index, face in enumerate(decode(models, latents)):
-            yield paste.paste_face(held[index], face, run.matrices[start + index], models.resolution)
+            yield paste.paste_face(held[index], face, span.matrices[start + index], models.resolution)
         del held[: len(latents)]
 
 

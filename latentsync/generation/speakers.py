@@ -14,7 +14,7 @@ from latentsync.faces.tracking import Track, track_faces
 from latentsync.media.ahead import ahead
 from latentsync.media.picture import Picture
 from latentsync.media.read import Reader, frame_times
-from latentsync.media.scenes import LATE, CutFinder
+from latentsync.media.scenes import DELAY_FRAMES, CutFinder
 from latentsync.timing import TICKS_PER_S
 
 NO_FACE, OTHER_FACE = -1, -2
@@ -23,7 +23,7 @@ PUBLISHED = Tracking()
 
 
 def scenes(frames: Iterable[Picture], cfg: DetectScenes = PUBLISHED.scenes) -> Iterator[tuple[int, Picture]]:
-    """(number of the scene, frame) for every frame, a few frames late."""
+    """(number of the scene, frame) for every frame, each after a delay of DELAY_FRAMES."""
     finder = CutFinder(cfg)
     waiting: deque[tuple[int, Picture]] = deque()
     cuts: set[int] = set()
@@ -31,13 +31,13 @@ def scenes(frames: Iterable[Picture], cfg: DetectScenes = PUBLISHED.scenes) -> I
     for number, frame in enumerate(frames):
         cuts.update(finder.see(number, frame.frame))
         waiting.append((number, frame))
-        if len(waiting) > LATE:
-            oldest, ripe = waiting.popleft()
-            scene += oldest in cuts
-            yield scene, ripe
-    for oldest, ripe in waiting:
-        scene += oldest in cuts
-        yield scene, ripe
+        if len(waiting) > DELAY_FRAMES:
+            number, frame = waiting.popleft()
+            scene += number in cuts
+            yield scene, frame
+    for number, frame in waiting:
+        scene += number in cuts
+        yield scene, frame
 
 
 def track_video(video: Path, detector: Detector, max_s: float | None = None, cfg: Tracking = PUBLISHED) -> list[Track]:

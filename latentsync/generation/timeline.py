@@ -1,7 +1,7 @@
 """Which source frame each written frame shows, when, and which frames the network sees together. Integers, no pixels.
 
-Written frame k shows source frame `order[k]` from `times_s[k]` on. A run is a stretch of written frames that follow one
-face without a break. Windows never cross the ends of a run, so frames before and after a cut are never mixed.
+Written frame k shows source frame `order[k]` from `times_s[k]` on. A span is a range of written frames that follow one
+face without a break. Windows never cross the ends of a span, so frames before and after a cut are never mixed.
 """
 
 import math
@@ -37,15 +37,15 @@ def lay_out(times_s: np.ndarray, end_s: float, wanted_s: float) -> tuple[np.ndar
     return order[:m], starts_s[:m], float(starts_s[m])
 
 
-def runs(labels: np.ndarray) -> list[tuple[int, int, int]]:
-    """(start, stop, label) of the longest stretches of one label, half-open, in order."""
+def spans(labels: np.ndarray) -> list[tuple[int, int, int]]:
+    """(start, stop, label) of the longest spans of one label, half-open, in order."""
     labels = np.asarray(labels)
     edges = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
     return [(start, stop, int(labels[start])) for start, stop in zip(edges, edges[1:], strict=False) if stop > start]
 
 
 def windows(length: int, frames: int, overlap: int) -> list[tuple[int, int]]:
-    """Half-open windows over a run of `length` frames.
+    """Half-open windows over a span of `length` frames.
 
     Without overlap, as published: full windows, and the rest in a shorter last one. With overlap the last window is
     moved back until it is full, because the network's normalisation statistics depend on the number of frames.

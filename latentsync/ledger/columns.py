@@ -41,11 +41,11 @@ class Column:
     """The step that writes it."""
     unit: str = ""
     measure: bool = False
-    """A number that measures the clip: the data-set card gives its quantiles."""
+    """A number that measures the clip: the dataset card gives its quantiles."""
     rejected: bool = False
     """A column of rejected.csv."""
     card: bool = False
-    """A property of sources that the data-set card counts."""
+    """A property of sources that the dataset card counts."""
     internal: bool = False
     """Bookkeeping of the ledger, which exports leave out."""
 
@@ -225,7 +225,9 @@ class Video(Driven):
     resolution: Annotated[int, Column("width and height of the generated face", "generate", "px")]
     crf: Annotated[int, Column("x264 CRF of the video", "generate")]
     faces: Annotated[str, Column("face backend that found the faces", "generate")]
-    n_faces: Annotated[int, Column("most faces that it looks for in a frame", "generate", "faces")]
+    n_faces: Annotated[
+        int, Column("limit of the detector: most faces found in a frame of the clips", "generate", "faces")
+    ]
     unet: Annotated[str, Column("content hash of the U-Net", "generate")]
     vae: Annotated[str, Column("content hash of the VAE", "generate")]
     stand_ins: Annotated[list[str], Column("a sentence for every part that is not the published one", "generate")]

@@ -12,11 +12,11 @@ from latentsync.timing import TICKS_PER_S
 # key frames renew the grain scores 19-23 at 256 px, beyond the detector's floor of 15, and 9-14 here; real cuts score
 # 38-66 at both sizes (measured on synthetic talkers and a film).
 _WIDTH_PX = 32
-LATE = 4  # frames by which the detector may tell of a cut late: it compares with two frames on each side
+DELAY_FRAMES = 4  # a cut is known at most so many frames later: the detector compares with two frames on each side
 
 
 class CutFinder:
-    """Sees one frame after another and tells of cuts, at most LATE frames late."""
+    """Finds cuts in frames given one after another, at most DELAY_FRAMES late."""
 
     def __init__(self, cfg: DetectScenes):
         self.detector = AdaptiveDetector(adaptive_threshold=cfg.threshold, min_scene_len=cfg.min_scene_ticks)

@@ -1,4 +1,4 @@
-"""The data-set card: what users of the selected clips must know. page.py writes it as Markdown, too.
+"""The dataset card: what users of the selected clips must know. page.py writes it as Markdown, too.
 
 It names no source and no speaker, so that it can be passed on where the footage cannot. It contains no date and no
 absolute path: the same clips give the same bytes.

@@ -1,4 +1,4 @@
-"""From summary.json, images and videos to one HTML page that loads nothing; and the data-set card as Markdown.
+"""From summary.json, images and videos to one HTML page that loads nothing; and the dataset card as Markdown.
 
 A page shows only what is in its summary: numbers are written by the filter `num` as `<data value="...">`, charts are
 drawn from lists in it. A test compares the two.
@@ -66,7 +66,7 @@ def render_description(summary: Mapping[str, Any], shown: Mapping[str, str]) -> 
 
 
 def render_card(card: Mapping[str, Any]) -> str:
-    """The data-set card as README.md of a data-set repository: YAML head, then tables and sentences."""
+    """The dataset card as README.md of a dataset repository: YAML head, then tables and sentences."""
     environment = Environment(loader=LOADER, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"quoted": lambda text: json.dumps(text, ensure_ascii=False), "grouped": "{:,}".format}
     environment.filters["hours"] = lambda hours: words.duration(None if hours is None else 3600 * hours)

@@ -1,4 +1,4 @@
-"""Numbers and lengths of time in words, for pages, the data-set card and tables."""
+"""Numbers and lengths of time in words, for pages, the dataset card and tables."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,10 @@ def plain(value: float, digits: int) -> str:
 
 
 def in_unit(value: float, units: Sequence[tuple[str, float]]) -> tuple[float, str]:
-    """The value in the first unit of which there are 1.5, else in the last; `units`: (name, size), largest first."""
+    """The value in the largest unit of which there are at least 1.5, else in the smallest.
+
+    units: (name, size), largest first.
+    """
     name, size = next((unit for unit in units if value >= 1.5 * unit[1]), units[-1])
     return value / size, name
 

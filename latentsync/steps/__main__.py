@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None, own_process: bool = False) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m latentsync.steps", description=__doc__)
     parser.add_argument("step", choices=STEP_SECTIONS)
-    parser.add_argument("--config", required=True, help="the step's section as JSON; {} means the published values")
+    parser.add_argument("--config", required=True, help="the step's section as JSON; {} means the defaults")
     named: dict[str, Any] = {"action": "append", "default": [], "metavar": ("NAME", "PATH")}
     parser.add_argument("--input", nargs="+", help="a named input: any number of files", **named)
     parser.add_argument("--output", nargs=2, help="a named output", **named)

@@ -1,4 +1,4 @@
-"""describe_clips: the page of curation and the data-set card, right after selection and before any training.
+"""describe_clips: the page of curation and the dataset card, right after selection and before any training.
 
 Inputs: summary, rejected, train, val, test of select_clips; score_sync (all shards: crops, and what the sources
 are); config (the whole configuration as JSON).

@@ -11,7 +11,7 @@ A pair becomes one row of kind own or cross for each system:
                   end_s, the end of the last frame
   n_frames, n_generated, passed_through {reason: frames}
   cut_s           seconds left out at the end because of generate.max_s, usually 0
-  resolution, crf, faces (the detector that made the crops), n_faces (most faces it saw in a frame)
+  resolution, crf, faces (the detector that made the crops), n_faces (most faces found in a frame of the clips)
   unet, vae (content hashes of the weights), stand_ins (sentences)
 """
 
@@ -115,7 +115,7 @@ def generate(
 
 
 def speaker(session: "LipSync", video: Path, clips: list[Clip], root: Path) -> tuple[str, int, list[int]]:
-    """The detector that made the clips' crops, the most faces it saw, and the tracks that follow the clips' faces."""
+    """The face backend of the clips, the most faces found in a frame, and the tracks that follow the clips' faces."""
     from latentsync.generation import speakers
     from latentsync.media.read import frame_times
 

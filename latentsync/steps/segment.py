@@ -1,4 +1,4 @@
-"""Cut scenes into pieces: times only, no file is written. A piece never crosses a cut."""
+"""Cut scenes into segments. Only times are computed; no file is written. A segment never crosses a cut."""
 
 from pathlib import Path
 

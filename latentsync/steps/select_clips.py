@@ -1,4 +1,4 @@
-"""select_clips: the only place with thresholds. Joins the scores by id, judges, splits by group, pairs for generation.
+"""The only step with thresholds for clips: join scores by id, apply thresholds, split by group, make pairs.
 
 Writes train, val and test (clip rows plus `split`, `group`, `offset_frames`: the offset to apply), rejected.csv (every
 row that is in none of them, with its reason, its sentence and its scores), summary.json (curation/funnel.py), and

@@ -228,7 +228,7 @@ class UnetLosses:
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor], context: loop.Context) -> dict[str, Tensor]:
         """Named losses of the loop."""
-        t = torch.randint(diffusion.TRAIN_STEPS, (len(batch["face"]),), generator=context.generator)
+        t = torch.randint(diffusion.TRAIN_TIMESTEPS, (len(batch["face"]),), generator=context.generator)
         conditioned = batch["conditioned"] > 0
         noisy, noise, predicted = self._predict(model, batch, t, context)
         losses = {"recon": ops.recon(predicted, noise)} if "recon" in self.weights else {}
@@ -275,7 +275,7 @@ class UnetLosses:
             windows.append(window(self.val, pick(number), *starts, self.frames) | {"conditioned": np.float32(1)})
         sums = {"val_recon": 0.0, "val_recon_other_sound": 0.0}
         for number, arrays in enumerate(windows):
-            t = torch.tensor([(2 * number + 1) * diffusion.TRAIN_STEPS // (2 * VALIDATION_ITEMS)])
+            t = torch.tensor([(2 * number + 1) * diffusion.TRAIN_TIMESTEPS // (2 * VALIDATION_ITEMS)])
             other = windows[(number + 1) % VALIDATION_ITEMS]["audio"]
             for name, audio in (("val_recon", arrays["audio"]), ("val_recon_other_sound", other)):
                 batch = {key: torch.tensor(value)[None].to(context.device) for key, value in arrays.items()}

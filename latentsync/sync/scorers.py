@@ -201,7 +201,7 @@ SCORERS = {
         open=_open_envelope,
         weights=None,
         reads="opening",
-        scale="standard deviations of chance for one shift; unrelated audio stays below about 4",
+        scale="standard deviations above the correlation of unrelated audio, which rarely exceeds 4",
         stand_in="the correlation of mouth opening and loudness, not by SyncNet",
         gpu=False,
     ),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 Clip = Float[Tensor, "b c f h w"]
 
-TRAIN_STEPS = 1000
+TRAIN_TIMESTEPS = 1000
 
 BETA_START, BETA_END = 0.00085, 0.012
 
@@ -20,7 +20,7 @@ BETA_START, BETA_END = 0.00085, 0.012
 @lru_cache
 def alphas_cumprod() -> Float[Tensor, " 1000"]:
     """abar_t for t = 0 .. 999, float32: betas are squares of a line ("scaled linear", Stable Diffusion)."""
-    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_STEPS) ** 2
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_TIMESTEPS) ** 2
     return (1 - betas).cumprod(0)
 
 
@@ -76,9 +76,10 @@ def unet_input(noisy: Clip, mask: Float[Tensor, "..."], masked: Clip, reference:
 def ddim_steps(steps: int) -> list[tuple[int, int]]:
     """The pairs (t, next lower t) that DDIM visits, "leading" spacing with an offset of 1: 951, 901, .. 51, 1 for 20.
 
-    The last pair ends below 0, where abar_0 = 0.99915 is used and not 1 (set_alpha_to_one is false).
+    steps: 1 to 999. Above 500 the stride is 1 and the schedule starts at t = steps, as in diffusers. The last pair ends
+    below 0, where abar_0 = 0.99915 is used and not 1 (set_alpha_to_one is false).
     """
-    stride = TRAIN_STEPS // steps
+    stride = TRAIN_TIMESTEPS // steps
     return [(step * stride + 1, step * stride + 1 - stride) for step in reversed(range(steps))]
 
 

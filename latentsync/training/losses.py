@@ -21,9 +21,9 @@ def recon(predicted: Float[Tensor, " *shape"], noise: Float[Tensor, " *shape"]) 
 
 
 def cosine(visual: Float[Tensor, "b d"], audio: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
-    """Cosine of rows of unit vectors, float32, kept just inside (0, 1): (b, d), (b, d) -> (b,).
+    """Cosine of rows of unit vectors, float32, clamped to [1e-6, 1 - 1e-6]: (b, d), (b, d) -> (b,).
 
-    For equal vectors it reaches 1.0000004, where binary cross entropy fails; at 0 and 1 its gradient is 1e12.
+    Rounding gives 1.0000004 for equal vectors, which binary cross entropy rejects; at 0 and 1 its gradient is 1e12.
     """
     return F.cosine_similarity(visual.float(), audio.float(), dim=1).clamp(1e-6, 1 - 1e-6)
 
@@ -66,7 +66,7 @@ def lpips(distance: Callable[[Tensor, Tensor], Tensor], fake: Clip, real: Clip) 
 
 
 def trepa(features_fake: Float[Tensor, "b d"], features_real: Float[Tensor, "b d"]) -> Scalar:
-    """Temporal representation alignment, MSE of T(fake) and T(real): (b, d) features of clips, scaled to unit length.
+    """Temporal representation alignment, MSE of T(fake) and T(real): (b, d) features of clips, normalised here.
 
     The mean is over elements too, so this is the squared distance divided by d; hence the weight of 10.
     """

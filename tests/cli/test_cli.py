@@ -266,7 +266,7 @@ def test_options_have_the_defaults_limits_and_words_of_the_configuration(capsys,
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--steps", 0), ("--steps", 1001), ("--overlap", 16), ("--enhance-strength", 1.5)]
+    ("option", "value"), [("--steps", 0), ("--steps", 1000), ("--overlap", 16), ("--enhance-strength", 1.5)]
 )
 def test_a_number_out_of_range_names_the_option(option, value, monkeypatch, capsys):
     arguments = ["generate", "--video", "v", "--audio", "a", "--out", "o.mp4", "--weights", "w", option, str(value)]

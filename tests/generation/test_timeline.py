@@ -62,8 +62,8 @@ def test_the_source_itself_is_left_as_it_is():
 
 
 def test_runs_end_where_the_label_changes():
-    assert timeline.runs(np.array([-1, -1, 0, 0, 0, 1, -1])) == [(0, 2, -1), (2, 5, 0), (5, 6, 1), (6, 7, -1)]
-    assert timeline.runs(np.array([2])) == [(0, 1, 2)]
+    assert timeline.spans(np.array([-1, -1, 0, 0, 0, 1, -1])) == [(0, 2, -1), (2, 5, 0), (5, 6, 1), (6, 7, -1)]
+    assert timeline.spans(np.array([2])) == [(0, 1, 2)]
 
 
 def test_legs_run_one_way():

@@ -1,4 +1,4 @@
-"""The page of curation and the data-set card: what stands on them, how much of it, and that it is true."""
+"""The page of curation and the dataset card: what stands on them, how much of it, and that it is true."""
 
 import json
 import re

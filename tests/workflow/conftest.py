@@ -18,7 +18,7 @@ def snakemake(tmp_path):
     ):
         command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "2"]
         command += ["--directory", cwd] + (["--configfile", configfile] if configfile else [])
-        command += ["--profile", ROOT / "profiles/default"] if "--profile" not in args else []
+        command += ["--profile", ROOT / "profiles/default"] if "--workflow-profile" not in args else []
         return subprocess.run(
             [str(part) for part in [*command, *args]],
             cwd=ROOT,

@@ -91,7 +91,7 @@ def test_a_single_output(snakemake):
 
 
 def test_the_default_profile_is_used():
-    """Without --profile in the project folder, as users call it."""
+    """Without options in the project folder, as users call it."""
     plan = run("snakemake", "-n", "--cores", "1")
     assert "profiles/default" in plan.stderr + plan.stdout
     profile = (ROOT / "profiles/default/profile.yaml").read_text()
@@ -100,8 +100,9 @@ def test_the_default_profile_is_used():
 
 @pytest.mark.parametrize("profile", ["slurm", "ci"])
 def test_cluster_profiles_plan(snakemake, profile):
-    plan = snakemake("-n", "--profile", str(ROOT / "profiles" / profile))
+    plan = snakemake("-n", "--workflow-profile", str(ROOT / "profiles" / profile))
     assert plan.returncode == 0, plan.stdout + plan.stderr
+    assert f"profiles/{profile}" in plan.stderr and "profiles/default" not in plan.stderr  # which allows one GPU job
     assert "report" in jobs(plan.stdout)
 
 
@@ -122,7 +123,7 @@ def test_real_footage_has_no_talkers_and_no_demo_values(snakemake, tmp_path):
         ("colour=red", ["Unknown configuration key colour"]),
         ("align_faces={backnd: x}", ["align_faces.backnd", "backend"]),
         ("generate={steps: 0}", ["generate.steps", "0"]),
-        ("generate={steps: 1001}", ["generate.steps", "1000"]),
+        ("generate={steps: 1000}", ["generate.steps", "999"]),
         ("score_sync={backend: magic}", ["score_sync.backend", "'magic'", "envelope"]),
         ("score_sync={backend: syncnet_v2}", ["syncnet_v2.model", "is missing", "score_sync.backend"]),
         ("train_unet_stage1={init: typo.pt}", ["typo.pt", "is neither a file nor one of", "train_unet_stage1.init"]),
