@@ -208,7 +208,7 @@ def floor(paths: list[Path]) -> dict[str, float]:
     from latentsync.faces.alignment import similarity
     from latentsync.faces.backends import open_detector
     from latentsync.faces.crop import align_face
-    from latentsync.media.picture import Picture
+    from latentsync.media.frames import DisplayedFrame
     from latentsync.media.read import Reader, frame_times
     from latentsync.media.write import VideoWriter
     from latentsync.timing import ticks_to_frames
@@ -223,13 +223,13 @@ def floor(paths: list[Path]) -> dict[str, float]:
 
     with open_detector("mediapipe", 2) as detector, tempfile.TemporaryDirectory() as scratch:
 
-        def detect(picture: Picture) -> list:
+        def detect(picture: DisplayedFrame) -> list:
             return detector.detect(picture.quick())
 
         for path in paths:
             ticks = ticks_to_frames(*frame_times(path))
             shown = dict(zip(*np.unique(ticks, return_counts=True), strict=True))
-            pictures = Reader(path).pictures(np.array(list(shown)))
+            pictures = Reader(path).displayed_frames(np.array(list(shown)))
             detector.reset()
             matrix = None
             writer = VideoWriter(Path(scratch) / "crop.mp4", 25, 256, 256, crf=13).__enter__()

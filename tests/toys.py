@@ -1,7 +1,7 @@
 """Procedural faces that speak: clip rows with crops and sound as select_clips would hand them on, and their truth.
 
 A face is an ellipse with eyes and a mouth that opens with the loudness of a syllable tune; colours and shape differ by
-identity. Nothing here looks like a person, but picture and sound belong together and the truth is known.
+identity. Nothing here looks like a person, but image and sound belong together and the truth is known.
 """
 
 from pathlib import Path
@@ -40,7 +40,7 @@ def speech(opening: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def face(opening: float, identity: int, shift: tuple[float, float], size: int) -> np.ndarray:
-    """One picture, uint8 (size, size, 3)."""
+    """One image, uint8 (size, size, 3)."""
     rng = np.random.default_rng([77, identity])
     background, skin, lips, eyes = rng.uniform(20, 235, 3), rng.uniform([120, 80, 60], [240, 200, 180]), *rng.uniform(
         [[120, 30, 40], [10, 10, 10]], [[220, 100, 110], [90, 90, 90]]
@@ -52,7 +52,7 @@ def face(opening: float, identity: int, shift: tuple[float, float], size: int) -
     def ellipse(cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
         return np.clip((1 - np.hypot((x - cx) / rx, (y - cy) / ry)) * min(rx, ry) * size + 0.5, 0, 1)[..., None]
 
-    picture = np.broadcast_to(background, (size, size, 3))
+    image = np.broadcast_to(background, (size, size, 3))
     for layer, colour in [
         (ellipse(0, 0, wide, tall), skin),
         (ellipse(-0.18, -0.18, 0.06, 0.035), eyes),
@@ -60,8 +60,8 @@ def face(opening: float, identity: int, shift: tuple[float, float], size: int) -
         (ellipse(0, 0.2 + 0.04 * opening, mouth_wide, 0.045 + 0.06 * opening), lips),
         (ellipse(0, 0.2 + 0.04 * opening, mouth_wide * 0.8, 0.005 + 0.07 * opening), np.array([25, 8, 10])),
     ]:
-        picture = picture * (1 - layer) + colour * layer
-    return picture.round().astype(np.uint8)
+        image = image * (1 - layer) + colour * layer
+    return image.round().astype(np.uint8)
 
 
 def clip(

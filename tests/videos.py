@@ -1,4 +1,4 @@
-"""Small videos that tests write with plain PyAV (not with our writer), each picture carrying its number or a face."""
+"""Small videos that tests write with plain PyAV (not with our writer), each image carrying its number or a face."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +11,7 @@ BITS = 10
 VFR_S = np.cumsum([0.0, *[1 / 30, 2 / 30, 1 / 60, 0.1] * 10]).tolist()  # times of the frames of a phone's video
 
 
-def numbered_picture(number: int, width: int = 160, height: int = 64) -> np.ndarray:
+def numbered_image(number: int, width: int = 160, height: int = 64) -> np.ndarray:
     """uint8 [h, w, 3]: ten vertical bars, bright where the bit of `number` is set."""
     bars = np.array([215 if number >> bit & 1 else 40 for bit in range(BITS)], np.uint8)
     row = np.repeat(bars, -(-width // BITS))[:width]
@@ -19,7 +19,7 @@ def numbered_picture(number: int, width: int = 160, height: int = 64) -> np.ndar
 
 
 def number_of(rgb: np.ndarray) -> int:
-    """The number that a picture of `numbered_picture` shows."""
+    """The number that a image of `numbered_image` shows."""
     width = rgb.shape[1]
     centres = ((np.arange(BITS) + 0.5) * -(-width // BITS)).astype(int).clip(max=width - 1)
     levels = rgb[rgb.shape[0] // 2, centres].mean(axis=1)
@@ -34,15 +34,15 @@ def head(index: int, width: int = 208, height: int = 176) -> np.ndarray:
 
 def clicks(length_s: float, at_s: list[float], rate_hz: int, width: int = 1) -> np.ndarray:
     """float32 [n]: silence with a click of full scale at each time (rounded to the nearest sample)."""
-    sound = np.zeros(round(length_s * rate_hz), np.float32)
+    audio = np.zeros(round(length_s * rate_hz), np.float32)
     for time in at_s:
         start = round(time * rate_hz)
-        sound[start : start + width] = 0.9
-    return sound
+        audio[start : start + width] = 0.9
+    return audio
 
 
-def smooth_pictures(n: int, width: int, height: int, seed: int = 0) -> list[np.ndarray]:
-    """n pictures, uint8 [h, w, 3], of soft colours that move up by one row each."""
+def smooth_images(n: int, width: int, height: int, seed: int = 0) -> list[np.ndarray]:
+    """n images, uint8 [h, w, 3], of soft colours that move up by one row each."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 255, (6, 8, 3))
     rows, columns = np.linspace(0, 4.99, height + n), np.linspace(0, 6.99, width)
@@ -58,9 +58,9 @@ def write_two_sizes(
     path: Path,
     n_frames: int = 20,
     sizes: tuple[tuple[int, int], ...] = ((160, 64), (320, 128)),
-    pictures=numbered_picture,
+    images=numbered_image,
 ) -> Path:
-    """A transport stream, 25 fps, whose picture changes its size on the way: `n_frames` of each size."""
+    """A transport stream, 25 fps, whose image changes its size on the way: `n_frames` of each size."""
     parts = []
     for k, size in enumerate(sizes):
         part = path.with_suffix(f".{k}.ts")
@@ -71,7 +71,7 @@ def write_two_sizes(
             start_s=first / 25,
             size=size,
             b_frames=0,
-            pictures=lambda i, w, h, a=first: pictures(a + i, w, h),
+            images=lambda i, w, h, a=first: images(a + i, w, h),
         )
         parts.append(part.read_bytes())
         part.unlink()
@@ -94,22 +94,22 @@ def write_video(
     b_frames: int = 2,
     rotation: tuple[float, bool] | None = None,
     sample_aspect: Fraction | None = None,
-    pictures=numbered_picture,
-    sound: np.ndarray | None = None,
-    sound_start_s: float = 0.0,
-    sound_rate_hz: int = 44_100,
-    sound_codec: str = "aac",
-    sound_layout: str = "mono",
+    images=numbered_image,
+    audio: np.ndarray | None = None,
+    audio_start_s: float = 0.0,
+    audio_rate_hz: int = 44_100,
+    audio_codec: str = "aac",
+    audio_layout: str = "mono",
     options: dict[str, str] | None = None,
     container_format: str | None = None,
-    picture_track: bool = True,
+    video_track: bool = True,
 ) -> Path:
-    """A video whose frame i shows pictures(i) at times_s[i], or at start_s + i / fps; sound starts at sound_start_s."""
+    """A video whose frame i shows images(i) at times_s[i], or at start_s + i / fps; audio starts at audio_start_s."""
     clock = Fraction(1, 90_000) if times_s is not None or start_s else 1 / Fraction(fps)
     times = times_s if times_s is not None else [start_s + float(i / Fraction(fps)) for i in range(n_frames)]
     with av.open(str(path), "w", format=container_format, options=options or {}) as container:
         packets = []
-        if picture_track:
+        if video_track:
             video = container.add_stream(codec, rate=fps, options=codec_options or {})
             video.width, video.height, video.pix_fmt = *size, pix_fmt
             video.codec_context.time_base = clock
@@ -118,29 +118,29 @@ def write_video(
                 video.codec_context.sample_aspect_ratio = sample_aspect
             if rotation is not None:
                 video.set_display_rotation(rotation[0], hflip=rotation[1])
-        if sound is not None:
-            audio = container.add_stream(sound_codec, rate=sound_rate_hz, layout=sound_layout)
+        if audio is not None:
+            track = container.add_stream(audio_codec, rate=audio_rate_hz, layout=audio_layout)
         container.start_encoding()
-        if picture_track:
+        if video_track:
             for index, time in enumerate(times):
-                frame = av.VideoFrame.from_ndarray(pictures(index, *size), format="rgb24").reformat(format=pix_fmt)
+                frame = av.VideoFrame.from_ndarray(images(index, *size), format="rgb24").reformat(format=pix_fmt)
                 frame.time_base, frame.pts = clock, round(time / clock)
                 packets += video.encode(frame)
             packets += video.encode(None)
-        if sound is not None:
-            channels = 2 if sound_layout == "stereo" else 1
+        if audio is not None:
+            channels = 2 if audio_layout == "stereo" else 1
             size_of = 1024
-            for start in range(0, len(sound), size_of):
-                part = np.repeat(sound[None, start : start + size_of], channels, axis=0)
-                if sound_codec.startswith("pcm") or sound_codec == "flac":
+            for start in range(0, len(audio), size_of):
+                part = np.repeat(audio[None, start : start + size_of], channels, axis=0)
+                if audio_codec.startswith("pcm") or audio_codec == "flac":
                     pcm = (part * 32767).astype(np.int16)
-                    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pcm.T.reshape(1, -1)), "s16", sound_layout)
+                    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(pcm.T.reshape(1, -1)), "s16", audio_layout)
                 else:
-                    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part), "fltp", sound_layout)
-                frame.sample_rate, frame.time_base = sound_rate_hz, Fraction(1, sound_rate_hz)
-                frame.pts = start + round(sound_start_s * sound_rate_hz)
-                packets += audio.encode(frame)
-            packets += audio.encode(None)
+                    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part), "fltp", audio_layout)
+                frame.sample_rate, frame.time_base = audio_rate_hz, Fraction(1, audio_rate_hz)
+                frame.pts = start + round(audio_start_s * audio_rate_hz)
+                packets += track.encode(frame)
+            packets += track.encode(None)
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             container.mux(packet)
     return path

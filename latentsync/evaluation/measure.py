@@ -19,7 +19,7 @@ from latentsync.faces.crop import align_face
 from latentsync.faces.face import Detector, Face
 from latentsync.generation.paste import paste_region, to_displayed
 from latentsync.generation.video import in_order, open_writer, yuv
-from latentsync.media.picture import Picture, planes, to_rgb
+from latentsync.media.frames import DisplayedFrame, planes, to_rgb
 from latentsync.media.read import read_video_frames
 from latentsync.sync.scorers import Track
 from latentsync.timing import SAMPLES_PER_TICK, ticks_to_frames
@@ -62,7 +62,7 @@ class Mouth:
             matrix = alignment.similarity(face.anchors, self.resolution) @ self.to_displayed
         ticks = self.shown == index
         if self.crops is not None and ticks.any():  # a face that is not found is where generate found it
-            self.crops[ticks] = align_face(Picture(frame, 0, False), matrix, self.resolution)
+            self.crops[ticks] = align_face(DisplayedFrame(frame, 0, False), matrix, self.resolution)
             self.has_face[ticks] = True
 
     def track(self, samples: np.ndarray) -> Track:

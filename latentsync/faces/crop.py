@@ -5,23 +5,23 @@ import numpy as np
 
 from latentsync.faces import alignment
 from latentsync.media.colour import yuv_to_rgb
-from latentsync.media.picture import Picture, colour_of, has_planes, planes, to_displayed
+from latentsync.media.frames import DisplayedFrame, colour_of, has_planes, planes, to_displayed
 
 
-def aligned(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray:
+def aligned(frame: DisplayedFrame, matrix: np.ndarray, resolution: int) -> np.ndarray:
     """The aligned face float32 (R, R, 3), RGB about 0..255: `alignment.crop` of the frame, stretched.
 
     `matrix` maps displayed pixels to the crop. Planar YUV is cropped before the conversion to RGB, chroma centred on
     its block. (Where a side is odd, swscale stretches the chroma over it instead.) From the published resolution on,
     chroma keeps its ratio to luma: with 4:2:0, half the size of the crop, as crops are stored.
     """
-    if not has_planes(picture.frame.format):
-        return alignment.stretch(alignment.crop(picture.exact(), matrix, resolution), resolution)
+    if not has_planes(frame.stored.format):
+        return alignment.stretch(alignment.crop(frame.exact(), matrix, resolution), resolution)
     matrix = np.asarray(matrix, np.float64) @ to_displayed(
-        picture.frame.width, picture.frame.height, picture.turns, picture.mirrored
+        frame.stored.width, frame.stored.height, frame.turns, frame.mirrored
     )
-    luma, blue, red = planes(picture.frame)
-    name, full_range, depth = colour_of(picture.frame)
+    luma, blue, red = planes(frame.stored)
+    name, full_range, depth = colour_of(frame.stored)
     grey = alignment.FILL if full_range else 16 + alignment.FILL * 219 / 255
     wide, high = (round(big / small) for big, small in zip(luma.shape[::-1], blue.shape[::-1], strict=True))
     halved = matrix @ np.array([[wide, 0, (wide - 1) / 2], [0, high, (high - 1) / 2], [0, 0, 1]])
@@ -37,9 +37,9 @@ def aligned(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray
     return cv2.transform(cv2.merge((brightness, colour)), yuv_to_rgb(name, full_range, depth))
 
 
-def align_face(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray:
+def align_face(frame: DisplayedFrame, matrix: np.ndarray, resolution: int) -> np.ndarray:
     """The aligned face uint8 (R, R, 3) of a frame: warp, stretch, one rounding."""
-    face = aligned(picture, matrix, resolution)
+    face = aligned(frame, matrix, resolution)
     # Rounds and saturates in one go.
     return cv2.add(face, 0, dtype=cv2.CV_8U)  # pyright: ignore[reportArgumentType, reportCallIssue]  # a number is allowed
 

@@ -12,7 +12,7 @@ import numpy as np
 from latentsync.faces import alignment
 from latentsync.faces.tracking import Track
 from latentsync.ledger.files import replacing
-from latentsync.media.picture import Picture
+from latentsync.media.frames import DisplayedFrame
 from latentsync.timing import evenly_spaced
 
 STILLS = 5  # of a clip as long as its segment, at most one more; a shorter clip has fewer, but at least one
@@ -29,7 +29,7 @@ class Stills:
         self.first: dict[int, int] = {}
         self.kept: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}  # track id -> frame, corner, surroundings
 
-    def add(self, track_id: int, number: int, picture: Picture, matrix: np.ndarray, resolution: int) -> None:
+    def add(self, track_id: int, number: int, frame: DisplayedFrame, matrix: np.ndarray, resolution: int) -> None:
         """Keep the surroundings of the face in one frame in `every`; `matrix` is that of its crop."""
         first = self.first.setdefault(track_id, number)
         if (number - first) % self.every:
@@ -37,10 +37,10 @@ class Stills:
         size = np.array(alignment.crop_size(resolution), np.float64)
         corners = np.array([(x, y) for x in (-0.25, 1.25) for y in (-0.25, 1.25)]) * size
         corners = alignment.apply(alignment.invert(matrix), corners)
-        ends = picture.shape[1], picture.shape[0]
+        ends = frame.shape[1], frame.shape[0]
         low = [int(min(max(at, 0), end - 1)) for at, end in zip(np.floor(corners.min(0)), ends, strict=True)]
         high = [int(max(at, least + 1)) for at, least in zip(np.ceil(corners.max(0)), low, strict=True)]
-        around = picture.exact()[low[1] : high[1], low[0] : high[0]].copy()
+        around = frame.exact()[low[1] : high[1], low[0] : high[0]].copy()
         self.kept.setdefault(track_id, []).append((number, np.array(low), around))
 
     def write(self, path: Path, track: Track) -> None:

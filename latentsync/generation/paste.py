@@ -16,9 +16,9 @@ import numpy as np
 
 from latentsync.faces import alignment
 from latentsync.faces.mask import feathered_hole
-from latentsync.media import picture
+from latentsync.media import frames
 from latentsync.media.colour import rgb_to_yuv
-from latentsync.media.picture import colour_of, planes
+from latentsync.media.frames import colour_of, planes
 from latentsync.media.probe import display_matrix, orientation
 
 Region = tuple[int, int, int, int]
@@ -149,7 +149,7 @@ def to_displayed(frame: av.VideoFrame) -> np.ndarray:
     Call it once per video: PyAV's side data and its frame refer to each other, so a frame whose side data were read is
     freed only by the garbage collector, and hundreds may pile up before that.
     """
-    return picture.to_displayed(frame.width, frame.height, *orientation(display_matrix(frame)))
+    return frames.to_displayed(frame.width, frame.height, *orientation(display_matrix(frame)))
 
 
 def paste_face(frame: av.VideoFrame, face: np.ndarray, matrix: np.ndarray, resolution: int) -> av.VideoFrame:

@@ -31,7 +31,7 @@ from latentsync.generation import paste, sampling, timeline
 from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.speakers import PASSED_THROUGH, speaking
 from latentsync.generation.video import in_order, open_writer, yuv
-from latentsync.media.picture import Picture
+from latentsync.media.frames import DisplayedFrame
 from latentsync.media.read import frame_times
 from latentsync.models import vae as vaes
 from latentsync.timing import SAMPLE_RATE_HZ, whisper_rows
@@ -176,7 +176,7 @@ def _redrawn(
         first, stop = batch[0][0], batch[-1][1]
         new = [yuv(next(frames), pix_fmt) for _ in range(n_read, stop)]
         faces = [
-            align_face(Picture(frame, 0, False), matrix, models.resolution)
+            align_face(DisplayedFrame(frame, 0, False), matrix, models.resolution)
             for frame, matrix in zip(new, span.matrices[n_read:stop], strict=True)
         ]
         held.extend(new)

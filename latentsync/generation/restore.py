@@ -22,7 +22,7 @@ from latentsync.generation import speakers
 from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.paste import Region, blended, from_region, paste_region, to_displayed
 from latentsync.generation.video import open_writer, yuv
-from latentsync.media.picture import native_rgb
+from latentsync.media.frames import native_rgb
 from latentsync.media.read import frame_times, read_video_frames
 
 # Eyes, nose tip, mouth corners of FFHQ-aligned faces at 512 pixels (x, y), as facexlib and GFPGAN use them.

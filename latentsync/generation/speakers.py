@@ -12,7 +12,7 @@ from latentsync.config import DetectScenes, Tracking
 from latentsync.faces.face import Detector
 from latentsync.faces.tracking import Track, track_faces
 from latentsync.media.ahead import ahead
-from latentsync.media.picture import Picture
+from latentsync.media.frames import DisplayedFrame
 from latentsync.media.read import Reader, frame_times
 from latentsync.media.scenes import DELAY_FRAMES, CutFinder
 from latentsync.timing import TICKS_PER_S
@@ -22,14 +22,16 @@ PASSED_THROUGH = {NO_FACE: "no_face", OTHER_FACE: "other_face"}  # why a frame w
 PUBLISHED = Tracking()
 
 
-def scenes(frames: Iterable[Picture], cfg: DetectScenes = PUBLISHED.scenes) -> Iterator[tuple[int, Picture]]:
+def scenes(
+    frames: Iterable[DisplayedFrame], cfg: DetectScenes = PUBLISHED.scenes
+) -> Iterator[tuple[int, DisplayedFrame]]:
     """(number of the scene, frame) for every frame, each after a delay of DELAY_FRAMES."""
     finder = CutFinder(cfg)
-    waiting: deque[tuple[int, Picture]] = deque()
+    waiting: deque[tuple[int, DisplayedFrame]] = deque()
     cuts: set[int] = set()
     scene = 0
     for number, frame in enumerate(frames):
-        cuts.update(finder.see(number, frame.frame))
+        cuts.update(finder.see(number, frame.stored))
         waiting.append((number, frame))
         if len(waiting) > DELAY_FRAMES:
             number, frame = waiting.popleft()
@@ -49,11 +51,11 @@ def track_video(video: Path, detector: Detector, max_s: float | None = None, cfg
     max_gap = round(cfg.max_gap_ticks / TICKS_PER_S * len(times_s) / end_s)
     if max_s is not None:
         times_s = times_s[times_s < max_s]
-    frames = ahead(frame for _, frame in Reader(video).pictures(np.arange(len(times_s))))
+    frames = ahead(frame for _, frame in Reader(video).displayed_frames(np.arange(len(times_s))))
     tracks, start = [], 0
     for _, scene in groupby(scenes(frames, cfg.scenes), key=lambda pair: pair[0]):
         counted = _Counted(frame for _, frame in scene)
-        for track in track_faces(counted, detector, max_gap, to_rgb=Picture.quick):
+        for track in track_faces(counted, detector, max_gap, to_rgb=DisplayedFrame.quick):
             tracks.append(dataclasses.replace(track, start=track.start + start, stop=track.stop + start))
         start += counted.n
     assert start == len(times_s), (start, len(times_s))
@@ -61,10 +63,10 @@ def track_video(video: Path, detector: Detector, max_s: float | None = None, cfg
 
 
 class _Counted:
-    def __init__(self, items: Iterable[Picture]):
+    def __init__(self, items: Iterable[DisplayedFrame]):
         self.items, self.n = items, 0
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[DisplayedFrame]:
         for item in self.items:
             self.n += 1
             yield item

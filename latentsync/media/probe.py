@@ -186,14 +186,14 @@ def _timeline(path: Path, size: int, mtime_ns: int) -> Timeline:
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     if container.format.name in ("concat", "hls", "dash"):
         raise Rejection("unreadable", "this is a playlist, not a video")
-    pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not pictures:
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
         raise Rejection("unreadable", "there is no video stream")
     if container.format.name.endswith("_pipe") or container.format.name == "image2":
         raise Rejection("unreadable", "this is a still image, not a video")
-    if pictures[0].codec_context is None:
+    if streams[0].codec_context is None:
         raise Rejection("unreadable", "there is no decoder for its video stream")
-    return pictures[0]
+    return streams[0]
 
 
 def _first_picture(container: av.container.InputContainer, video: av.VideoStream) -> av.VideoFrame:

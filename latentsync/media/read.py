@@ -14,7 +14,7 @@ import av.error
 import numpy as np
 
 from latentsync.ledger.rows import Rejection
-from latentsync.media.picture import Picture, to_rgb
+from latentsync.media.frames import DisplayedFrame, to_rgb
 from latentsync.media.probe import Timeline, opened, timeline
 
 _HOLD_S = 0.5
@@ -67,11 +67,11 @@ class Reader:
         self.ahead: tuple[int, av.VideoFrame] | None = None  # decoded already, to be shown later
         self.damaged = False  # something was wrong with what the decoder has read
 
-    def pictures(self, indices: np.ndarray | None = None) -> Iterator[tuple[int, Picture]]:
-        """Like `frames`, each as a Picture, turned as the file asks."""
+    def displayed_frames(self, indices: np.ndarray | None = None) -> Iterator[tuple[int, DisplayedFrame]]:
+        """Like `frames`, each as a DisplayedFrame, turned as the file asks."""
         turns, mirrored = self.timeline.info.rotation_deg // 90, self.timeline.mirrored
         for index, frame in self.frames(indices):
-            yield index, Picture(frame, turns, mirrored)
+            yield index, DisplayedFrame(frame, turns, mirrored)
 
     def frames(self, indices: np.ndarray | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
         """(index, frame) of the wanted indices, sorted, each once; None: all.

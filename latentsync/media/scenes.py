@@ -5,7 +5,7 @@ import numpy as np
 from scenedetect import AdaptiveDetector, FrameTimecode
 
 from latentsync.config import DetectScenes
-from latentsync.media.picture import native_rgb
+from latentsync.media.frames import native_rgb
 from latentsync.timing import TICKS_PER_S
 
 # The score is a mean of pixel differences. Such a small frame averages noise away and keeps cuts: a grainy video whose

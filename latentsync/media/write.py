@@ -16,7 +16,7 @@ from av.video.reformatter import Interpolation
 
 from latentsync.ledger.files import replacing
 from latentsync.ledger.rows import Rejection
-from latentsync.media.picture import planes
+from latentsync.media.frames import planes
 from latentsync.media.probe import display_matrix, opened, orientation, timeline
 
 _FINE = Fraction(1, 90_000)  # time base of files with frame times of their own
@@ -271,9 +271,9 @@ def mux_clip(
     ):
         packets = []
         with opened(video) as source:  # closed before anything is written: a full disk is no fault of `video`
-            pictures = source.streams.video[0]
-            copy = container.add_stream_from_template(pictures)
-            for packet in source.demux(pictures):
+            stream = source.streams.video[0]
+            copy = container.add_stream_from_template(stream)
+            for packet in source.demux(stream):
                 if packet.size:
                     packet.stream = copy
                     packets.append(packet)

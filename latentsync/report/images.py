@@ -15,7 +15,7 @@ from PIL import Image
 from latentsync.ledger.files import iterate_ledger
 from latentsync.ledger.rows import Rejection, Row
 from latentsync.media.audio import read_audio
-from latentsync.media.picture import to_rgb
+from latentsync.media.frames import to_rgb
 from latentsync.media.probe import probe_media
 from latentsync.media.read import frame_times, read_clip, read_frames, read_video_frames
 from latentsync.media.write import VideoWriter

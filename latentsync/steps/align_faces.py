@@ -34,7 +34,7 @@ from latentsync.ledger.files import media_file, read_ledger, replacing, run_dir
 from latentsync.ledger.rows import Rejection, Row, clip_id
 from latentsync.ledger.shard import run_shard
 from latentsync.media.ahead import Behind, ahead
-from latentsync.media.picture import Picture
+from latentsync.media.frames import DisplayedFrame
 from latentsync.media.read import Reader
 from latentsync.media.write import VideoWriter
 from latentsync.timing import TICKS_PER_S
@@ -66,14 +66,16 @@ def align_segment(row: Segment, key: str, cfg: AlignFaces, detector: Detector, v
     stills = Stills(len(indices)) if cfg.resolution < PUBLISHED_RESOLUTION else None
     with _CropWriters(root / "align_faces/media", f"{row['id']}.{key}", cfg) as writers:
 
-        def on_anchors(track_id: int, number: int, picture: Picture, anchors: np.ndarray) -> None:
+        def on_anchors(track_id: int, number: int, frame: DisplayedFrame, anchors: np.ndarray) -> None:
             matrix = similarity(anchors, cfg.resolution)
-            writers.write(track_id, align_face(picture, matrix, cfg.resolution), int(repeats[number]))
+            writers.write(track_id, align_face(frame, matrix, cfg.resolution), int(repeats[number]))
             if stills is not None:
-                stills.add(track_id, number, picture, matrix, cfg.resolution)
+                stills.add(track_id, number, frame, matrix, cfg.resolution)
 
-        with closing(ahead(picture for _, picture in video.pictures(indices))) as frames:  # pyright: ignore[reportArgumentType]  # a generator
-            tracks = track_faces(frames, detector, max_gap, on_anchors, on_end=writers.close, to_rgb=Picture.quick)
+        with closing(ahead(frame for _, frame in video.displayed_frames(indices))) as frames:  # pyright: ignore[reportArgumentType]  # a generator
+            tracks = track_faces(
+                frames, detector, max_gap, on_anchors, on_end=writers.close, to_rgb=DisplayedFrame.quick
+            )
     if not tracks:
         writers.keep({})
         raise Rejection("no_face", f"no face was found in {len(indices)} frames")

@@ -206,19 +206,17 @@ def _videos(
 def _item(row: Row, system: str, mouth: measure.Mouth, sync: Item, truth: dict[str, Row], source: Path) -> Item:
     """The row of one video: its measured mouth against the truth, and its sync as scored, at its planted offset."""
     opening, render, times_s = mouth.opening, mouth.render, mouth.render["times_s"]
-    picture, sound = truth.get(row["picture_id"]), truth.get(row["sound_id"])
+    of_video, of_audio = truth.get(row["picture_id"]), truth.get(row["sound_id"])
     nothing = np.full(len(opening), np.nan)
-    driving = of_picture = nothing
-    if sound:
-        driving = metrics.sample_at(times_s, np.array(sound["sound_opening"]), TICKS_PER_S)
-    if picture:
-        at_s = frame_times(source)[0][render["order"]] - picture["offset_frames"] / TICKS_PER_S
-        of_picture = metrics.sample_at(at_s, np.array(picture["sound_opening"]), TICKS_PER_S)
+    driving = original = nothing
+    if of_audio:
+        driving = metrics.sample_at(times_s, np.array(of_audio["sound_opening"]), TICKS_PER_S)
+    if of_video:
+        at_s = frame_times(source)[0][render["order"]] - of_video["offset_frames"] / TICKS_PER_S
+        original = metrics.sample_at(at_s, np.array(of_video["sound_opening"]), TICKS_PER_S)
     planted_offset = 0
-    if (
-        system == "ground_truth" and picture
-    ):  # the source's audio has its planted offset; its mouth is judged where it is
-        driving, planted_offset = of_picture, picture["offset_frames"]
+    if system == "ground_truth" and of_video:  # its audio has the planted offset; its mouth is judged where it is
+        driving, planted_offset = original, of_video["offset_frames"]
     names = "pair_id picture_id picture_path picture_group sound_id sound_path sound_group n_frames n_generated".split()
     return {name: row[name] for name in names} | {
         "id": f"{row['pair_id']}-{system}",
@@ -227,7 +225,7 @@ def _item(row: Row, system: str, mouth: measure.Mouth, sync: Item, truth: dict[s
         "video_file": row["video_file"] if system in ("ours", "untrained") else None,
         "mouth_r_known": bool(np.isfinite(driving).any()),
         "mouth_r": _or_none(metrics.correlation(opening, driving)),
-        "mouth_r_picture": _or_none(metrics.correlation(opening, of_picture)),
+        "mouth_r_picture": _or_none(metrics.correlation(opening, original)),
         "mouth_lag_frames": metrics.best_lag(opening, driving, MAX_LAG)[1],
         **sync,
         "sync_offset_frames": sync["sync_offset_frames"] - planted_offset,
@@ -235,7 +233,7 @@ def _item(row: Row, system: str, mouth: measure.Mouth, sync: Item, truth: dict[s
         "trace": {
             "times_s": [round(float(time), 4) for time in times_s],
             "measured": [_or_none(value) for value in opening],
-            "true": [_or_none(value) for value in driving] if sound else None,
+            "true": [_or_none(value) for value in driving] if of_audio else None,
         },
     }
 

@@ -81,9 +81,9 @@ def task(cfg: TrainSyncnet, net: nn.Module, clips: ClipStore, held_out: ClipStor
     def losses(model: nn.Module, batch: dict[str, Tensor], context: loop.Context) -> dict[str, Tensor]:
         visual, audio = model(batch["visual"], batch["mel"])
         away = batch["start"][:, None] - batch["start"]
-        sounds, pictures = torch.nonzero((batch["group"][:, None] == batch["group"]) & ring(cfg, away), as_tuple=True)
+        audio_at, video_at = torch.nonzero((batch["group"][:, None] == batch["group"]) & ring(cfg, away), as_tuple=True)
         fits = ops.sync(visual, audio, visual.new_ones(len(visual)))
-        fails = ops.sync(visual[pictures], audio[sounds], visual.new_zeros(len(pictures)))
+        fails = ops.sync(visual[video_at], audio[audio_at], visual.new_zeros(len(video_at)))
         return {"sync": (fits + fails) / 2}
 
     def validate(model: nn.Module, context: loop.Context) -> dict[str, float]:

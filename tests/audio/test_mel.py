@@ -57,7 +57,7 @@ def test_whisper_logmel(audio, speech):
     np.testing.assert_allclose(logmel, audio["whisper_logmel"], atol=1e-4)
 
 
-def test_long_sound_is_computed_in_blocks_without_seams(speech):
+def test_long_audio_is_computed_in_blocks_without_seams(speech):
     """Whisper's and SyncNet's columns far behind the first block equal those of a short piece around them."""
     long = np.tile(speech, 25)  # 75 s: 7500 Whisper columns, 6000 SyncNet columns
     mel, logmel = syncnet_mel(long), whisper_logmel(long)

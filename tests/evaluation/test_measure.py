@@ -8,7 +8,7 @@ from latentsync.faces import alignment
 from latentsync.faces.backends import open_detector
 from latentsync.faces.crop import align_face
 from latentsync.faces.face import Face
-from latentsync.media.picture import Picture, to_rgb
+from latentsync.media.frames import DisplayedFrame, to_rgb
 from latentsync.media.read import read_frames, read_video_frames
 from latentsync.sync import curves
 from latentsync.sync.scorers import SCORERS
@@ -28,7 +28,7 @@ def render_of(path, n: int, detector) -> dict:
 
 def test_outside_sees_every_change_but_those_inside_the_mask(tmp_path, detector):
     lossless = {"codec_options": {"crf": "0"}}
-    source = write_video(tmp_path / "a.mp4", 6, pictures=head, size=(208, 176), **lossless)
+    source = write_video(tmp_path / "a.mp4", 6, images=head, size=(208, 176), **lossless)
     render = render_of(source, 6, detector)
     same = measure.outside(source, source, render, RESOLUTION)
     assert same.squared_error == 0 and 0.1 < same.mask_share < 0.4
@@ -43,7 +43,7 @@ def test_outside_sees_every_change_but_those_inside_the_mask(tmp_path, detector)
             image[y - 4 : y + 4, x - 4 : x + 4] = 128
             return image
 
-        return write_video(tmp_path / f"{x}.mp4", 6, pictures=images, size=(208, 176), **lossless)
+        return write_video(tmp_path / f"{x}.mp4", 6, images=images, size=(208, 176), **lossless)
 
     # The test's own way from RGB to the file spreads chroma alone, so luma differs nowhere but at the spot.
     assert measure.outside(spoiled(*mouth), source, render, RESOLUTION).squared_error == 0
@@ -51,7 +51,7 @@ def test_outside_sees_every_change_but_those_inside_the_mask(tmp_path, detector)
 
 
 def test_a_copy_written_with_the_same_settings_is_the_reference(tmp_path, detector):
-    source = write_video(tmp_path / "a.mp4", 6, pictures=head, size=(208, 176))
+    source = write_video(tmp_path / "a.mp4", 6, images=head, size=(208, 176))
     render = render_of(source, 6, detector)
     psnr = {}
     for crf in (8, 30):
@@ -129,7 +129,7 @@ def test_audio_of_a_track_is_silent_outside_the_recording(size):
 def test_crops_of_a_written_video_are_those_of_the_faces_found_in_it(tmp_path, detector):
     """At 50 frames a second, every second frame is one of 25; its crop is what align_face makes of it."""
     n = 6
-    video = write_video(tmp_path / "a.mp4", n, pictures=head, size=(208, 176), fps=50)
+    video = write_video(tmp_path / "a.mp4", n, images=head, size=(208, 176), fps=50)
     render = render_of(video, n, detector) | {"times_s": np.arange(n) / 50, "end_s": n / 50}
     moved = render | {"matrices": render["matrices"] + np.array([[0, 0, 3.0], [0, 0, -2.0]])}
     mouth = measure.Mouth(moved, detector, RESOLUTION, with_crops=True)
@@ -140,14 +140,16 @@ def test_crops_of_a_written_video_are_those_of_the_faces_found_in_it(tmp_path, d
     for index, frame in read_video_frames(video):
         [face] = detector.detect(to_rgb(frame))
         if index % 2 == 0:
-            wanted = align_face(Picture(frame, 0, False), alignment.similarity(face.anchors, RESOLUTION), RESOLUTION)
+            wanted = align_face(
+                DisplayedFrame(frame, 0, False), alignment.similarity(face.anchors, RESOLUTION), RESOLUTION
+            )
             np.testing.assert_array_equal(mouth.crops[index // 2], wanted)
     track = mouth.track(np.zeros(0, np.float32))
     assert track.n_ticks == len(track.opening) == 3 and track.crops is mouth.crops
 
 
 def test_each_written_video_is_decoded_once(tmp_path, detector, monkeypatch):
-    source = write_video(tmp_path / "a.mp4", 4, pictures=head, size=(208, 176))
+    source = write_video(tmp_path / "a.mp4", 4, images=head, size=(208, 176))
     render = render_of(source, 4, detector)
     decoded = []
     original = measure.read_video_frames

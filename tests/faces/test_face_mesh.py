@@ -16,7 +16,7 @@ def photo() -> np.ndarray:
 
 
 def on_canvas(photo: np.ndarray, face_px: float, width: int, height: int, at: float = 0.5) -> np.ndarray:
-    """The portrait's head, its face so wide, on a grey picture."""
+    """The portrait's head, its face so wide, on a grey image."""
     scale = face_px / 92
     head = cv2.resize(photo[:250, 120:330], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     canvas = np.full((height, width, 3), 110, np.uint8)
@@ -50,8 +50,8 @@ def test_the_crop_is_framed_as_published(photo, detector):
 def test_small_faces_are_found_and_followed(photo, detector, face_px, size):
     detector.reset()
     for shift in range(12):
-        picture = np.roll(on_canvas(photo, face_px, *size), 3 * shift, axis=1)
-        [face] = detector.detect(picture)
+        image = np.roll(on_canvas(photo, face_px, *size), 3 * shift, axis=1)
+        [face] = detector.detect(image)
         assert face.width_px == pytest.approx(face_px, rel=0.2)
         if shift == 0:
             first = face.anchors
@@ -59,17 +59,17 @@ def test_small_faces_are_found_and_followed(photo, detector, face_px, size):
 
 
 def test_two_faces_the_widest_first_and_no_more_than_asked_for(photo, detector):
-    picture = on_canvas(photo, 70, 640, 320, at=0.05)
-    picture[:, 320:] = on_canvas(photo, 110, 320, 320)
+    image = on_canvas(photo, 70, 640, 320, at=0.05)
+    image[:, 320:] = on_canvas(photo, 110, 320, 320)
     detector.reset()
-    large, small = detector.detect(picture)
+    large, small = detector.detect(image)
     assert large.box[0] > 320 > small.box[2] and large.width_px > small.width_px
     with open_detector("mediapipe", 1) as one:
-        assert len(one.detect(picture)) == 1
+        assert len(one.detect(image)) == 1
 
 
 @pytest.mark.parametrize("name", ["coffee", "rocket", "hubble_deep_field"])
-def test_pictures_without_people_have_no_face(detector, name):
+def test_images_without_people_have_no_face(detector, name):
     detector.reset()
     for _ in range(3):
         assert detector.detect(getattr(data, name)()[:400, :600]) == []

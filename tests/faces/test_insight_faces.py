@@ -7,7 +7,7 @@ from latentsync.faces.backends import open_detector
 
 
 def test_insightface_finds_what_its_files_say(weights_folder):
-    """Files of the published form that see one face at a known place, whatever the picture."""
+    """Files of the published form that see one face at a known place, whatever the image."""
     pytest.importorskip("insightface", reason="the optional extra insightface is not installed")
     from onnx import TensorProto, helper, numpy_helper, save
 

@@ -49,7 +49,7 @@ def without_vae(monkeypatch):
     return models
 
 
-def test_what_the_vae_sees_and_what_its_picture_becomes_are_the_published_pixels(golden, without_vae):
+def test_what_the_vae_sees_and_what_its_frame_becomes_are_the_published_pixels(golden, without_vae):
     given = load_file(golden("mask") / "preprocess_inputs.safetensors")
     expected = load_file(golden("mask") / "preprocess_outputs.safetensors")
     decoded = load_file(golden("mask") / "decoded.safetensors")["decoded"]

@@ -121,9 +121,9 @@ def test_a_photograph_reads_sensibly():
     """The astronaut looks past the camera, her head nearly upright; mirrored, yaw and roll change their signs."""
     from skimage import data
 
-    picture = np.ascontiguousarray(data.astronaut()[:300, 60:380])
+    image = np.ascontiguousarray(data.astronaut()[:300, 60:380])
     angles = []
-    for rgb in (picture, np.ascontiguousarray(picture[:, ::-1])):
+    for rgb in (image, np.ascontiguousarray(image[:, ::-1])):
         with open_detector("mediapipe", 1) as detector:
             [face] = detector.detect(rgb)
         angles.append(measures.head_pose(face.landmarks[None, FACE_MESH.pose])[0])

@@ -1,4 +1,4 @@
-"""Real videos with a difficulty: a second face in a small picture, and a frame in which no face is found."""
+"""Real videos with a difficulty: a second face in a small image, and a frame in which no face is found."""
 
 import cv2
 import numpy as np
@@ -7,15 +7,15 @@ from mediapipe.python.solutions.face_mesh import FaceMesh
 
 from latentsync.faces.backends import FACE_MESH
 from latentsync.faces.tracking import track_faces
-from latentsync.media.picture import Picture
+from latentsync.media.frames import DisplayedFrame
 from latentsync.media.read import Reader
 
-INSET = np.array([64.0, 516.0])  # middle of the small picture's face in talkvid_tys, 53 px wide
+INSET = np.array([64.0, 516.0])  # middle of the small image's face in talkvid_tys, 53 px wide
 INSET_TOP, INSET_RIGHT = 448, 128
 
 
 class SeesBoth:
-    """mediapipe, shown the picture with its lower edge mirrored: the face in the inset is cut off there, and as it is
+    """mediapipe, shown the image with its lower edge mirrored: the face in the inset is cut off there, and as it is
     no detector at hand sees it (FaceMesh, BlazeFace, MTCNN). Every ninth find of it is lost, and the order changes."""
 
     def __init__(self, detector):
@@ -40,7 +40,7 @@ class SeesOne(SeesBoth):
 
 
 class PaintedOver(SeesBoth):
-    """The same picture without an inset."""
+    """The same image without an inset."""
 
     def detect(self, rgb):
         rgb = rgb.copy()
@@ -83,8 +83,8 @@ class EachFrame:
 
 
 def follow(path, detector, n, start=0, max_gap=5):
-    pictures = (picture for _, picture in Reader(path).pictures(np.arange(start, start + n)))
-    return track_faces(pictures, detector, max_gap, to_rgb=Picture.quick)
+    images = (image for _, image in Reader(path).displayed_frames(np.arange(start, start + n)))
+    return track_faces(images, detector, max_gap, to_rgb=DisplayedFrame.quick)
 
 
 def test_a_face_in_an_inset_does_not_disturb_the_speaker(clips, detector):

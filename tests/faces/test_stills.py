@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from latentsync.faces.alignment import TEMPLATE, similarity
 from latentsync.faces.stills import STILLS, Stills, face_region, read_stills
 from latentsync.faces.tracking import Track
-from latentsync.media.picture import Picture
+from latentsync.media.frames import DisplayedFrame
 
 
-def picture(number: int) -> Picture:
+def image(number: int) -> DisplayedFrame:
     """Its grey level is the frame's number."""
-    return Picture(av.VideoFrame.from_ndarray(np.full((240, 320, 3), number, np.uint8), "rgb24"), 0, False)
+    return DisplayedFrame(av.VideoFrame.from_ndarray(np.full((240, 320, 3), number, np.uint8), "rgb24"), 0, False)
 
 
 def track(start: int, found: np.ndarray, track_id: int = 0) -> Track:
@@ -32,7 +32,7 @@ def test_the_frames_are_spread_and_only_finds_are_kept(tmp_path_factory, n_frame
     matrix = similarity(TEMPLATE * 1.5 + [100, 60], 64)
     stills = Stills(n_frames)
     for number in range(start, stop):
-        stills.add(0, number, picture(number), matrix, 64)
+        stills.add(0, number, image(number), matrix, 64)
     path = tmp_path_factory.mktemp("stills") / "x.npz"
     stills.write(path, track(start, found))
     levels = [int(np.median(still)) for still in read_stills(path, 99)]
@@ -47,7 +47,7 @@ def test_the_frames_are_spread_and_only_finds_are_kept(tmp_path_factory, n_frame
 def test_a_face_at_the_edge_is_kept_as_far_as_it_is_seen(tmp_path):
     landmarks = TEMPLATE * 1.5 + [-30, 200]
     stills = Stills(1)
-    stills.add(0, 0, picture(9), similarity(landmarks, 64), 64)
+    stills.add(0, 0, image(9), similarity(landmarks, 64), 64)
     one = track(0, np.ones(1, bool))
     one.landmarks[0] = landmarks
     stills.write(tmp_path / "x.npz", one)
@@ -55,14 +55,14 @@ def test_a_face_at_the_edge_is_kept_as_far_as_it_is_seen(tmp_path):
     assert min(still.shape[:2]) > 10 and (still == 9).all()
 
 
-def test_the_region_lies_in_the_picture_and_is_large_enough_and_not_too_large():
-    picture = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+def test_the_region_lies_in_the_frame_and_is_large_enough_and_not_too_large():
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
 
     def shape(x0, y0, x1, y1):
-        return face_region(picture, np.array([[x0, y0], [x1, y1]], float)).shape[:2]
+        return face_region(image, np.array([[x0, y0], [x1, y1]], float)).shape[:2]
 
     assert shape(100, 100, 200, 220) == (144, 120)
     assert shape(100, 100, 120, 125) == (96, 96)
     assert shape(-40, -30, 60, 70) == (120, 120)
     assert shape(0, 0, 400, 300) == (192, 256)
-    assert face_region(picture[:50, :70], np.array([[10.0, 10], [40, 40]])).shape[:2] == (50, 70)
+    assert face_region(image[:50, :70], np.array([[10.0, 10], [40, 40]])).shape[:2] == (50, 70)

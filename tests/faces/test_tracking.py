@@ -196,21 +196,21 @@ def test_on_anchors_gets_each_frame_once_in_order_with_the_anchors_of_the_track(
 def test_only_a_few_frames_are_held():
     alive, most = set(), 0
 
-    class Picture(np.ndarray):
+    class DisplayedFrame(np.ndarray):
         pass
 
-    def pictures():
+    def images():
         nonlocal most
         for number in range(120):
-            picture = np.full((2, 2, 3), number, np.uint8).view(Picture)
-            key = id(picture)
+            image = np.full((2, 2, 3), number, np.uint8).view(DisplayedFrame)
+            key = id(image)
             alive.add(key)
-            weakref.finalize(picture, alive.discard, key)
+            weakref.finalize(image, alive.discard, key)
             most = max(most, len(alive))
-            yield picture
+            yield image
 
     script = Script({t: [face(100)] for t in range(120) if t % 7 > 1})
-    track_faces(pictures(), script, 3, on_anchors=lambda *_: None)
+    track_faces(images(), script, 3, on_anchors=lambda *_: None)
     assert most <= smoothing.SMOOTHING_WINDOW + 3 + 3
 
 

@@ -41,7 +41,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     tone = (0.3 * np.sin(2 * np.pi * 300 * np.arange(21_168) / 44_100)).astype(np.float32)
-    return write_video(tmp_path_factory.mktemp("v") / "v.mp4", 12, pictures=head, size=(208, 176), sound=tone)
+    return write_video(tmp_path_factory.mktemp("v") / "v.mp4", 12, images=head, size=(208, 176), audio=tone)
 
 
 def pixels(path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is written beside the picture: its own packets where an mp4 can hold them, whatever their decoder is called."""
+"""What is written beside the image: its own packets where an mp4 can hold them, whatever their decoder is called."""
 
 import wave
 
@@ -16,9 +16,9 @@ from tests.videos import clicks, write_video
 @pytest.mark.parametrize(
     ("codec", "container", "copied"), [("aac", "mp4", True), ("libmp3lame", "mp4", True), ("pcm_s16le", "mov", False)]
 )
-def test_own_sound_is_copied_where_an_mp4_can_hold_it(tmp_path, codec, container, copied):
+def test_own_audio_is_copied_where_an_mp4_can_hold_it(tmp_path, codec, container, copied):
     source = write_video(
-        tmp_path / f"own.{container}", sound=clicks(2, [1.0], 44_100), sound_codec=codec, sound_layout="stereo"
+        tmp_path / f"own.{container}", audio=clicks(2, [1.0], 44_100), audio_codec=codec, audio_layout="stereo"
     )
     sound = driving_audio(source, own=True)
     assert (sound.copied_from == source) is copied and (sound.written is None) is copied

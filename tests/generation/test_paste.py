@@ -15,7 +15,7 @@ from latentsync.faces.crop import align_face
 from latentsync.faces.mask import feathered_hole
 from latentsync.generation import paste
 from latentsync.media.colour import rgb_to_yuv, yuv_to_rgb
-from latentsync.media.picture import Picture
+from latentsync.media.frames import DisplayedFrame
 
 ANCHORS = np.array([[542.0, 673.0], [622.0, 687.0], [567.0, 750.0]])
 Y0, Y1, X0, X1 = 614, 908, 445, 690  # where golden/alignment shows the results
@@ -28,7 +28,7 @@ def parity(golden):
     return lambda name: arrays[name] if name in arrays else cv2.imread(str(folder / f"{name}.png"))[..., ::-1]
 
 
-def picture(height: int = 240, width: int = 320) -> np.ndarray:
+def image(height: int = 240, width: int = 320) -> np.ndarray:
     """A smooth colourful frame."""
     coarse = np.random.default_rng(1).integers(20, 235, (6, 8, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -122,7 +122,7 @@ def test_the_soft_mask_goes_through_the_published_stages(golden, parity, monkeyp
 
 def test_a_face_taken_out_and_put_back_changes_next_to_nothing(parity):
     frame, matrix = parity("frame_1080x1920"), alignment.similarity(ANCHORS, 256)
-    face = align_face(Picture(av.VideoFrame.from_ndarray(frame, format="rgb24"), 0, False), matrix, 256)
+    face = align_face(DisplayedFrame(av.VideoFrame.from_ndarray(frame, format="rgb24"), 0, False), matrix, 256)
     for blend_of in (whole_box, paste.paste_region):
         back = pasted(frame, face, matrix, 256, blend_of)
         away = np.abs(back.astype(int) - frame)[Y0:Y1, X0:X1]
@@ -136,7 +136,7 @@ def test_a_face_taken_out_and_put_back_changes_next_to_nothing(parity):
 @settings(max_examples=40, deadline=None)
 @given(st.floats(-150, 300), st.floats(-150, 250), st.floats(0.2, 4), st.floats(-0.7, 0.7), st.sampled_from([64, 256]))
 def test_the_region_gives_what_the_whole_frame_would(x, y, size, angle, resolution):
-    frame, matrix = picture(), face_at(x, y, size, angle, resolution)
+    frame, matrix = image(), face_at(x, y, size, angle, resolution)
     region, alpha = whole_box(frame.shape, matrix, resolution)
     x0, y0, x1, y1 = region
     whole = paste.soft_box(matrix, resolution, (0, 0, 320, 240))
@@ -150,7 +150,7 @@ def test_the_region_gives_what_the_whole_frame_would(x, y, size, angle, resoluti
 @settings(max_examples=25, deadline=None)
 @given(st.floats(-60, 300), st.floats(-60, 220), st.floats(0.5, 2))
 def test_only_the_hole_changes(x, y, size):
-    frame, matrix = picture(), face_at(x, y, size)
+    frame, matrix = image(), face_at(x, y, size)
     region, alpha = paste.paste_region(frame.shape, matrix, 64)
     result = pasted(frame, np.zeros((64, 64, 3)), matrix, 64)
     changed = np.zeros(frame.shape[:2], bool)
@@ -163,7 +163,7 @@ def test_only_the_hole_changes(x, y, size):
 
 
 def test_a_face_outside_the_frame_pastes_nothing():
-    frame, matrix = picture(), face_at(2000, 2000)
+    frame, matrix = image(), face_at(2000, 2000)
     assert paste.paste_region(frame.shape, matrix, 64)[0] == (0, 0, 0, 0)
     assert (pasted(frame, np.zeros((64, 64, 3)), matrix, 64) == frame).all()
 
@@ -179,9 +179,9 @@ def test_a_large_crop_pasted_small_is_averaged():
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
 @pytest.mark.parametrize(("matrix", "tag"), [("bt601", 5), ("bt709", 1)])
-def test_planes_become_what_ffmpeg_would_make_of_the_picture(pix_fmt, matrix, tag):
+def test_planes_become_what_ffmpeg_would_make_of_the_frame(pix_fmt, matrix, tag):
     depth = 10 if "10" in pix_fmt else 8
-    target = picture(96, 128)
+    target = image(96, 128)
     ffmpeg = av.VideoFrame.from_ndarray(target, format="rgb24").reformat(format=pix_fmt, dst_colorspace=tag)
     expected = [
         np.frombuffer(plane, np.uint8 if depth == 8 else np.uint16).reshape(plane.height, -1)[:, : plane.width]

@@ -1,4 +1,4 @@
-"""Reading sound: to the sample, from time zero of the picture, in step for an hour."""
+"""Reading sound: to the sample, from time zero of the image, in step for an hour."""
 
 from fractions import Fraction
 
@@ -16,7 +16,7 @@ from tests.videos import clicks, write_video
 def test_a_click_in_aac_is_heard_at_its_sample(tmp_path, rate_hz, layout):
     at_s = [0.25, 0.5, 1.375]
     sound = clicks(2, at_s, rate_hz)
-    path = write_video(tmp_path / "click.mp4", sound=sound, sound_rate_hz=rate_hz, sound_layout=layout)
+    path = write_video(tmp_path / "click.mp4", audio=sound, audio_rate_hz=rate_hz, audio_layout=layout)
     heard = read_audio(path)
     assert heard.dtype == np.float32 and abs(len(heard) - 32_000) < 2048
     for time in at_s:
@@ -39,10 +39,10 @@ def test_a_click_in_aac_is_heard_at_its_sample(tmp_path, rate_hz, layout):
         ("both.avi", 0.0, 0.0, 1),
     ],
 )
-def test_sound_starts_at_time_zero_of_the_picture(tmp_path, name, picture_s, sound_s, slack):
+def test_audio_starts_at_time_zero_of_the_frame(tmp_path, name, picture_s, sound_s, slack):
     codec = "pcm_s16le" if name.endswith("avi") else "aac"
     path = write_video(
-        tmp_path / name, start_s=picture_s, sound=clicks(2, [1.0], 44_100), sound_start_s=sound_s, sound_codec=codec
+        tmp_path / name, start_s=picture_s, audio=clicks(2, [1.0], 44_100), audio_start_s=sound_s, audio_codec=codec
     )
     heard = read_audio(path)
     expected = round((1.0 + sound_s - picture_s) * 16_000)
@@ -52,12 +52,12 @@ def test_sound_starts_at_time_zero_of_the_picture(tmp_path, name, picture_s, sou
 
 
 @pytest.mark.parametrize("lead_s", [0.026, 0.03, 0.05, 0.1])
-def test_sound_that_begins_packets_before_the_picture_is_cut_there(tmp_path, lead_s):
+def test_audio_that_begins_packets_before_the_frame_is_cut_there(tmp_path, lead_s):
     """A packet that straddles time zero by a few milliseconds is not late by them."""
     at_s = [0.3, 1.0, 1.9]
     sound = clicks(2 + lead_s, [lead_s + at for at in at_s], 48_000)
     path = write_video(
-        tmp_path / f"lead {lead_s}.mkv", start_s=lead_s, sound=sound, sound_rate_hz=48_000, sound_codec="pcm_s16le"
+        tmp_path / f"lead {lead_s}.mkv", start_s=lead_s, audio=sound, audio_rate_hz=48_000, audio_codec="pcm_s16le"
     )
     heard = np.abs(read_audio(path))
     for at in at_s:
@@ -67,7 +67,7 @@ def test_sound_that_begins_packets_before_the_picture_is_cut_there(tmp_path, lea
 
 @pytest.mark.parametrize("ppm", [0, 100, -60])
 @pytest.mark.parametrize("jitter_s", [0.0, 0.002])
-def test_sound_stays_in_step_for_an_hour(tmp_path, ppm, jitter_s):
+def test_audio_stays_in_step_for_an_hour(tmp_path, ppm, jitter_s):
     """A sound card that runs fast or slow, stamped by the clock of the recorder; here something clicks every minute."""
     rate_hz, minutes = 8_000, 60
     clock = 1 + ppm * 1e-6  # seconds by the stamps for a second of samples
@@ -80,10 +80,10 @@ def test_sound_stays_in_step_for_an_hour(tmp_path, ppm, jitter_s):
         video.width = video.height = 16
         sound = container.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
         container.start_encoding()
-        pictures = [av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), "rgb24") for _ in range(2)]
-        for number, picture in enumerate(pictures):
-            picture.pts, picture.time_base = number, Fraction(1)
-            container.mux(video.encode(picture))
+        images = [av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), "rgb24") for _ in range(2)]
+        for number, image in enumerate(images):
+            image.pts, image.time_base = number, Fraction(1)
+            container.mux(video.encode(image))
         container.mux(video.encode(None))
         for start in range(0, len(samples), 800):
             packet = av.Packet(samples[start : start + 800].tobytes())
@@ -98,8 +98,8 @@ def test_sound_stays_in_step_for_an_hour(tmp_path, ppm, jitter_s):
     assert np.abs(drift_ms).max() < 1.0
 
 
-def test_a_gap_in_the_sound_is_silence_and_moves_nothing(tmp_path):
-    whole = write_video(tmp_path / "whole.mkv", sound=clicks(2, [0.25, 1.75], 48_000), sound_rate_hz=48_000)
+def test_a_gap_in_the_audio_is_silence_and_moves_nothing(tmp_path):
+    whole = write_video(tmp_path / "whole.mkv", audio=clicks(2, [0.25, 1.75], 48_000), audio_rate_hz=48_000)
     with av.open(str(whole)) as source, av.open(str(tmp_path / "gap.mkv"), "w") as container:
         copies = {s.index: container.add_stream_from_template(s) for s in source.streams}
         for packet in source.demux():
@@ -115,14 +115,14 @@ def test_a_gap_in_the_sound_is_silence_and_moves_nothing(tmp_path):
 
 def test_channels_are_averaged_and_a_tone_keeps_its_level(tmp_path):
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(88_200) / 44_100).astype(np.float32)
-    path = write_video(tmp_path / "tone.mov", sound=tone, sound_codec="pcm_s16le", sound_layout="stereo")
+    path = write_video(tmp_path / "tone.mov", audio=tone, audio_codec="pcm_s16le", audio_layout="stereo")
     heard = read_audio(path)
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000)
     assert np.abs(heard[200:-200] - expected[200 : len(heard) - 200]).max() < 2e-3
     assert len(read_audio(path, 8_000)) == 16_000
 
 
-def test_no_sound_is_no_samples(tmp_path):
+def test_no_audio_is_no_samples(tmp_path):
     assert len(read_audio(write_video(tmp_path / "mute.mp4"))) == 0
 
 

@@ -101,14 +101,14 @@ def wild(folder: Path) -> dict[str, str | None]:
     good = (folder / "good 0.mp4").read_bytes()
     vast = huge(folder)
     contents = {
-        "index lost.mp4": beginning(renamed(folder, ".mp4", sound=SOUND), 0.9),
-        "half.mp4": beginning(renamed(folder, ".mp4", sound=SOUND, options={"movflags": "+faststart"})),
+        "index lost.mp4": beginning(renamed(folder, ".mp4", audio=SOUND), 0.9),
+        "half.mp4": beginning(renamed(folder, ".mp4", audio=SOUND, options={"movflags": "+faststart"})),
         "half.mkv": beginning(renamed(folder, ".mkv", n_frames=100), 0.5),
         "zero.mp4": b"",
         "text.mp4": b"Dear diary,\n" * 999,
         "folder.mp4/text.mp4": b"Dear diary,\n",
-        "sound.mp4": renamed(folder, ".m4a", sound=SOUND, picture_track=False, container_format="mp4"),
-        "song.mp4": renamed(folder, ".mp3", sound=SOUND, picture_track=False, sound_codec="libmp3lame"),
+        "audio.mp4": renamed(folder, ".m4a", audio=SOUND, video_track=False, container_format="mp4"),
+        "song.mp4": renamed(folder, ".mp3", audio=SOUND, video_track=False, audio_codec="libmp3lame"),
         "8K, no data.mp4": without_data(vast),
         "8K, noise.mp4": vast,
         "8K, absurd table.mp4": absurd_table(vast),
@@ -117,11 +117,11 @@ def wild(folder: Path) -> dict[str, str | None]:
     expected = dict.fromkeys(contents, "unreadable") | {"good 1.mp4": None}
     for name, data in (contents | dict.fromkeys(NAMES, good)).items():
         (folder / name).write_bytes(data)
-    faces = {"pictures": head, "size": (208, 176)}
+    faces = {"images": head, "size": (208, 176)}
     write_video(folder / "silent.mp4", **faces)
-    write_video(folder / "ten bits.mp4", pix_fmt="yuv420p10le", sound=SOUND, **faces)
-    write_video(folder / "one frame.mp4", 1, sound=SOUND, **faces)
-    write_video(folder / "odd.mkv", size=(101, 75), codec="ffv1", pix_fmt="yuv444p", b_frames=0, sound=SOUND)
+    write_video(folder / "ten bits.mp4", pix_fmt="yuv420p10le", audio=SOUND, **faces)
+    write_video(folder / "one frame.mp4", 1, audio=SOUND, **faces)
+    write_video(folder / "odd.mkv", size=(101, 75), codec="ffv1", pix_fmt="yuv444p", b_frames=0, audio=SOUND)
     os.mkfifo(folder / "pipe.mp4")
     for link, target in {"loop.mp4": "loop.mp4", "dangling.mp4": "nowhere.mp4", "ring": ".", "ring.mp4": ".."}.items():
         (folder / link).symlink_to(target)
@@ -276,4 +276,4 @@ def test_boxes_in_boxes_without_end_are_no_depth_of_ours(tmp_path):
 @functools.cache
 def ordinary() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        return renamed(Path(folder), ".mp4", n_frames=12, sound=SOUND, options={"movflags": "+faststart"})
+        return renamed(Path(folder), ".mp4", n_frames=12, audio=SOUND, options={"movflags": "+faststart"})

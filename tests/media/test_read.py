@@ -1,4 +1,4 @@
-"""Reading pictures: order, time zero, rotation, seeking, holes, what cannot be decoded."""
+"""Reading images: order, time zero, rotation, seeking, holes, what cannot be decoded."""
 
 import struct
 from fractions import Fraction
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from latentsync.ledger.rows import Rejection
-from latentsync.media import picture, probe, read, write
+from latentsync.media import frames, probe, read, write
 from latentsync.media.audio import read_audio
 from latentsync.timing import ticks_to_frames
 from tests.videos import VFR_S, clicks, number_of, write_two_sizes, write_video
@@ -57,13 +57,13 @@ def test_frames_come_in_presentation_order_at_their_times_and_seeks_agree(folder
         assert all((some[index] == everything[index]).all() for index in some)
 
 
-def test_a_picture_that_changes_its_size_is_read_in_each_and_written_in_none(folder, tmp_path):
+def test_a_frame_that_changes_its_size_is_read_in_each_and_written_in_none(folder, tmp_path):
     path = write_two_sizes(folder / "call.ts")
-    pictures = dict(read.read_frames(path))
-    assert [number_of(rgb) for rgb in pictures.values()] == list(range(40))
-    assert [rgb.shape[1] for rgb in pictures.values()] == [160] * 20 + [320] * 20
+    images = dict(read.read_frames(path))
+    assert [number_of(rgb) for rgb in images.values()] == list(range(40))
+    assert [rgb.shape[1] for rgb in images.values()] == [160] * 20 + [320] * 20
     [(_, late)] = read.read_frames(path, np.array([30]))
-    assert (late == pictures[30]).all()
+    assert (late == images[30]).all()
     frames = [frame for _, frame in read.read_video_frames(path)]
     with (
         pytest.raises(Rejection, match="change their size from 160 x 64 to 320 x 128; convert it"),
@@ -75,7 +75,7 @@ def test_a_picture_that_changes_its_size_is_read_in_each_and_written_in_none(fol
 
 @pytest.mark.parametrize(("name", "counted"), [("a.avi", True), ("camera.avi", False), ("old.avi", False)])
 def test_an_avi_whose_codec_never_reorders_can_be_sought(folder, name, counted):
-    """From the start, ten seconds at the end of ten minutes take 1.7 instead of 0.04 s (640 x 360, flat pictures)."""
+    """From the start, ten seconds at the end of ten minutes take 1.7 instead of 0.04 s (640 x 360, flat images)."""
     assert probe.timeline(write_video(folder / name, 41, **CONTAINERS[name])).counted == counted
 
 
@@ -88,8 +88,8 @@ def test_asking_for_a_frame_that_is_not_there_says_how_many_there_are(folder):
 @pytest.mark.parametrize(("first", "length"), [(10, 25), (15, 20), (0, 25)])
 def test_a_trimmed_file_shows_what_its_edit_list_leaves(folder, first, length):
     """Phones trim by an edit list: the hidden frames are still in the file, and are neither shown nor missing."""
-    data = bytearray(write_video(folder / "whole.mp4", 50, sound=clicks(2, [0.5], 44_100)).read_bytes())
-    at = data.index(b"elst") + 12  # of the picture, which is the first track
+    data = bytearray(write_video(folder / "whole.mp4", 50, audio=clicks(2, [0.5], 44_100)).read_bytes())
+    at = data.index(b"elst") + 12  # of the image, which is the first track
     _, media_time = struct.unpack(">Ii", data[at : at + 8])
     struct.pack_into(">Ii", data, at, 40 * length, media_time + first * 512)
     path = folder / "trimmed.mp4"
@@ -103,12 +103,12 @@ def test_a_trimmed_file_shows_what_its_edit_list_leaves(folder, first, length):
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_pictures_are_turned_as_the_display_matrix_asks(folder, degrees, mirrored):
+def test_images_are_turned_as_the_display_matrix_asks(folder, degrees, mirrored):
     def ramps(_, width, height):  # red grows to the right, green downwards
         red, green = np.meshgrid(np.linspace(20, 235, width), np.linspace(20, 235, height))
         return np.stack([red, green, np.full_like(red, 128)], -1).astype(np.uint8)
 
-    path = write_video(folder / "turned.mp4", 3, pictures=ramps, rotation=(degrees, mirrored))
+    path = write_video(folder / "turned.mp4", 3, images=ramps, rotation=(degrees, mirrored))
     _, shown = next(read.read_frames(path))
     expected = np.rot90(ramps(0, 160, 64), degrees // 90)
     expected = expected[:, ::-1] if mirrored else expected
@@ -121,15 +121,15 @@ def test_pictures_are_turned_as_the_display_matrix_asks(folder, degrees, mirrore
         assert info.rotation_deg == degrees
 
 
-def test_a_small_picture_is_the_picture_made_small(folder):
+def test_a_small_frame_is_the_frame_made_small(folder):
     path = write_video(folder / "small.mp4", 2)
     _, frame = next(read.read_video_frames(path))
-    small = picture.to_rgb(frame, width=40)
-    assert small.shape == (16, 40, 3) and np.abs(small[8].astype(int) - picture.to_rgb(frame)[32, 1::4]).mean() < 12
+    small = frames.to_rgb(frame, width=40)
+    assert small.shape == (16, 40, 3) and np.abs(small[8].astype(int) - frames.to_rgb(frame)[32, 1::4]).mean() < 12
 
 
 @pytest.mark.parametrize(("missing", "ok"), [(range(10, 14), True), (range(38, 41), True), (range(10, 30), False)])
-def test_a_short_hole_shows_the_picture_before_it_and_a_long_one_is_refused(folder, monkeypatch, missing, ok):
+def test_a_short_hole_shows_the_frame_before_it_and_a_long_one_is_refused(folder, monkeypatch, missing, ok):
     path = write_video(folder / "hole.mp4", 41)
     decoded = read._decoded
     monkeypatch.setattr(read, "_decoded", lambda *args: ((i, f) for i, f in decoded(*args) if i not in missing))
@@ -150,7 +150,7 @@ def test_a_frame_that_cannot_be_decoded_is_a_rejection(folder):
         data[position : position + size] = bytes(size)
     broken = folder / "broken.mp4"
     broken.write_bytes(data)
-    assert probe.probe_media(broken).n_frames == 60  # probing decodes one picture only
+    assert probe.probe_media(broken).n_frames == 60  # probing decodes one image only
     with pytest.raises(Rejection) as verdict:
         list(read.read_frames(broken))
     assert verdict.value.reason == "unreadable" and " s" in verdict.value.detail
@@ -170,12 +170,12 @@ def test_a_reader_goes_on_behind_what_is_broken_as_a_new_one_would(folder):
     reader, seen = read.Reader(broken), []
     for span in spans:
         try:
-            seen.append([number_of(picture.exact()) for _, picture in reader.pictures(span)])
+            seen.append([number_of(image.exact()) for _, image in reader.displayed_frames(span)])
         except Rejection as verdict:
             seen.append(verdict.reason)
         alone = []
         try:
-            alone = [number_of(picture.exact()) for _, picture in read.Reader(broken).pictures(span)]
+            alone = [number_of(image.exact()) for _, image in read.Reader(broken).displayed_frames(span)]
         except Rejection as verdict:
             alone = verdict.reason
         assert seen[-1] == alone
@@ -185,10 +185,10 @@ def test_a_reader_goes_on_behind_what_is_broken_as_a_new_one_would(folder):
 
 def test_a_reader_that_is_left_in_the_middle_can_be_asked_again(folder):
     reader = read.Reader(write_video(folder / "whole.mp4", 60))
-    for index, _ in reader.pictures(np.arange(30)):
+    for index, _ in reader.displayed_frames(np.arange(30)):
         if index == 12:
             break
-    assert [number_of(picture.exact()) for _, picture in reader.pictures(np.arange(5, 20))] == list(range(5, 20))
+    assert [number_of(image.exact()) for _, image in reader.displayed_frames(np.arange(5, 20))] == list(range(5, 20))
 
 
 def test_real_clips_give_the_same_frames_after_a_seek(clips):

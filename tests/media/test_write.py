@@ -13,25 +13,25 @@ import pytest
 from latentsync.ledger.rows import Rejection
 from latentsync.media import probe, read, write
 from latentsync.media.audio import read_audio
-from tests.videos import VFR_S, clicks, number_of, numbered_picture, smooth_pictures, write_video
+from tests.videos import VFR_S, clicks, number_of, numbered_image, smooth_images, write_video
 
 
 @pytest.mark.parametrize(
     ("width", "height", "pix_fmt"), [(96, 64, "yuv420p"), (95, 64, "yuv444p"), (95, 63, "yuv444p")]
 )
 def test_what_is_written_is_read_back_and_the_bytes_repeat(tmp_path, width, height, pix_fmt):
-    pictures = smooth_pictures(60, width, height)
+    images = smooth_images(60, width, height)
     files = [tmp_path / name for name in ("a.mp4", "b.mp4")]
     for path in files:
         with write.VideoWriter(path, 25, width, height, audio=clicks(2.4, [0.5, 1.5], 16_000)) as writer:
             assert writer.pix_fmt == pix_fmt
-            for rgb in pictures:
+            for rgb in images:
                 writer.write(rgb)
     assert files[0].read_bytes() == files[1].read_bytes()
     info = probe.probe_media(files[0])
     assert (info.width, info.height, info.fps, info.n_frames, info.duration_s) == (width, height, 25, 60, 2.4)
     clip = read.read_clip(files[0])
-    error = clip.astype(int) - np.stack(pictures)
+    error = clip.astype(int) - np.stack(images)
     assert clip.shape == (60, height, width, 3) and np.abs(error).mean() < 3 and np.abs(error.mean((0, 1, 2))).max() < 1
     for start, stop in ((0, 1), (24, 26), (37, 60), (7, 7)):
         assert (read.read_clip(files[0], start, stop) == clip[start:stop]).all()
@@ -49,10 +49,10 @@ WRITE = """
 import hashlib, sys
 import numpy as np
 from latentsync.media.write import VideoWriter
-from tests.videos import VFR_S, smooth_pictures
+from tests.videos import VFR_S, smooth_images
 with VideoWriter(sys.argv[1], 25, 320, 240, audio=np.sin(np.arange(25_600) / 9).astype(np.float32)) as writer:
-    for picture in smooth_pictures(40, 320, 240):
-        writer.write(picture)
+    for image in smooth_images(40, 320, 240):
+        writer.write(image)
 print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())
 """
 
@@ -73,9 +73,9 @@ def test_the_bytes_do_not_depend_on_what_the_memory_held_before(tmp_path):
 
 
 def test_variable_frame_times_are_kept(tmp_path):
-    pictures = [numbered_picture(i) for i in range(len(VFR_S))]
+    images = [numbered_image(i) for i in range(len(VFR_S))]
     with write.VideoWriter(tmp_path / "vfr.mp4", 30, 160, 64, frame_times=VFR_S, end_s=VFR_S[-1] + 0.2) as writer:
-        for rgb in pictures:
+        for rgb in images:
             writer.write(rgb)
     times, end_s = read.frame_times(tmp_path / "vfr.mp4")
     assert np.abs(times - VFR_S).max() < 1 / 90_000 and abs(end_s - VFR_S[-1] - 0.2) < 1 / 90_000
@@ -98,7 +98,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 def test_native_frames_pass_without_conversion(folder, tmp_path, pix_fmt):
     """What generate does: decode, change some pixels, write in the source's own format, matrix and size."""
     sound = clicks(1.2, [1], 44_100)
-    source = write_video(folder / f"{pix_fmt}.mp4", 30, pix_fmt=pix_fmt, rotation=(90, False), sound=sound)
+    source = write_video(folder / f"{pix_fmt}.mp4", 30, pix_fmt=pix_fmt, rotation=(90, False), audio=sound)
     frames = [frame for _, frame in read.read_video_frames(source)]
     planes = [[bytes(plane) for plane in frame.planes] for frame in frames]
     like = frames[0]
@@ -147,8 +147,8 @@ def test_samples_beyond_their_depth_do_not_end_the_process(tmp_path):
 
 
 @pytest.mark.parametrize(("picture_s", "sound_s"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.25)])
-def test_copied_sound_keeps_its_place(folder, tmp_path, picture_s, sound_s):
-    source = write_video(folder / "own.mp4", start_s=picture_s, sound=clicks(2, [1.0], 44_100), sound_start_s=sound_s)
+def test_copied_audio_keeps_its_place(folder, tmp_path, picture_s, sound_s):
+    source = write_video(folder / "own.mp4", start_s=picture_s, audio=clicks(2, [1.0], 44_100), audio_start_s=sound_s)
     with write.VideoWriter(tmp_path / "copy.mp4", 25, 64, 64, copy_audio_from=source) as writer:
         for _ in range(50):
             writer.write(np.zeros((64, 64, 3), np.uint8))
@@ -173,8 +173,8 @@ def test_a_full_disk_is_no_fault_of_the_file_that_is_read(folder, tmp_path, monk
     assert len(read.read_clip(tmp_path / "out.mp4")) == 20
 
 
-def test_sound_that_mp4_cannot_hold_is_named(folder, tmp_path):
-    source = write_video(folder / "alaw.mov", sound=clicks(2, [1.0], 44_100), sound_codec="pcm_alaw")
+def test_audio_that_mp4_cannot_hold_is_named(folder, tmp_path):
+    source = write_video(folder / "alaw.mov", audio=clicks(2, [1.0], 44_100), audio_codec="pcm_alaw")
     with (
         pytest.raises(ValueError, match="pcm_alaw cannot be stored in an mp4"),
         write.VideoWriter(tmp_path / "x.mp4", 25, 64, 64, copy_audio_from=source),

@@ -1,4 +1,4 @@
-"""Quality scores: sharp beats blurred, broken pictures are harmless, HyperIQA reads its file or says why not."""
+"""Quality scores: sharp beats blurred, broken images are harmless, HyperIQA reads its file or says why not."""
 
 import cv2
 import numpy as np
@@ -33,17 +33,17 @@ def test_heavy_noise_costs_quality_too(face, piqe):
     assert piqe(np.clip(face + noise, 0, 255).astype(np.uint8)) < piqe(face) - 25
 
 
-def test_the_same_picture_scores_the_same(face, piqe):
+def test_the_same_frame_scores_the_same(face, piqe):
     assert piqe(face) == piqe(face.copy()) == quality.open_scorer("piqe")(face)
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [np.zeros((96, 96, 3)), np.full((96, 96, 3), 128), np.full((10, 40, 3), 90)],
     ids=["black", "grey", "tiny"],
 )
-def test_pictures_of_nothing_score_zero(piqe, picture):
-    assert piqe(picture.astype(np.uint8)) == 0
+def test_images_of_nothing_score_zero(piqe, image):
+    assert piqe(image.astype(np.uint8)) == 0
 
 
 def test_sides_need_not_be_whole_blocks(face, piqe):

@@ -54,14 +54,14 @@ def test_the_defaults_of_training_are_the_published_net():
 
 
 def pixels():
-    """The picture input of the golden run, by the formula of its README."""
+    """The image input of the golden run, by the formula of its README."""
     b, c, y, x = np.meshgrid(np.arange(2.0), np.arange(48.0), np.arange(128.0), np.arange(256.0), indexing="ij")
     v = 0.6 * np.sin(0.13 * x + 0.07 * y * (1 + 0.02 * c) + 0.7 * c + 1.9 * b)
     v += 0.3 * np.cos(0.011 * x * y / 8 + 0.31 * c * (1 + b)) + 0.1 * np.sin(2.1 * x + 1.3 * y + 0.5 * c)
     return torch.from_numpy(v.astype(np.float32))
 
 
-def test_the_picture_input_is_that_of_the_golden_run(golden):
+def test_the_frame_input_is_that_of_the_golden_run(golden):
     check = json.loads((golden("stable_syncnet") / "info.json").read_text())["visual_pixel_check"]
     values = pixels()
     assert list(values.shape) == check["shape"] and check["samples"]

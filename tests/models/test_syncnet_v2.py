@@ -51,7 +51,7 @@ def net(folder):
 
 @pytest.fixture(scope="module")
 def embeddings(net, clip):
-    """(picture, sound) of the golden clip."""
+    """(image, sound) of the golden clip."""
     return both(net, *clip)
 
 

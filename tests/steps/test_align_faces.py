@@ -18,7 +18,7 @@ from latentsync.ledger.columns import Clip, Geometry, columns
 from latentsync.ledger.files import read_ledger, write_ledger
 from latentsync.ledger.rows import source_id
 from latentsync.media.ahead import DEPTH
-from latentsync.media.picture import Picture
+from latentsync.media.frames import DisplayedFrame
 from latentsync.media.read import Reader, frame_times, read_clip
 from latentsync.media.write import VideoWriter
 from latentsync.steps import align_faces
@@ -51,18 +51,18 @@ REAL = {
 
 def heads(number: int, places: tuple[int, ...] = (150,), width: int = 480) -> np.ndarray:
     """Portraits, faces about 92 px wide, that move to and fro by 20 px, on grey."""
-    picture = np.full((260, width, 3), 110, np.uint8)
+    image = np.full((260, width, 3), 110, np.uint8)
     for place in places:
         x = place + int(20 * np.sin(number / 6))
-        picture[5:255, x - 75 : x + 75] = PORTRAIT
-    return picture
+        image[5:255, x - 75 : x + 75] = PORTRAIT
+    return image
 
 
-def write(path, times, pictures):
-    first = pictures(0)
+def write(path, times, images):
+    first = images(0)
     with VideoWriter(path, 25, first.shape[1], first.shape[0], crf=12, frame_times=times) as writer:
         for number in range(len(times)):
-            writer.write(pictures(number))
+            writer.write(images(number))
 
 
 def prepare(root, videos, names, ranges=None):
@@ -115,9 +115,9 @@ def test_a_clip_has_one_crop_and_one_matrix_for_each_tick(made):
     assert geometry["matrices"].dtype == geometry["landmarks"].dtype == geometry["mouth_opening"].dtype == np.float32
     assert geometry["found"].dtype == bool and geometry["found"].all() and np.isfinite(geometry["mouth_opening"]).all()
     shown = ticks_to_frames(*frame_times(videos / "slow.mp4"))
-    pictures = dict(Reader(videos / "slow.mp4").pictures())
+    images = dict(Reader(videos / "slow.mp4").displayed_frames())
     for tick in range(38):
-        face = align_face(pictures[shown[tick]], geometry["matrices"][tick], 64)
+        face = align_face(images[shown[tick]], geometry["matrices"][tick], 64)
         assert np.abs(face.astype(int) - crops[tick]).mean() < 3, tick
     same = np.flatnonzero(np.diff(shown) == 0)
     assert len(same) == 14 and (geometry["matrices"][same] == geometry["matrices"][same + 1]).all()
@@ -168,11 +168,11 @@ def test_a_fault_in_the_middle_leaves_no_file(made, tmp_path, monkeypatch):
     shutil.copytree(root / "resample", tmp_path / "resample")
 
     class Broken(Reader):
-        def pictures(self, indices=None):
-            for index, picture in super().pictures(indices):
+        def displayed_frames(self, indices=None):
+            for index, image in super().displayed_frames(indices):
                 if index == 15:
                     raise RuntimeError("the disk is gone")
-                yield index, picture
+                yield index, image
 
     monkeypatch.setattr(align_faces, "Reader", Broken)
     shutil.copytree(root / "segment", tmp_path / "segment")
@@ -224,10 +224,10 @@ def test_a_strobing_detector_keeps_few_encoders_open(made, tmp_path, monkeypatch
 
 
 def test_a_video_that_changes_its_size_is_followed_in_each(tmp_path):
-    def pictures(index, width, height):
+    def images(index, width, height):
         return cv2.resize(heads(index), (width, height), interpolation=cv2.INTER_AREA)
 
-    path = write_two_sizes(tmp_path / "call.ts", 15, ((480, 260), (960, 520)), pictures)
+    path = write_two_sizes(tmp_path / "call.ts", 15, ((480, 260), (960, 520)), images)
     rows = run(tmp_path / "run", tmp_path, prepare(tmp_path / "run", tmp_path, [path.name]))
     assert [(row["start_tick"], row["end_tick"]) for row in rows] == [(0, 15), (15, 30)]
     small, large = (row["face_px"] for row in rows)
@@ -280,9 +280,9 @@ def test_a_still_head_does_not_tremble(tmp_path, monkeypatch):
     monkeypatch.setattr(render, "motion", lambda rng, duration_s: still)
     take = Take("still.mp4", looks(1, 8)[2], duration_s=4.0, width=640, height=640, face_px=(230.0,))
     render.render(take, 1, tmp_path)
-    pictures = (picture for _, picture in Reader(tmp_path / "still.mp4").pictures())
+    images = (image for _, image in Reader(tmp_path / "still.mp4").displayed_frames())
     with open_detector("mediapipe", 2) as detector:
-        [track] = track_faces(pictures, detector, 5, to_rgb=Picture.quick)
+        [track] = track_faces(images, detector, 5, to_rgb=DisplayedFrame.quick)
     corners = np.array([[0, 0], [210, 0], [0, 280], [210, 280]])
     trembling = {}
     for name, anchors in (("before", track.raw_anchors), ("after", track.anchors)):

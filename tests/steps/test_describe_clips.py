@@ -221,7 +221,7 @@ def large(n: int) -> tuple[list[Row], list[Row], dict]:
 
 
 def test_a_large_run_makes_a_small_page():
-    """20,000 clips: lists end with a count, pictures stay a few dozen, whatever the number of clips and speakers."""
+    """20,000 clips: lists end with a count, images stay a few dozen, whatever the number of clips and speakers."""
     kept, lost, selection = large(20_000)
     summary = describe_clips.summarise("large", selection, kept, lost)
     summary["card"] = card.make(

@@ -42,10 +42,10 @@ def cuts_of(path):
 def test_cuts_are_found_within_one_tick_at_any_rate(tmp_path, fps):
     n_frames, cut = 4 * fps, int(1.7 * fps)
 
-    def pictures(index, width, height):
+    def images(index, width, height):
         return head(index * 25 / fps, width, height) if index < cut else head(index * 25 / fps, width, height, STUDIO)
 
-    path = write_video(tmp_path / "x.mp4", n_frames, fps, size=SIZE, pictures=pictures)
+    path = write_video(tmp_path / "x.mp4", n_frames, fps, size=SIZE, images=images)
     cuts, times = cuts_of(path)
     assert len(cuts) == 1 and abs(cuts[0] - 25 * times[cut]) <= 1
 
@@ -54,17 +54,17 @@ def test_two_cuts_in_a_vfr_file(tmp_path):
     times_s = np.cumsum([0.0, *[1 / 30, 2 / 30, 1 / 60, 0.1] * 24]).tolist()
     looks = [((60, 70, 90), (200, 150, 120)), STUDIO, ((30, 90, 40), (120, 90, 70))]
 
-    def pictures(index, width, height):
+    def images(index, width, height):
         return head(times_s[index] * 25, width, height, looks[(index > 30) + (index > 65)])
 
-    cuts, times = cuts_of(write_video(tmp_path / "x.mp4", times_s=times_s, size=SIZE, pictures=pictures))
+    cuts, times = cuts_of(write_video(tmp_path / "x.mp4", times_s=times_s, size=SIZE, images=images))
     assert len(cuts) == 2 and all(abs(a - 25 * times[b]) <= 1 for a, b in zip(cuts, (31, 66), strict=True))
 
 
 @pytest.mark.parametrize("fps", [16, 25])
 def test_a_head_that_moves_a_lot_is_no_cut(tmp_path, fps):
     path = write_video(
-        tmp_path / "x.mp4", 6 * fps, fps, size=SIZE, pictures=lambda i, w, h: head(i * 25 / fps, w, h, speed=2.0)
+        tmp_path / "x.mp4", 6 * fps, fps, size=SIZE, images=lambda i, w, h: head(i * 25 / fps, w, h, speed=2.0)
     )
     assert cuts_of(path)[0] == []
 
@@ -73,26 +73,26 @@ def test_key_frames_that_renew_the_grain_are_no_cuts(tmp_path):
     """A coarse encoder keeps the grain of the last key frame: it changes all at once, though nothing is cut."""
     grain = [np.random.default_rng(k).normal(0, 40, (240, 320, 1)) for k in range(3)]
 
-    def pictures(index, width, height):
+    def images(index, width, height):
         return np.clip(head(index / 4, width, height) + grain[index // 40], 0, 255).astype(np.uint8)
 
-    path = write_video(tmp_path / "x.mp4", 120, size=(320, 240), codec_options={"preset": "fast"}, pictures=pictures)
+    path = write_video(tmp_path / "x.mp4", 120, size=(320, 240), codec_options={"preset": "fast"}, images=images)
     assert cuts_of(path)[0] == []
-    pictures = (picture for _, picture in Reader(path).pictures())
-    assert {scene for scene, _ in speakers.scenes(pictures)} == {0}  # generation looks as closely, and no closer
+    images = (image for _, image in Reader(path).displayed_frames())
+    assert {scene for scene, _ in speakers.scenes(images)} == {0}  # generation looks as closely, and no closer
 
 
-def test_a_picture_that_changes_its_size_is_no_cut_and_no_fault(tmp_path):
-    def pictures(index, width, height):
+def test_a_frame_that_changes_its_size_is_no_cut_and_no_fault(tmp_path):
+    def images(index, width, height):
         return head(index, width, height, *([STUDIO] * (index >= 60)))
 
-    cuts, _ = cuts_of(write_two_sizes(tmp_path / "call.ts", 40, (SIZE, (320, 240)), pictures))
+    cuts, _ = cuts_of(write_two_sizes(tmp_path / "call.ts", 40, (SIZE, (320, 240)), images))
     assert cuts == [60]
 
 
 def test_the_step_adds_cuts_and_passes_faults_through(tmp_path):
     run_dir = tmp_path / "results" / "demo"
-    write_video(tmp_path / "a.mp4", 60, size=SIZE, pictures=lambda i, w, h: head(i, w, h, *([STUDIO] * (i >= 30))))
+    write_video(tmp_path / "a.mp4", 60, size=SIZE, images=lambda i, w, h: head(i, w, h, *([STUDIO] * (i >= 30))))
     rows = []
     for name, status in (("a.mp4", "ok"), ("c.mp4", "error")):
         rows.append(source(name, status=status, ticks_file="resample/media/a.npy", n_ticks=60))

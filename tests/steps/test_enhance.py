@@ -17,7 +17,7 @@ from latentsync.generation import paste, speakers
 from latentsync.generation import restore as enhance
 from latentsync.generation.paste import paste_region
 from latentsync.ledger.files import read_ledger, write_ledger
-from latentsync.media.picture import planes
+from latentsync.media.frames import planes
 from latentsync.media.probe import probe_media
 from latentsync.media.read import read_video_frames
 from latentsync.models import restorers
@@ -68,7 +68,7 @@ def any_detector(request, detector):
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
     path, silence = tmp_path_factory.mktemp("video") / "v.mp4", np.zeros(24_000, np.float32)
-    return write_video(path, 12, pictures=head, size=(208, 176), sound=silence)
+    return write_video(path, 12, images=head, size=(208, 176), audio=silence)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_the_five_points_land_where_ffhq_has_them():
     matrix = enhance.ffhq_matrix(points, 512)
     np.testing.assert_allclose(alignment.apply(matrix, points), enhance.FFHQ, atol=1e-6)
     half = alignment.apply(enhance.ffhq_matrix(points, 256), points)
-    np.testing.assert_allclose((half + 0.5) * 2, enhance.FFHQ + 0.5, atol=1e-6)  # the same place of a smaller picture
+    np.testing.assert_allclose((half + 0.5) * 2, enhance.FFHQ + 0.5, atol=1e-6)  # the same place of a smaller image
 
 
 def test_a_real_face_lies_upright_in_the_square(video, any_detector):
@@ -126,7 +126,7 @@ def test_strength_scales_and_lips_are_protected(video, matrices, detector, tmp_p
     assert kept[0][y, x] == 0 < full[0][y, x] and 0 < kept.sum() < full.sum()
 
 
-def test_a_restorer_that_changes_nothing_leaves_the_picture(video, matrices, detector, tmp_path):
+def test_a_restorer_that_changes_nothing_leaves_the_frame(video, matrices, detector, tmp_path):
     _, changed = run(video, tmp_path / "o.mp4", matrices, detector, Same(), strength=1.0, lip_protection=0.0)
     assert changed.mean() < 1.5  # two resamplings at this size, and only there
 
@@ -189,8 +189,8 @@ def gfpgan_file(tmp_path_factory):
 
 def test_gfpgan_runs_and_does_not_flicker(gfpgan_file):
     restore = restorers.open_restorer("gfpgan", gfpgan_file)
-    picture = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
-    twice = restore(np.concatenate([picture, picture]))
+    image = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
+    twice = restore(np.concatenate([image, image]))
     assert twice.shape == (2, 64, 64, 3) and 0 <= twice.min() < twice.max() <= 255
     np.testing.assert_allclose(twice[0], twice[1], atol=1e-3)  # the same frame gives the same face
 

@@ -68,7 +68,7 @@ def faceless(tmp_path_factory):
     (root / "in").mkdir()
     for number in range(6):
         length = 30 + 7 * number
-        write_video(root / "in" / f"{number} 'é.mp4", length, sound=clicks(length / 25, [0.2], 44_100))
+        write_video(root / "in" / f"{number} 'é.mp4", length, audio=clicks(length / 25, [0.2], 44_100))
     (root / "in/broken.mp4").write_bytes((root / "in/0 'é.mp4").read_bytes()[:900])
     before = hashes(root / "in")
     found = call(root / "run", root / "in", sources=8)

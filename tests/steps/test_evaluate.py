@@ -59,7 +59,7 @@ SYNCNET = config.TrainSyncnet.model_validate(
 
 def _two_people(root) -> tuple[list[dict], list[dict]]:
     """Two videos of 32 frames with sound: rows as score_quality leaves them, and their truth."""
-    cuts = {"first": lambda picture: picture, "second": lambda picture: np.ascontiguousarray(picture[:, ::-1])}
+    cuts = {"first": lambda image: image, "second": lambda image: np.ascontiguousarray(image[:, ::-1])}
     segments, truth = [], []
     for number, (name, turn) in enumerate(cuts.items()):
         rng = np.random.default_rng(number)
@@ -70,10 +70,10 @@ def _two_people(root) -> tuple[list[dict], list[dict]]:
         write_video(
             path,
             32,
-            pictures=lambda *at, turn=turn: turn(head(*at)),
+            images=lambda *at, turn=turn: turn(head(*at)),
             size=(208, 176),
-            sound=sound,
-            sound_rate_hz=16_000,
+            audio=sound,
+            audio_rate_hz=16_000,
         )
         source = source_id(path.name)
         (root / "resample/media").mkdir(parents=True, exist_ok=True)
@@ -255,7 +255,7 @@ def test_cuts_and_gaps_are_those_of_the_run(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("length", ["video", "audio"])
-def test_a_long_picture_is_generated_up_to_the_limit_and_says_so(finished, tmp_path, length):
+def test_a_long_frame_is_generated_up_to_the_limit_and_says_so(finished, tmp_path, length):
     root = tmp_path / "tiny"
     shutil.copytree(finished, root, ignore=shutil.ignore_patterns("generate"))
     rows = run_generate(root, max_s=0.8, length=length)
@@ -357,7 +357,7 @@ def test_stable_syncnet_finds_a_planted_offset_in_a_written_video(finished, tmp_
         def lit(index, width, height):
             return (0.6 * head(index, width, height) + 90 * tune[10 + index - late]).astype(np.uint8)
 
-        return write_video(path, n, pictures=lit, size=(208, 176), sound=audio, sound_rate_hz=16_000)
+        return write_video(path, n, images=lit, size=(208, 176), audio=audio, audio_rate_hz=16_000)
 
     run_generate(finished)
     root = tmp_path / "tiny"

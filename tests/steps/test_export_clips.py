@@ -12,7 +12,7 @@ from latentsync.media.probe import probe_media
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.steps import export_clips
 from tests import fixtures
-from tests.videos import clicks, smooth_pictures
+from tests.videos import clicks, smooth_images
 
 
 def packets(path):
@@ -22,12 +22,12 @@ def packets(path):
 
 @pytest.fixture
 def run_dir(tmp_path):
-    """A source of 8 s with clicks at 3.0 and 5.0 s; its picture is cropped to the ticks 50 to 150."""
+    """A source of 8 s with clicks at 3.0 and 5.0 s; its image is cropped to the ticks 50 to 150."""
     root = tmp_path / "results" / "demo"
     write_flac(root / "resample/media/s.flac", clicks(8, [3.0, 5.0], 16_000))
     with VideoWriter(root / "align_faces/media/c.mp4", 25, 64, 64) as writer:
-        for picture in smooth_pictures(100, 64, 64):
-            writer.write(picture)
+        for image in smooth_images(100, 64, 64):
+            writer.write(image)
     return root
 
 
@@ -47,7 +47,7 @@ def clip(offset, track=0, audio_file="resample/media/s.flac"):
 
 
 @pytest.mark.parametrize("offset", [0, 4, -7])
-def test_the_sound_is_taken_at_t_minus_offset(run_dir, offset):
+def test_the_audio_is_taken_at_t_minus_offset(run_dir, offset):
     [row] = export(run_dir, {"train": [clip(offset)]})
     path = run_dir / row["export_file"]
     assert packets(path) == packets(run_dir / "align_faces/media/c.mp4")
@@ -60,7 +60,7 @@ def test_the_sound_is_taken_at_t_minus_offset(run_dir, offset):
     assert (info.n_frames, info.fps, info.audio_rate_hz) == (100, 25, 16_000)
 
 
-def test_sound_beyond_the_source_is_silence_and_a_silent_source_has_none(run_dir):
+def test_audio_beyond_the_source_is_silence_and_a_silent_source_has_none(run_dir):
     row = clip(0) | {"start_tick": 150, "end_tick": 250, "id": clip_id(source_id("s.mp4"), 150, 250, 0)}
     rows = export(run_dir, {"train": [row], "test": [clip(0, track=1, audio_file=None)]})
     by_id = {r["id"]: r for r in rows}

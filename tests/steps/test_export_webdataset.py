@@ -31,9 +31,9 @@ import io, json, sys, av, numpy as np, webdataset
 def look(data):
     with av.open(io.BytesIO(data)) as file:
         video = file.streams.video[0]
-        pictures = [frame.to_ndarray(format="rgb24") for frame in file.decode(video)]
-        facts = {"fps": float(video.average_rate), "shape": np.shape(pictures)}
-    bright = [float(picture.mean()) for picture in pictures]
+        images = [frame.to_ndarray(format="rgb24") for frame in file.decode(video)]
+        facts = {"fps": float(video.average_rate), "shape": np.shape(images)}
+    bright = [float(image.mean()) for image in images]
     facts["flash_s"] = int(np.argmax(bright)) / facts["fps"]
     with av.open(io.BytesIO(data)) as file:
         if file.streams.audio:
@@ -71,7 +71,7 @@ def read_back(folder, *paths):
 
 
 def clip(root, path, group="anna"):
-    """A clip whose flash and click are OFFSETS[path] frames apart: a positive offset is a picture that is late."""
+    """A clip whose flash and click are OFFSETS[path] frames apart: a positive offset is a image that is late."""
     source, offset = source_id(path), OFFSETS[path]
     ident = clip_id(source, START, STOP, 0)
     crop, flac, npz = (
@@ -151,14 +151,14 @@ def test_others_read_both_exports_and_find_flash_and_click_together(root, tmp_pa
 def test_landmarks_lie_in_pixels_of_the_mp4(root):
     """A mark in the source lands in the written face where matrices.npy and landmarks.npy say."""
     row = clip(root, "good.mp4")
-    picture = np.zeros((400, 400, 3), np.uint8)
+    image = np.zeros((400, 400, 3), np.uint8)
     mark = np.array([120, 160])
-    picture[mark[1] - 2 : mark[1] + 3, mark[0] - 2 : mark[0] + 3] = 255
+    image[mark[1] - 2 : mark[1] + 3, mark[0] - 2 : mark[0] + 3] = 255
     with np.load(root / row["geometry_file"]) as arrays:
         matrix = arrays["matrices"][0]
         marked = dict(arrays) | {"landmarks": np.broadcast_to(mark, (STOP - START, 1, 2))}
     np.savez(root / row["geometry_file"], **marked)
-    face = alignment.stretch(alignment.crop(picture, matrix, SIDE), SIDE)[..., 0].clip(0)
+    face = alignment.stretch(alignment.crop(image, matrix, SIDE), SIDE)[..., 0].clip(0)
     y, x = np.mgrid[:SIDE, :SIDE]
     seen = np.array([(x * face).sum(), (y * face).sum()]) / face.sum()
     export(root, {"train": [row]})

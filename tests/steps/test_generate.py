@@ -16,7 +16,7 @@ from latentsync.generation import video as video_io
 from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.paste import paste_region
 from latentsync.generation.pipeline import Models, redraw
-from latentsync.media.picture import native_rgb, planes
+from latentsync.media.frames import native_rgb, planes
 from latentsync.media.probe import probe_media
 from latentsync.media.read import frame_times, read_frames, read_video_frames
 from latentsync.models import vae as vaes
@@ -68,9 +68,9 @@ def source(tmp_path_factory):
     return write_video(
         tmp_path_factory.mktemp("source") / "a b.mp4",
         30,
-        pictures=head,
+        images=head,
         size=(208, 176),
-        sound=np.zeros(48_000, np.float32),
+        audio=np.zeros(48_000, np.float32),
     )
 
 
@@ -113,8 +113,8 @@ def test_only_the_mouth_region_changes(source, tracks, models, tmp_path):
     assert min(changed) > 500  # an untrained net draws anything but a mouth
 
 
-def test_after_the_sound_comes_silence_not_its_last_vowel(source, tracks, models, tmp_path):
-    """With length video a short sound is as good as the same sound followed by silence to the end of the picture."""
+def test_after_the_audio_comes_silence_not_its_last_vowel(source, tracks, models, tmp_path):
+    """With length video a short sound is as good as the same sound followed by silence to the end of the image."""
     short = speech(0.5)
     silence = np.zeros(round(1.2 * 16_000) - len(short), np.float32)
     for name, sound in (("short", short), ("padded", np.concatenate([short, silence]))):
@@ -126,7 +126,7 @@ def test_after_the_sound_comes_silence_not_its_last_vowel(source, tracks, models
 def test_pixels_that_are_not_square_stay_so(models, detector, tmp_path):
     """An anamorphic source (HDV, DV) must not come out squeezed."""
     wide = Fraction(4, 3)
-    video = write_video(tmp_path / "hdv.mp4", 8, pictures=head, size=(208, 176), sample_aspect=wide)
+    video = write_video(tmp_path / "hdv.mp4", 8, images=head, size=(208, 176), sample_aspect=wide)
     found = speakers.track_video(video, detector)
     report = redraw(video, DrivingAudio(speech(0.32)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), found)
     assert report["n_generated"] == 8
@@ -156,23 +156,23 @@ class Loudness(whisper.WhisperFeatures):
         return np.tile(level[:, None, None], (1, 2, 16)).astype(np.float32)
 
 
-def test_the_sound_at_its_own_time_moves_the_picture(source, tracks, models, tmp_path):
+def test_the_audio_at_its_own_time_moves_the_frame(source, tracks, models, tmp_path):
     """Other sound in the last 0.2 s changes the windows of frames that hear it, and no other frame at all."""
     local = dataclasses.replace(models, encoder=Loudness())
     sound = speech(1.2)
     other = sound.copy()
     other[-3200:] = 0.9
-    pictures = []
+    images = []
     for name, samples in (("a", sound), ("b", other)):
         redraw(source, DrivingAudio(samples), tmp_path / f"{name}.mp4", local, Generate(**LOSSLESS), tracks)
-        pictures.append([rgb.astype(int) for _, rgb in read_frames(tmp_path / f"{name}.mp4")])
-    difference = [np.abs(a - b).max() for a, b in zip(*pictures, strict=True)]
+        images.append([rgb.astype(int) for _, rgb in read_frames(tmp_path / f"{name}.mp4")])
+    difference = [np.abs(a - b).max() for a, b in zip(*images, strict=True)]
     assert max(difference[:16]) == 0  # frame 22 hears rows up to 49, the sound changes at row 50; windows are of 8
     assert min(difference[24:]) > 0
 
 
 def test_frames_without_a_face_pass_through(detector, models, tmp_path):
-    source = write_video(tmp_path / "gap.mp4", 30, pictures=face_or_nothing, size=(208, 176))
+    source = write_video(tmp_path / "gap.mp4", 30, images=face_or_nothing, size=(208, 176))
     found = speakers.track_video(source, detector)
     report = redraw(source, DrivingAudio(speech(1.2)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), found)
     assert report["n_frames"] == 30 and report["passed_through"] == {"no_face": 12} and report["n_generated"] == 18
@@ -205,7 +205,7 @@ def test_a_video_without_any_face_comes_back_whole(models, tmp_path):
 def test_format_times_and_turn_are_the_sources(name, options, detector, models, tmp_path):
     turn = options.get("rotation")
 
-    def pictures(index, width, height):
+    def images(index, width, height):
         if turn is None:
             return head(index, width, height)
         upright = head(index, *((height, width) if turn[0] == 90 else (width, height)))
@@ -213,10 +213,10 @@ def test_format_times_and_turn_are_the_sources(name, options, detector, models, 
         return np.ascontiguousarray(lying[:, ::-1] if turn[1] else lying)
 
     size = {"size": (208, 176)} | {key: value for key, value in options.items() if key == "size"}
-    source = write_video(tmp_path / f"{name}.mp4", 10, pictures=pictures, **(options | size))
+    source = write_video(tmp_path / f"{name}.mp4", 10, images=images, **(options | size))
     upright = next(iter(read_frames(source)))[1].astype(int)
     expected = head(0, *upright.shape[1::-1]).astype(int)
-    assert np.abs(upright - expected).mean() < 12  # the test's own picture is upright
+    assert np.abs(upright - expected).mean() < 12  # the test's own image is upright
     found = speakers.track_video(source, detector)
     assert len(found) == 1
     report = redraw(source, DrivingAudio(speech(1)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), found)
@@ -233,7 +233,7 @@ def test_format_times_and_turn_are_the_sources(name, options, detector, models, 
 
 @pytest.mark.parametrize("rotation", [None, (90, False), (270, True), (180, False), (0, True)])
 def test_native_rgb_turned_by_to_displayed_is_what_is_shown(rotation, tmp_path):
-    source = write_video(tmp_path / "v.mp4", 2, pictures=head, size=(208, 176), rotation=rotation)
+    source = write_video(tmp_path / "v.mp4", 2, images=head, size=(208, 176), rotation=rotation)
     [(_, frame)] = read_video_frames(source, np.array([0]))
     [(_, shown)] = read_frames(source, np.array([0]))
     native, matrix = native_rgb(frame), paste.to_displayed(frame)
@@ -242,7 +242,7 @@ def test_native_rgb_turned_by_to_displayed_is_what_is_shown(rotation, tmp_path):
     np.testing.assert_array_equal(native[y, x], shown[at_y, at_x])
 
 
-def test_the_picture_runs_to_and_fro_until_the_sound_ends(source, tracks, models, tmp_path):
+def test_the_frame_runs_to_and_fro_until_the_audio_ends(source, tracks, models, tmp_path):
     sound = speech(2.0)
     cfg = Generate(**(LOSSLESS | {"length": "audio"}))
     report = redraw(source, DrivingAudio(sound, sound[None]), tmp_path / "out.mp4", models, cfg, tracks)
@@ -305,7 +305,7 @@ def test_a_cut_ends_the_track(detector, tmp_path):
             else (head(index, width, height)[:, ::-1])
         )
 
-    source = write_video(tmp_path / "shots.mp4", 60, pictures=two_shots, size=(208, 176))
+    source = write_video(tmp_path / "shots.mp4", 60, images=two_shots, size=(208, 176))
     found = speakers.track_video(source, detector)
     assert sorted((track.start, track.stop) for track in found) == [(0, 20), (40, 60)]
     landmarks = found[1].landmarks

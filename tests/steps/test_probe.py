@@ -19,7 +19,7 @@ from tests.fixtures import source
 from tests.videos import clicks, write_video
 
 # What shared/clips/README.md says, and what ffprobe's fields say where that is rounded.
-CLIPS = {  # width, height, fps, frames, seconds, codec, rate of the sound
+CLIPS = {  # width, height, fps, frames, seconds, codec, rate of the audio
     "vrt1.mp4": (700, 700, 30, 135, 6.1, "h264", 44100),
     "vrt3.mp4": (590, 590, 25, 125, 5.0, "h264", 44100),
     "vrt5.mp4": (524, 524, 25, 122, 4.88, "h264", 44100),
@@ -88,12 +88,12 @@ BROKEN = {
     "text": (lambda p: made(p, b"Dear diary,\n" * 999), "FFmpeg cannot read it: Invalid data"),
     "folder": (folder_of, "this is a folder, not a file"),
     "gone": (lambda p: gone(p), "the file cannot be opened: No such file or directory"),
-    "sound alone": (lambda p: write_video(p, sound=SOUND, picture_track=False), "there is no video stream"),
+    "audio alone": (lambda p: write_video(p, audio=SOUND, video_track=False), "there is no video stream"),
     "still picture": (picture, "this is a still image, not a video"),
     "playlist": (playlist, "this is a playlist, not a video"),
-    "index lost": (lambda p: cut(write_video(p, sound=SOUND), 0.9), "it begins as an mp4, but its index is missing"),
+    "index lost": (lambda p: cut(write_video(p, audio=SOUND), 0.9), "it begins as an mp4, but its index is missing"),
     "second half lost": (
-        lambda p: cut(write_video(p, sound=SOUND, options={"movflags": "+faststart"}), 0.7),
+        lambda p: cut(write_video(p, audio=SOUND, options={"movflags": "+faststart"}), 0.7),
         r"cut off: \d+ of 50 frames",
     ),
     "fragment lost": (
@@ -188,7 +188,7 @@ def row_of(path):
     return row, path.parent
 
 
-def test_sound_is_not_required(tmp_path):
+def test_audio_is_not_required(tmp_path):
     info = probe_media(write_video(tmp_path / "mute.mp4"))
     assert not info.has_audio and info.audio_rate_hz is None
 

@@ -1,4 +1,4 @@
-"""Step resample: one clock for picture and sound, and not one picture encoded."""
+"""Step resample: one clock for image and sound, and not one image encoded."""
 
 import numpy as np
 import pytest
@@ -26,17 +26,17 @@ def run_both(run_dir, videos, names):
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resample")
-    write_video(folder / "late.mp4", 50, start_s=0.2, sound=clicks(3, [0.1, 1.2], 44_100))
-    write_video(folder / "short_sound.mp4", 50, sound=clicks(1, [0.5], 48_000), sound_rate_hz=48_000)
+    write_video(folder / "late.mp4", 50, start_s=0.2, audio=clicks(3, [0.1, 1.2], 44_100))
+    write_video(folder / "short_sound.mp4", 50, audio=clicks(1, [0.5], 48_000), audio_rate_hz=48_000)
     write_video(folder / "mute.mp4", 30, 24)
-    write_video(folder / "vfr.mp4", times_s=VFR_S, sound=clicks(2.75, [0.04 * 40], 44_100))
+    write_video(folder / "vfr.mp4", times_s=VFR_S, audio=clicks(2.75, [0.04 * 40], 44_100))
     (folder / "text.mp4").write_text("no video")
     names = sorted(path.name for path in folder.glob("*.mp4"))
     run_dir = folder / "results" / "demo"
     return run_dir, folder, run_both(run_dir, folder, names)
 
 
-def test_sound_is_as_long_as_the_picture_and_in_place(results):
+def test_audio_is_as_long_as_the_frame_and_in_place(results):
     run_dir, _, rows = results
     late = read_flac(run_dir / rows["late.mp4"]["audio_file"])
     assert rows["late.mp4"]["n_ticks"] == 50 and len(late) == 50 * 640
@@ -45,15 +45,15 @@ def test_sound_is_as_long_as_the_picture_and_in_place(results):
     assert len(short) == 50 * 640 and abs(int(np.abs(short).argmax()) - 8_000) <= 1 and not short[20_000:].any()
 
 
-def test_no_sound_is_null_and_a_broken_file_passes_through(results):
+def test_no_audio_is_null_and_a_broken_file_passes_through(results):
     run_dir, _, rows = results
     assert rows["mute.mp4"]["audio_file"] is None and rows["mute.mp4"]["status"] == "ok"
     assert rows["text.mp4"]["reason"] == "unreadable" and "ticks_file" not in rows["text.mp4"]
     written = sorted(path.name for path in (run_dir / "resample" / "media").iterdir())
-    assert len(written) == 4 + 3  # tables and sounds; nothing else, no pictures
+    assert len(written) == 4 + 3  # tables and audio files; nothing else, no images
 
 
-def test_each_tick_shows_the_picture_of_its_time(results):
+def test_each_tick_shows_the_frame_of_its_time(results):
     run_dir, folder, rows = results
     for name, row in rows.items():
         if row["status"] != "ok":
@@ -66,7 +66,7 @@ def test_each_tick_shows_the_picture_of_its_time(results):
         assert np.abs(times[table] - np.arange(len(table)) / 25) == pytest.approx(nearest, abs=2e-6)
         shown = {index: number_of(rgb) for index, rgb in read_frames(folder / name, table)}
         assert all(shown[index] == index for index in table)
-    # the click at tick 40 of the VFR file sounds at tick 40
+    # the click at tick 40 of the VFR file is heard at tick 40
     sound = read_flac(run_dir / rows["vfr.mp4"]["audio_file"])
     assert abs(int(np.abs(sound).argmax()) - 40 * 640) <= 1
 
@@ -82,7 +82,7 @@ def test_declared_files_repeat_byte_for_byte(results, tmp_path):
 
 
 def test_real_clips(clips, tmp_path):
-    """Rates from 16 to 30, VFR, late start, silent files: each table ends where the picture ends."""
+    """Rates from 16 to 30, VFR, late start, silent files: each table ends where the image ends."""
     n_ticks = {"vrt1.mp4": 153, "talkvid_aoc.mp4": 115, "talkvid_tys.mp4": 100, "realtime_girl.mp4": 252}
     n_ticks |= {"iplap_129.mp4": 225, "cosmos10.mp4": 250, "vrt3.mp4": 125}
     rows = run_both(tmp_path / "real", clips, sorted(n_ticks))

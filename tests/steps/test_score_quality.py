@@ -17,7 +17,7 @@ from tests.fixtures import clip
 
 
 @pytest.fixture(scope="module")
-def picture():
+def image():
     """A photograph of a face in a frame of 256 x 224."""
     from skimage import data
 
@@ -25,21 +25,21 @@ def picture():
 
 
 @pytest.fixture(scope="module")
-def face(picture, detector):
+def face(image, detector):
     detector.reset()
-    [face] = detector.detect(picture)
+    [face] = detector.detect(image)
     return face
 
 
 def cut_out(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The aligned face uint8 (64, 64, 3) of a picture."""
+    """The aligned face uint8 (64, 64, 3) of a image."""
     return np.rint(stretch(crop(rgb, matrix, 64), 64).clip(0, 255)).astype(np.uint8)
 
 
 def clip_row(
-    run: Path, name: str, face, found: np.ndarray, ticks: np.ndarray, start: int, picture=None, opening=None
+    run: Path, name: str, face, found: np.ndarray, ticks: np.ndarray, start: int, image=None, opening=None
 ) -> Row:
-    """A clip of one face that never moves, its crop cut from `picture`; its mouth says `opening`."""
+    """A clip of one face that never moves, its crop cut from `image`; its mouth says `opening`."""
     source = source_id(name)
     geometry_file, table = f"align_faces/media/{source}.npz", f"resample/media/{source}.npy"
     for file in (geometry_file, table):
@@ -54,13 +54,13 @@ def clip_row(
         mouth_opening=np.where(found, opening, np.nan),
     )
     np.save(run / table, ticks.astype(np.int32))
-    cut = np.zeros((64, 64, 3), np.uint8) if picture is None else cut_out(picture, matrix)
+    cut = np.zeros((64, 64, 3), np.uint8) if image is None else cut_out(image, matrix)
     crop_file = f"align_faces/media/{source}.mp4"
     with VideoWriter(run / crop_file, 25, 64, 64, crf=5) as writer:
         for _ in range(n):
             writer.write(cut)
     stills_file = f"align_faces/media/{source}.stills.npz"
-    still = np.zeros((96, 96, 3), np.uint8) if picture is None else face_region(picture, face.landmarks)
+    still = np.zeros((96, 96, 3), np.uint8) if image is None else face_region(image, face.landmarks)
     np.savez(run / stills_file, **{"000": still})
     columns = {
         "faces": "mediapipe",
@@ -82,11 +82,11 @@ def score(run: Path, rows: list[Row], sources: Path) -> dict[str, Row]:
     return {row["path"]: row for row in read_ledger(out)}
 
 
-def test_a_blurred_video_scores_far_below_a_sharp_one(tmp_path, picture, face):
+def test_a_blurred_video_scores_far_below_a_sharp_one(tmp_path, image, face):
     run, sources = tmp_path / "results" / "test", tmp_path / "in"
     rows = []
     for name, sigma in (("sharp.mp4", 0), ("blurred.mp4", 4)):
-        frame = cv2.GaussianBlur(picture, (0, 0), sigma) if sigma else picture
+        frame = cv2.GaussianBlur(image, (0, 0), sigma) if sigma else image
         with VideoWriter(sources / name, 25, 256, 224, crf=18) as writer:
             for _ in range(12):
                 writer.write(frame)
@@ -106,12 +106,12 @@ def test_chosen_ticks():
     assert list(score_quality.chosen_ticks(np.ones(5, bool), 1)) == [0]
 
 
-def test_every_measure_is_a_column_with_a_sensible_value(tmp_path, picture, face):
+def test_every_measure_is_a_column_with_a_sensible_value(tmp_path, image, face):
     run, sources = tmp_path / "results" / "test", tmp_path / "in"
-    dark = np.uint8(picture * 0.2)
+    dark = np.uint8(image * 0.2)
     voice = 0.3 * np.sign(np.sin(np.arange(32_000) * 2 * np.pi * 120 / 16_000)) * np.sin(np.arange(32_000) / 1600)
     rows = []
-    for name, frame in (("talking.mp4", picture), ("dark.mp4", dark), ("still.mp4", picture)):
+    for name, frame in (("talking.mp4", image), ("dark.mp4", dark), ("still.mp4", image)):
         with VideoWriter(sources / name, 25, 256, 224, crf=18) as writer:
             for _ in range(50):
                 writer.write(frame)
@@ -130,10 +130,10 @@ def test_every_measure_is_a_column_with_a_sensible_value(tmp_path, picture, face
     assert talking["motion_hash"] == darker["motion_hash"] and still["motion_hash"] is None
 
 
-def test_a_fresh_look_tells_aligned_crops_from_others(picture, face, detector):
+def test_a_fresh_look_tells_aligned_crops_from_others(image, face, detector):
     """Moved by a third of its width, twice as near, lying on its side, or no face: none of these is an aligned crop."""
 
-    def looks_aligned(anchors: np.ndarray, rgb: np.ndarray = picture) -> bool:
+    def looks_aligned(anchors: np.ndarray, rgb: np.ndarray = image) -> bool:
         return score_quality.is_aligned(cut_out(rgb, similarity(anchors, 64)), detector)
 
     anchors = face.anchors.astype(np.float64)
@@ -143,7 +143,7 @@ def test_a_fresh_look_tells_aligned_crops_from_others(picture, face, detector):
     assert not looks_aligned(anchors + np.array([0, width / 3]))
     assert not looks_aligned(middle + (anchors - middle) / 2)
     assert not looks_aligned(middle + (anchors - middle) @ np.array([[0.0, 1], [-1, 0]]))
-    assert not looks_aligned(anchors, np.full_like(picture, 90))
+    assert not looks_aligned(anchors, np.full_like(image, 90))
 
 
 def test_missing_weights_stop_the_step_before_any_clip(tmp_path, monkeypatch):

@@ -275,7 +275,7 @@ def test_verdicts_of_earlier_steps_pass_through_once(tmp_path):
         *clips(3),
         rejected(fixtures.source("broken.mp4"), "unreadable", "moov atom not found"),
         rejected(clip("wall.mp4") | {"kind": "segment"}, "no_face", "no face in 110 ticks"),
-        rejected(clip("mute.mp4"), "no_audio", "no sound track"),
+        rejected(clip("mute.mp4"), "no_audio", "no audio track"),
     ]
     result = select(tmp_path, rows)
     assert reasons(result) == {"broken.mp4": "unreadable", "wall.mp4": "no_face", "mute.mp4": "no_audio"}

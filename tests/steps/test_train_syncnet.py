@@ -89,7 +89,7 @@ def test_pairs_are_spread_over_all_clips_however_many():
     assert sorted({pair.clip for pair in drawn}) == list(range(0, 100, 10)), "only clips that are long enough"
 
 
-def test_a_group_shares_its_clip_and_each_sound_fits_its_picture(clips):
+def test_a_group_shares_its_clip_and_each_audio_fits_its_frame(clips):
     task = train_syncnet.task(CFG, torch.nn.Identity(), clips, clips)
     for group in range(12):
         members = [task.item(2 * group + n, np.random.default_rng(n)) for n in range(2)]

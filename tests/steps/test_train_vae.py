@@ -59,7 +59,7 @@ def test_fixed_frames_are_spread_over_all_clips(trained, monkeypatch):
 
 def test_fixed_frames_reach_the_last_of_many_clips(monkeypatch):
     class Numbered(list):
-        """Clips of 20 frames whose pictures show the clip's number."""
+        """Clips of 20 frames whose images show the clip's number."""
 
         def n_frames(self, index):
             return 20
@@ -74,7 +74,7 @@ def test_fixed_frames_reach_the_last_of_many_clips(monkeypatch):
         assert np.allclose(shown, [k * n_clips // 10 for k in range(10)], atol=0.01)
 
 
-def test_the_share_of_masked_pictures_is_kept(trained):
+def test_the_share_of_masked_images_is_kept(trained):
     folder, _ = trained
     clips = ClipStore(read_ledger(folder / "select_clips/train.jsonl"), folder)
     hole = keep_mask(64) == 0

@@ -39,7 +39,7 @@ def test_an_index_outside_the_clip_is_a_bug(run):
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
-def test_sound_is_shifted_so_that_it_fits_the_picture(run, index):
+def test_audio_is_shifted_so_that_it_fits_the_frame(run, index):
     folder, rows = run
     store = ClipStore(rows, folder)
     samples = store.audio(index)
@@ -48,11 +48,11 @@ def test_sound_is_shifted_so_that_it_fits_the_picture(run, index):
     frames = store.frames(index, 0, 40).astype(float)
     darkness = -frames[:, 38:50, 26:38].mean((1, 2, 3))  # the inside of the mouth is dark
     together = [np.corrcoef(np.roll(loudness, shift)[8:-8], darkness[8:-8])[0, 1] for shift in range(-6, 7)]
-    assert np.argmax(together) - 6 in (0, 1)  # a tick's sound lies half a tick after its picture
+    assert np.argmax(together) - 6 in (0, 1)  # a tick's sound lies half a tick after its image
     assert together[6] > 0.8
 
 
-def test_sound_outside_the_file_is_silence(run):
+def test_audio_outside_the_file_is_silence(run):
     folder, rows = run
     row = rows[0] | {"offset_frames": 30}  # begins ten ticks before the file
     samples = ClipStore([row], folder).audio(0)

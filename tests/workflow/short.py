@@ -31,14 +31,14 @@ def heads(folder: Path, *names: str) -> None:
     folder.mkdir(exist_ok=True)
     for name in names:
         first = sum(name.encode()) % 100
-        sound = clicks(1.6, [0.3 + first / 400, 1.0], 16_000)
+        audio = clicks(1.6, [0.3 + first / 400, 1.0], 16_000)
         write_video(
             folder / name,
             40,
             size=(208, 176),
-            pictures=lambda i, w, h, first=first: head(i + first, w, h),
-            sound=sound,
-            sound_rate_hz=16_000,
+            images=lambda i, w, h, first=first: head(i + first, w, h),
+            audio=audio,
+            audio_rate_hz=16_000,
         )
 
 

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from latentsync.faces import alignment
 from latentsync.faces.crop import aligned
-from latentsync.media.picture import Picture, native_rgb, planes, to_displayed
+from latentsync.media.frames import DisplayedFrame, native_rgb, planes, to_displayed
 
 PLANAR = "yuv420p yuvj420p yuv422p yuv444p yuv411p yuv420p10le yuv422p10le"
 OTHERS = "nv12 gray gray10le rgb24 bgra yuyv422 gbrp"
 
 
 def frame_of(name: str, width: int, height: int, colorspace: int = 2) -> av.VideoFrame:
-    """A smooth colourful picture: chroma at half resolution loses next to nothing of it."""
+    """A smooth colourful image: chroma at half resolution loses next to nothing of it."""
     coarse = np.random.default_rng(1).integers(40, 215, (4, 4, 3), dtype=np.uint8)
     rgb = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     to = {1: "ITU709", 2: "ITU601"}[colorspace]
@@ -25,8 +25,8 @@ def frame_of(name: str, width: int, height: int, colorspace: int = 2) -> av.Vide
     return frame
 
 
-def exact_face(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndarray:
-    return alignment.stretch(alignment.crop(picture.exact(), matrix, resolution), resolution)
+def exact_face(image: DisplayedFrame, matrix: np.ndarray, resolution: int) -> np.ndarray:
+    return alignment.stretch(alignment.crop(image.exact(), matrix, resolution), resolution)
 
 
 @settings(max_examples=80, deadline=None)
@@ -40,54 +40,52 @@ def exact_face(picture: Picture, matrix: np.ndarray, resolution: int) -> np.ndar
     angle=st.floats(-0.6, 0.6),
     resolution=st.sampled_from((64, 256)),
 )
-def test_a_face_from_the_planes_is_the_face_of_the_picture(
-    name, width, height, turns, mirrored, size, angle, resolution
-):
-    picture = Picture(frame_of(name, width, height), turns, mirrored)
-    middle = np.array(picture.shape[1::-1]) / 2
+def test_a_face_from_the_planes_is_the_face_of_the_frame(name, width, height, turns, mirrored, size, angle, resolution):
+    image = DisplayedFrame(frame_of(name, width, height), turns, mirrored)
+    middle = np.array(image.shape[1::-1]) / 2
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = size * (alignment.TEMPLATE - alignment.TEMPLATE.mean(0)) @ turn.T + middle
     matrix = alignment.similarity(points, resolution)
-    off = aligned(picture, matrix, resolution) - exact_face(picture, matrix, resolution)
+    off = aligned(image, matrix, resolution) - exact_face(image, matrix, resolution)
     assert np.abs(off).mean() < 1.6 and np.quantile(np.abs(off), 0.9) < 8  # the rest lies at edges, half filled
 
 
 @pytest.mark.parametrize(("colorspace", "name"), [(1, "yuv420p"), (2, "yuv420p"), (1, "yuv420p10le"), (2, "yuvj444p")])
 def test_colours_of_a_face_are_those_of_the_matrix_that_the_frame_names(colorspace, name):
-    picture = Picture(frame_of(name, 120, 120, colorspace), 0, False)
+    image = DisplayedFrame(frame_of(name, 120, 120, colorspace), 0, False)
     matrix = alignment.similarity(alignment.TEMPLATE * 0.9 + 15, 256)
-    off = aligned(picture, matrix, 256) - exact_face(picture, matrix, 256)
+    off = aligned(image, matrix, 256) - exact_face(image, matrix, 256)
     assert np.abs(off.mean((0, 1))).max() < 0.6 and np.abs(off).max() < 9
 
 
-def test_beyond_the_picture_lies_grey():
-    picture = Picture(frame_of("yuv420p", 64, 64), 0, False)
+def test_beyond_the_frame_lies_grey():
+    image = DisplayedFrame(frame_of("yuv420p", 64, 64), 0, False)
     matrix = alignment.similarity(alignment.TEMPLATE + 500, 256)
-    assert np.abs(aligned(picture, matrix, 256) - 127).max() < 1.5
+    assert np.abs(aligned(image, matrix, 256) - 127).max() < 1.5
 
 
 def test_the_whole_is_turned_as_displayed():
     frame = frame_of("yuv444p", 6, 4)
     native = native_rgb(frame)
-    assert np.array_equal(Picture(frame, 0, False).exact(), native)
-    assert np.array_equal(Picture(frame, 1, False).exact(), np.rot90(native))
-    assert np.array_equal(Picture(frame, 3, True).exact(), np.rot90(native[:, ::-1], 3))
-    assert Picture(frame, 1, False).shape == Picture(frame, 1, False).quick().shape == (6, 4, 3)
+    assert np.array_equal(DisplayedFrame(frame, 0, False).exact(), native)
+    assert np.array_equal(DisplayedFrame(frame, 1, False).exact(), np.rot90(native))
+    assert np.array_equal(DisplayedFrame(frame, 3, True).exact(), np.rot90(native[:, ::-1], 3))
+    assert DisplayedFrame(frame, 1, False).shape == DisplayedFrame(frame, 1, False).quick().shape == (6, 4, 3)
 
 
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_the_matrix_to_the_screen_follows_the_pixels(turns, mirrored):
     frame = frame_of("rgb24", 7, 5)
-    shown, native = Picture(frame, turns, mirrored).exact(), native_rgb(frame)
+    shown, native = DisplayedFrame(frame, turns, mirrored).exact(), native_rgb(frame)
     for x, y in ((0, 0), (6, 0), (2, 4)):
         at = to_displayed(7, 5, turns, mirrored) @ [x, y, 1]
         assert np.array_equal(shown[round(at[1]), round(at[0])], native[y, x])
 
 
 def test_quick_is_near_exact():
-    picture = Picture(frame_of("yuv420p", 64, 48), 0, False)
-    assert np.abs(picture.quick().astype(int) - picture.exact()).mean() < 3
+    image = DisplayedFrame(frame_of("yuv420p", 64, 48), 0, False)
+    assert np.abs(image.quick().astype(int) - image.exact()).mean() < 3
 
 
 def test_planes_are_views():

@@ -18,7 +18,7 @@ _MATRICES = {1: "bt709", 2: "bt601", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt7
 _FULL_RANGE = 2
 
 
-class Picture:
+class DisplayedFrame:
     """A frame as displayed; coordinates and sizes are those after rotation.
 
     `turns` (quarter turns counter-clockwise) and `mirrored` are asked of the file once: PyAV's side data and its frame
@@ -26,17 +26,17 @@ class Picture:
     """
 
     def __init__(self, frame: av.VideoFrame, turns: int, mirrored: bool):
-        self.frame, self.turns, self.mirrored = frame, turns, mirrored
+        self.stored, self.turns, self.mirrored = frame, turns, mirrored
         size = frame.height, frame.width
         self.shape = (*(size[::-1] if turns % 2 else size), 3)
 
     def quick(self) -> np.ndarray:
         """uint8 (h, w, 3), within about 2.5 grey levels rms: good enough to find and measure faces."""
-        return turned(self.frame.reformat(format="rgb24", threads=1).to_ndarray(), self.turns, self.mirrored)
+        return turned(self.stored.reformat(format="rgb24", threads=1).to_ndarray(), self.turns, self.mirrored)
 
     def exact(self) -> np.ndarray:
         """uint8 (h, w, 3)."""
-        return turned(native_rgb(self.frame), self.turns, self.mirrored)
+        return turned(native_rgb(self.stored), self.turns, self.mirrored)
 
 
 def turned(native: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
