@@ -130,8 +130,8 @@ def _read_through(path: Path) -> None:
 
 
 def _machine_fault(path: Path, error: OSError) -> OSError:
-    said = f"{error.strerror}: a fault of the machine or the network, not noted against the file; run again"
-    return OSError(error.errno, said, str(path))
+    message = f"{error.strerror}: a fault of the machine or the network, not noted against the file; run again"
+    return OSError(error.errno, message, str(path))
 
 
 def _sentence(path: Path, error: OSError | av.error.FFmpegError) -> str:

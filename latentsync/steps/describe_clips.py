@@ -40,7 +40,7 @@ def run(cfg: DescribeClips, inputs: dict[str, list[Path]], outputs: dict[str, Pa
         selection=selection,
         selected=selected,
         rejected=rejected,
-        sources=source_facts(inputs["score_sync"]),
+        sources=source_properties(inputs["score_sync"]),
         speakers=summary["speakers"],
         sections={step: configuration[step] for step in _steps_before() if step in configuration},
         versions={step: VERSIONS[step] for step in _steps_before()},
@@ -86,7 +86,7 @@ def shown_ids(summary: dict[str, Any]) -> list[str]:
     return [*curation.shown_ids(summary["curation"]), *(item["id"] for item in summary["best"]), *near]
 
 
-def source_facts(ledgers: Iterable[Path]) -> dict[str, dict[str, Any]]:
+def source_properties(ledgers: Iterable[Path]) -> dict[str, dict[str, Any]]:
     """Source id -> what probe measured, from any row of the source."""
     found: dict[str, dict[str, Any]] = {}
     for row in (row for ledger in ledgers for row in iterate_ledger(ledger)):

@@ -109,13 +109,13 @@ def _measure(step: str, before: str, folder: Path, configuration: config.Config,
     log.parent.mkdir(parents=True, exist_ok=True)
     known = len(read_ledger(noted)) if noted.exists() else 0
     start = time.perf_counter()
-    with open(log, "wb") as said:
-        job = subprocess.Popen([str(part) for part in command], stdout=said, stderr=subprocess.STDOUT)
+    with open(log, "wb") as log_file:
+        job = subprocess.Popen([str(part) for part in command], stdout=log_file, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(job.pid, 0)
     job.returncode = os.waitstatus_to_exitcode(status)
     wall_s = time.perf_counter() - start
     if job.returncode:
-        last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        last = (log.read_text(errors="replace").strip().splitlines() or ["it wrote nothing"])[-1]
         raise ValueError(f"{step} ended with status {job.returncode} on the sample: {last}")
     worked = read_ledger(noted)[known:]
     now = {

@@ -245,10 +245,10 @@ def _or_none(value: float) -> float | None:
 def _stand_ins(cfg: Evaluate, rows: list[Row], test: list[Row]) -> list[str]:
     """Sentences on every part that ran in place of the published one, each once."""
     backends = {row[name] for row in test for name in ("sync_backend", "quality_backend")}
-    said = [sentence for row in rows for sentence in row["stand_ins"]]
-    said += [STAND_INS[name] for name in sorted(backends) if name in STAND_INS]
+    sentences = [sentence for row in rows for sentence in row["stand_ins"]]
+    sentences += [STAND_INS[name] for name in sorted(backends) if name in STAND_INS]
     detectors = (BACKENDS[name] for name in sorted({row["faces"] for row in rows if "faces" in row}))
-    said += [backend.stand_in for backend in detectors if backend.stand_in]
+    sentences += [backend.stand_in for backend in detectors if backend.stand_in]
     if scorers.SCORERS[cfg.sync_backend].stand_in:
-        said.append(f"the sync of written videos was scored by {scorers.SCORERS[cfg.sync_backend].stand_in}")
-    return list(dict.fromkeys(said))
+        sentences.append(f"the sync of written videos was scored by {scorers.SCORERS[cfg.sync_backend].stand_in}")
+    return list(dict.fromkeys(sentences))

@@ -1,6 +1,6 @@
 """score_quality: image quality, light, pose, speech and alignment of each clip. select_clips applies the thresholds.
 
-Means over a few frames spread from the clip's first to its last, unless said otherwise.
+Means over a few frames spread from the clip's first to its last, unless stated otherwise.
   quality, quality_backend  a metric without a reference, higher is better; scales in models/quality.py. It judges
                  hyperiqa  the crop, as published;
                  piqe      the crop; below 256 px the face in the pixels of the source, since a crop that small hides

@@ -54,12 +54,12 @@ def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Any]
     for path, members in zip(outputs["pairs"], by_shard(pairs, cfg.pair_shards), strict=True):
         write_ledger(path, members)
     write_text(outputs["rejected"], rejected_csv(rejected))
-    facts = summary(rows, rejected, splits, cfg) | {
+    selection_summary = summary(rows, rejected, splits, cfg) | {
         "same_clips_in_all_splits": not separate,
         "pairs": dict(Counter(row["kind"] for row in pairs)),
         "speakers_without_source": len(set(speakers) - {row["path"] for row in rows}),
     }
-    write_json(outputs["summary"], facts)
+    write_json(outputs["summary"], selection_summary)
 
 
 def join(sync_rows: list[Row], quality_rows: list[Row]) -> list[Row]:

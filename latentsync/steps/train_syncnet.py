@@ -36,12 +36,12 @@ def run(cfg: TrainSyncnet, inputs: dict[str, list[Path]], outputs: dict[str, Pat
     root = run_dir(outputs["weights"])
     train, val = (read_ledgers(inputs[name]) for name in ("train", "val"))
     needed = cfg.frames + cfg.min_negative_frames
-    way_out = (
+    fix = (
         "lower train_syncnet.frames or min_negative_frames, add videos, or select longer clips (select_clips.min_s, "
         "segment.length_s)"
     )
-    clips = ClipStore(require_frames(train, needed, at_least=1, what="train_syncnet", way_out=way_out), root)
-    held_out = ClipStore(require_frames(val, needed, at_least=0, what="train_syncnet", way_out=way_out), root)
+    clips = ClipStore(require_frames(train, needed, at_least=1, what="train_syncnet", fix=fix), root)
+    held_out = ClipStore(require_frames(val, needed, at_least=0, what="train_syncnet", fix=fix), root)
     torch.manual_seed(cfg.seed)
     net = syncnet.build(cfg)
     if cfg.gradient_checkpointing:

@@ -96,7 +96,7 @@ def read_data(cfg: TrainUnet, step: str, rows: list[Row], root: Path, vae_path: 
             2 * cfg.frames,
             at_least=needed,
             what=step,
-            way_out=f"lower {step}.frames, add videos, or select longer clips (select_clips.min_s, segment.length_s)",
+            fix=f"lower {step}.frames, add videos, or select longer clips (select_clips.min_s, segment.length_s)",
         )
         for split, needed in (("train", 1), ("val", 0))
     }

@@ -42,10 +42,10 @@ class Autoencode(nn.Module):
 def run(cfg: TrainVae, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None) -> None:
     """Clips of train and val -> weights (their latents' standard deviation in the metadata) and the loss curve."""
     root = run_dir(outputs["weights"])
-    way_out = "add videos, or relax the thresholds of select_clips"
+    fix = "add videos, or relax the thresholds of select_clips"
     train, val = (read_ledgers(inputs[name]) for name in ("train", "val"))
-    clips = ClipStore(require_frames(train, 1, at_least=1, what="train_vae", way_out=way_out), root)
-    shown = ClipStore(val, root)
+    clips = ClipStore(require_frames(train, 1, at_least=1, what="train_vae", fix=fix), root)
+    held_out = ClipStore(val, root)
     torch.manual_seed(cfg.seed)
     vae = quiet(vaes.build(cfg))
     # A fifth faster on a CPU.
@@ -53,8 +53,8 @@ def run(cfg: TrainVae, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
     if cfg.gradient_checkpointing:
         vae.enable_gradient_checkpointing()
     with state.only_writer(outputs["weights"].parent / "state") as folder:
-        parts = {"train": clips.fingerprint_parts(), "val": shown.fingerprint_parts()}
-        loop.fit(_task(cfg, vae, clips, shown), cfg, folder=folder, data=parts, curve=outputs["curve"])
+        parts = {"train": clips.fingerprint_parts(), "val": held_out.fingerprint_parts()}
+        loop.fit(_task(cfg, vae, clips, held_out), cfg, folder=folder, data=parts, curve=outputs["curve"])
         if loop.is_main():
             vae.to(loop.device())  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
             scaling_factor = 1 / _latent_std(vae, clips)
@@ -72,7 +72,7 @@ def quiet(vae: AutoencoderKL) -> AutoencoderKL:
     return vae
 
 
-def _task(cfg: TrainVae, vae: AutoencoderKL, clips: ClipStore, shown: ClipStore) -> loop.Task:
+def _task(cfg: TrainVae, vae: AutoencoderKL, clips: ClipStore, held_out: ClipStore) -> loop.Task:
     pick = EpochSampler(len(clips), cfg.seed)
 
     def item(number: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -93,13 +93,13 @@ def _task(cfg: TrainVae, vae: AutoencoderKL, clips: ClipStore, shown: ClipStore)
         return {"l1": l1, "mse": mse, "kl": kl}
 
     def validate(model: nn.Module, context: loop.Context) -> dict[str, float]:
-        pixels = fixed_frames(shown).to(context.device)
+        pixels = fixed_frames(held_out).to(context.device)
         masked = pixels * torch.tensor(keep_mask(pixels.shape[-1]), device=context.device)
         assert isinstance(model, Autoencode)
         return {"val_psnr_db": psnr_db(model.vae, pixels), "val_masked_psnr_db": psnr_db(model.vae, masked)}
 
     weights = {"l1": 1.0, "mse": 1.0, "kl": cfg.kl_weight}
-    return loop.Task("train_vae", Autoencode(vae), item, losses, weights, validate if len(shown) else None)
+    return loop.Task("train_vae", Autoencode(vae), item, losses, weights, validate if len(held_out) else None)
 
 
 def fixed_frames(clips: ClipStore) -> Tensor:

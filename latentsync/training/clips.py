@@ -21,7 +21,7 @@ from latentsync.timing import shifted_samples_of
 CACHE_BYTES = 2 << 30
 
 
-def require_frames(rows: Sequence[Row], min_frames: int, *, at_least: int, what: str, way_out: str) -> list[Row]:
+def require_frames(rows: Sequence[Row], min_frames: int, *, at_least: int, what: str, fix: str) -> list[Row]:
     """The rows that are long enough.
 
     Raises:
@@ -32,7 +32,7 @@ def require_frames(rows: Sequence[Row], min_frames: int, *, at_least: int, what:
     if len(usable) < at_least:
         raise ValueError(
             f"Too little data for {what}: {len(usable)} of {len(rows)} clips have the {min_frames} frames it needs "
-            f"(the longest has {max(lengths, default=0)}), and it takes at least {at_least} such clips; {way_out}."
+            f"(the longest has {max(lengths, default=0)}), and it takes at least {at_least} such clips; {fix}."
         )
     return usable
 

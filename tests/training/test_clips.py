@@ -105,13 +105,13 @@ def test_threads_make_arrays_at_once_and_count_each_once():
 
 def test_too_little_data_is_one_sentence():
     rows = [{"start_tick": 0, "end_tick": length} for length in (10, 20, 30)]
-    assert len(require_frames(rows, 20, at_least=2, what="x", way_out="y")) == 2
+    assert len(require_frames(rows, 20, at_least=2, what="x", fix="y")) == 2
     with pytest.raises(
         ValueError, match=r"Too little data for SyncNet: 1 of 3 clips .* 21 frames .* longest has 30.*2 .*lower it\."
     ):
-        require_frames(rows, 21, at_least=2, what="SyncNet", way_out="lower it")
+        require_frames(rows, 21, at_least=2, what="SyncNet", fix="lower it")
     with pytest.raises(ValueError, match="0 of 0 clips"):
-        require_frames([], 21, at_least=1, what="SyncNet", way_out="lower it")
+        require_frames([], 21, at_least=1, what="SyncNet", fix="lower it")
 
 
 def test_features_whole_and_in_windows(tmp_path):
