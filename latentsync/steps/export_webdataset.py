@@ -99,7 +99,7 @@ def sample(clip: Clip, split: str, root: Path) -> dict[str, bytes]:
 
 
 def public(clip: Clip, split: str) -> dict[str, Any]:
-    """What other projects want to know of a clip: no files of ours; properties of the source apart from those of the mp4."""
+    """What other projects want to know of a clip: no files of ours, and of the source what the mp4 does not say."""
     own = {
         name: value for name, value in clip.items() if name not in OF_SOURCE | OF_LEDGER and not name.endswith("_file")
     }
