@@ -201,7 +201,7 @@ def test_embedded_states_vary_in_time_like_numbers_of_order_one(embedded):
     assert spread.shape == (5,) and (spread > 0.3).all() and (spread < 2).all()
 
 
-def test_embedded_carries_loudness_to_unheard_audio(embedded):
+def test_embedded_carries_loudness_to_new_audio(embedded):
     """A linear reading of state 0, fitted on one sound, follows another."""
 
     def rows(seed):

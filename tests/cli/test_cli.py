@@ -101,7 +101,7 @@ def test_a_wav_drives_a_video_and_keeps_its_rate(trained, video, speech, tmp_pat
     assert np.corrcoef(read_audio(out, 22_050)[2000:12_000], tone(0.8, 22_050)[2000:12_000])[0, 1] > 0.99
 
 
-def test_length_video_keeps_the_frame_and_copies_its_own_audio(trained, video, tmp_path):
+def test_length_video_keeps_the_video_and_copies_its_own_audio(trained, video, tmp_path):
     out = tmp_path / "out.mp4"
     common = ["--weights", trained / "train_unet_stage2/unet.safetensors", "--steps", 1, "--length", "video"]
     assert latentsync("generate", "--video", video, "--audio", video, "--out", out, *common) == 0

@@ -20,8 +20,8 @@ def test_own_audio_is_copied_where_an_mp4_can_hold_it(tmp_path, codec, container
     source = write_video(
         tmp_path / f"own.{container}", audio=clicks(2, [1.0], 44_100), audio_codec=codec, audio_layout="stereo"
     )
-    sound = driving_audio(source, own=True)
-    assert (sound.copied_from == source) is copied and (sound.written is None) is copied
+    driving = driving_audio(source, own=True)
+    assert (driving.copied_from == source) is copied and (driving.written is None) is copied
     assert driving_audio(source).copied_from is None
     if copied:
         with VideoWriter(tmp_path / "copy.mp4", 25, 64, 64, copy_audio_from=source) as writer:
@@ -41,11 +41,11 @@ def test_stereo_is_heard_as_its_mean_and_written_in_stereo(tmp_path):
     with wave.open(str(tmp_path / "speech.wav"), "wb") as file:
         file.setparams((2, 2, rate_hz, 0, "NONE", ""))
         file.writeframes((tones.T * 32767).astype(np.int16).tobytes())
-    sound = driving_audio(tmp_path / "speech.wav")
-    assert np.abs(sound.written - tones).max() < 1e-4
+    driving = driving_audio(tmp_path / "speech.wav")
+    assert np.abs(driving.written - tones).max() < 1e-4
     mean = two_tones(32_000, 16_000).mean(0)
-    assert np.abs(sound.for_model[200:-200] - mean[200:-200]).max() < 0.01
-    with VideoWriter(tmp_path / "out.mp4", 25, 64, 64, audio=sound.written, audio_rate_hz=rate_hz) as writer:
+    assert np.abs(driving.for_model[200:-200] - mean[200:-200]).max() < 0.01
+    with VideoWriter(tmp_path / "out.mp4", 25, 64, 64, audio=driving.written, audio_rate_hz=rate_hz) as writer:
         for _ in range(50):
             writer.write(np.zeros((64, 64, 3), np.uint8))
     with av.open(str(tmp_path / "out.mp4")) as container:

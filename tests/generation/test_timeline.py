@@ -49,7 +49,7 @@ def test_windows_cover_everything_in_order(length, overlap):
         assert {stop - start for start, stop in windows} == {min(length, 16)}
 
 
-def test_frames_of_uneven_length_keep_their_length_when_the_frame_runs_back():
+def test_frames_of_uneven_length_keep_their_length_when_the_video_runs_back():
     order, times_s, end_s = timeline.lay_out(np.array([0.0, 0.1, 0.15]), 0.4, 0.8)
     assert order.tolist() == [0, 1, 2, 2, 1, 0]
     np.testing.assert_allclose(np.diff(np.append(times_s, end_s)), [0.1, 0.05, 0.25, 0.25, 0.05, 0.1])

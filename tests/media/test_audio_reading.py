@@ -1,4 +1,4 @@
-"""Reading sound: to the sample, from time zero of the image, in step for an hour."""
+"""Reading audio: to the sample, from time zero of the video, in step for an hour."""
 
 from fractions import Fraction
 
@@ -15,8 +15,8 @@ from tests.videos import clicks, write_video
 @pytest.mark.parametrize("layout", ["mono", "stereo"])
 def test_a_click_in_aac_is_heard_at_its_sample(tmp_path, rate_hz, layout):
     at_s = [0.25, 0.5, 1.375]
-    sound = clicks(2, at_s, rate_hz)
-    path = write_video(tmp_path / "click.mp4", audio=sound, audio_rate_hz=rate_hz, audio_layout=layout)
+    clicking = clicks(2, at_s, rate_hz)
+    path = write_video(tmp_path / "click.mp4", audio=clicking, audio_rate_hz=rate_hz, audio_layout=layout)
     heard = read_audio(path)
     assert heard.dtype == np.float32 and abs(len(heard) - 32_000) < 2048
     for time in at_s:
@@ -27,37 +27,37 @@ def test_a_click_in_aac_is_heard_at_its_sample(tmp_path, rate_hz, layout):
 
 
 @pytest.mark.parametrize(
-    ("name", "picture_s", "sound_s", "slack"),
+    ("name", "video_s", "audio_s", "slack"),
     [
         ("both.mp4", 0.0, 0.0, 1),
-        ("late_picture.mp4", 0.2, 0.0, 1),
-        ("late_sound.mp4", 0.0, 0.3, 16),  # the muxer rounds an empty edit to a millisecond
-        ("early_sound.mp4", 0.1, -0.05, 1),
-        ("late_picture.mkv", 0.2, 0.0, 16),
-        ("late_sound.mkv", 0.0, 0.3, 16),
+        ("late_video.mp4", 0.2, 0.0, 1),
+        ("late_audio.mp4", 0.0, 0.3, 16),  # the muxer rounds an empty edit to a millisecond
+        ("early_audio.mp4", 0.1, -0.05, 1),
+        ("late_video.mkv", 0.2, 0.0, 16),
+        ("late_audio.mkv", 0.0, 0.3, 16),
         ("both.ts", 0.5, 0.5, 1),
         ("both.avi", 0.0, 0.0, 1),
     ],
 )
-def test_audio_starts_at_time_zero_of_the_frame(tmp_path, name, picture_s, sound_s, slack):
+def test_audio_starts_at_time_zero_of_the_video(tmp_path, name, video_s, audio_s, slack):
     codec = "pcm_s16le" if name.endswith("avi") else "aac"
     path = write_video(
-        tmp_path / name, start_s=picture_s, audio=clicks(2, [1.0], 44_100), audio_start_s=sound_s, audio_codec=codec
+        tmp_path / name, start_s=video_s, audio=clicks(2, [1.0], 44_100), audio_start_s=audio_s, audio_codec=codec
     )
     heard = read_audio(path)
-    expected = round((1.0 + sound_s - picture_s) * 16_000)
+    expected = round((1.0 + audio_s - video_s) * 16_000)
     assert abs(int(np.abs(heard).argmax()) - expected) <= slack
-    if sound_s > picture_s:  # missing sound is silence
+    if audio_s > video_s:  # missing audio is silence
         assert not heard[:4000].any()
 
 
 @pytest.mark.parametrize("lead_s", [0.026, 0.03, 0.05, 0.1])
-def test_audio_that_begins_packets_before_the_frame_is_cut_there(tmp_path, lead_s):
+def test_audio_that_begins_packets_before_the_video_is_cut_there(tmp_path, lead_s):
     """A packet that straddles time zero by a few milliseconds is not late by them."""
     at_s = [0.3, 1.0, 1.9]
-    sound = clicks(2 + lead_s, [lead_s + at for at in at_s], 48_000)
+    clicking = clicks(2 + lead_s, [lead_s + at for at in at_s], 48_000)
     path = write_video(
-        tmp_path / f"lead {lead_s}.mkv", start_s=lead_s, audio=sound, audio_rate_hz=48_000, audio_codec="pcm_s16le"
+        tmp_path / f"lead {lead_s}.mkv", start_s=lead_s, audio=clicking, audio_rate_hz=48_000, audio_codec="pcm_s16le"
     )
     heard = np.abs(read_audio(path))
     for at in at_s:
@@ -68,7 +68,7 @@ def test_audio_that_begins_packets_before_the_frame_is_cut_there(tmp_path, lead_
 @pytest.mark.parametrize("ppm", [0, 100, -60])
 @pytest.mark.parametrize("jitter_s", [0.0, 0.002])
 def test_audio_stays_in_step_for_an_hour(tmp_path, ppm, jitter_s):
-    """A sound card that runs fast or slow, stamped by the clock of the recorder; here something clicks every minute."""
+    """An audio card that runs fast or slow, stamped by the clock of the recorder; one click a minute."""
     rate_hz, minutes = 8_000, 60
     clock = 1 + ppm * 1e-6  # seconds by the stamps for a second of samples
     clicks_s = 30 + 60 * np.arange(minutes)
@@ -78,7 +78,7 @@ def test_audio_stays_in_step_for_an_hour(tmp_path, ppm, jitter_s):
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=1)
         video.width = video.height = 16
-        sound = container.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
+        track = container.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
         container.start_encoding()
         images = [av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), "rgb24") for _ in range(2)]
         for number, image in enumerate(images):
@@ -89,7 +89,7 @@ def test_audio_stays_in_step_for_an_hour(tmp_path, ppm, jitter_s):
             packet = av.Packet(samples[start : start + 800].tobytes())
             stamp_s = start / rate_hz * clock + (rng.uniform(-jitter_s, jitter_s) if start else 0)
             packet.pts = packet.dts = round(max(0, stamp_s) * 1000)
-            packet.time_base, packet.stream = Fraction(1, 1000), sound
+            packet.time_base, packet.stream = Fraction(1, 1000), track
             container.mux(packet)
     heard = np.abs(read_audio(path))
     found = np.array([np.argmax(heard[(at - 1) * 16_000 : (at + 1) * 16_000]) + (at - 1) * 16_000 for at in clicks_s])

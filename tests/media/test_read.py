@@ -57,7 +57,7 @@ def test_frames_come_in_presentation_order_at_their_times_and_seeks_agree(folder
         assert all((some[index] == everything[index]).all() for index in some)
 
 
-def test_a_frame_that_changes_its_size_is_read_in_each_and_written_in_none(folder, tmp_path):
+def test_a_video_that_changes_its_size_is_read_in_each_and_written_in_none(folder, tmp_path):
     path = write_two_sizes(folder / "call.ts")
     images = dict(read.read_frames(path))
     assert [number_of(rgb) for rgb in images.values()] == list(range(40))
@@ -98,12 +98,12 @@ def test_a_trimmed_file_shows_what_its_edit_list_leaves(folder, first, length):
     assert info.n_frames == length and info.duration_s == pytest.approx(length / 25)
     assert [number_of(rgb) for _, rgb in read.read_frames(path)] == list(range(first, first + length))
     assert number_of(next(read.read_frames(path, np.array([17])))[1]) == first + 17
-    assert abs(int(np.abs(read_audio(path)).argmax()) - 8_000) <= 1  # the sound was not trimmed
+    assert abs(int(np.abs(read_audio(path)).argmax()) - 8_000) <= 1  # the audio was not trimmed
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_images_are_turned_as_the_display_matrix_asks(folder, degrees, mirrored):
+def test_frames_are_turned_as_the_display_matrix_asks(folder, degrees, mirrored):
     def ramps(_, width, height):  # red grows to the right, green downwards
         red, green = np.meshgrid(np.linspace(20, 235, width), np.linspace(20, 235, height))
         return np.stack([red, green, np.full_like(red, 128)], -1).astype(np.uint8)

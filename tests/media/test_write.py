@@ -1,4 +1,4 @@
-"""Writing videos and sound: colours, times, bytes that repeat, and nothing left of a failure."""
+"""Writing videos and audio: colours, times, bytes that repeat, and nothing left of a failure."""
 
 import errno
 import os

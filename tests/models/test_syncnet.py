@@ -61,7 +61,7 @@ def pixels():
     return torch.from_numpy(v.astype(np.float32))
 
 
-def test_the_frame_input_is_that_of_the_golden_run(golden):
+def test_the_visual_input_is_that_of_the_golden_run(golden):
     check = json.loads((golden("stable_syncnet") / "info.json").read_text())["visual_pixel_check"]
     values = pixels()
     assert list(values.shape) == check["shape"] and check["samples"]

@@ -82,7 +82,7 @@ def test_key_frames_that_renew_the_grain_are_no_cuts(tmp_path):
     assert {scene for scene, _ in speakers.scenes(images)} == {0}  # generation looks as closely, and no closer
 
 
-def test_a_frame_that_changes_its_size_is_no_cut_and_no_fault(tmp_path):
+def test_a_video_that_changes_its_size_is_no_cut_and_no_fault(tmp_path):
     def images(index, width, height):
         return head(index, width, height, *([STUDIO] * (index >= 60)))
 

@@ -126,7 +126,7 @@ def test_strength_scales_and_lips_are_protected(video, matrices, detector, tmp_p
     assert kept[0][y, x] == 0 < full[0][y, x] and 0 < kept.sum() < full.sum()
 
 
-def test_a_restorer_that_changes_nothing_leaves_the_frame(video, matrices, detector, tmp_path):
+def test_a_restorer_that_changes_nothing_leaves_the_video(video, matrices, detector, tmp_path):
     _, changed = run(video, tmp_path / "o.mp4", matrices, detector, Same(), strength=1.0, lip_protection=0.0)
     assert changed.mean() < 1.5  # two resamplings at this size, and only there
 

@@ -58,7 +58,7 @@ SYNCNET = config.TrainSyncnet.model_validate(
 
 
 def _two_people(root) -> tuple[list[dict], list[dict]]:
-    """Two videos of 32 frames with sound: rows as score_quality leaves them, and their truth."""
+    """Two videos of 32 frames with audio: rows as score_quality leaves them, and their truth."""
     cuts = {"first": lambda image: image, "second": lambda image: np.ascontiguousarray(image[:, ::-1])}
     segments, truth = [], []
     for number, (name, turn) in enumerate(cuts.items()):
@@ -255,7 +255,7 @@ def test_cuts_and_gaps_are_those_of_the_run(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("length", ["video", "audio"])
-def test_a_long_frame_is_generated_up_to_the_limit_and_says_so(finished, tmp_path, length):
+def test_a_long_video_is_generated_up_to_the_limit_and_says_so(finished, tmp_path, length):
     root = tmp_path / "tiny"
     shutil.copytree(finished, root, ignore=shutil.ignore_patterns("generate"))
     rows = run_generate(root, max_s=0.8, length=length)

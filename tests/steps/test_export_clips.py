@@ -1,4 +1,4 @@
-"""Step export_clips: the crop's packets untouched, its sound shifted into sync, readable by anything."""
+"""Step export_clips: the crop's packets untouched, its audio shifted into sync, readable by anything."""
 
 import av
 import numpy as np
@@ -52,7 +52,7 @@ def test_the_audio_is_taken_at_t_minus_offset(run_dir, offset):
     path = run_dir / row["export_file"]
     assert packets(path) == packets(run_dir / "align_faces/media/c.mp4")
     sound = read_audio(path)
-    # at clip time t the source's sound of 2 s + t - offset / 25 is heard
+    # at clip time t the source's audio of 2 s + t - offset / 25 is heard
     for click_s in (1.0, 3.0):
         expected = round((click_s + offset / 25) * 16_000)
         assert abs(expected - 300 + int(np.abs(sound[expected - 300 : expected + 300]).argmax()) - expected) <= 1

@@ -52,7 +52,7 @@ def small_models(frames: int = 8) -> Models:
             motion_max_frames=frames,
         )
     )
-    torch.nn.init.normal_(unet.conv_out.weight, std=0.2)  # as built it starts at zero and would ignore the sound
+    torch.nn.init.normal_(unet.conv_out.weight, std=0.2)  # as built it starts at zero and would ignore the audio
     vae = vaes.build(TrainVae(block_out_channels=(8, 8, 8, 16))).eval().requires_grad_(False)
     encoder = whisper.build("embedded", width=16, layers=1, seed=0)
     return Models(unet.eval().requires_grad_(False), vae, encoder, RESOLUTION, frames)
@@ -114,7 +114,7 @@ def test_only_the_mouth_region_changes(source, tracks, models, tmp_path):
 
 
 def test_after_the_audio_comes_silence_not_its_last_vowel(source, tracks, models, tmp_path):
-    """With length video a short sound is as good as the same sound followed by silence to the end of the image."""
+    """With length video short audio is as good as the same audio followed by silence to the end of the video."""
     short = speech(0.5)
     silence = np.zeros(round(1.2 * 16_000) - len(short), np.float32)
     for name, sound in (("short", short), ("padded", np.concatenate([short, silence]))):
@@ -156,8 +156,8 @@ class Loudness(whisper.WhisperFeatures):
         return np.tile(level[:, None, None], (1, 2, 16)).astype(np.float32)
 
 
-def test_the_audio_at_its_own_time_moves_the_frame(source, tracks, models, tmp_path):
-    """Other sound in the last 0.2 s changes the windows of frames that hear it, and no other frame at all."""
+def test_the_audio_at_its_own_time_moves_the_mouth(source, tracks, models, tmp_path):
+    """Other audio in the last 0.2 s changes the windows of frames that hear it, and no other frame at all."""
     local = dataclasses.replace(models, encoder=Loudness())
     sound = speech(1.2)
     other = sound.copy()
@@ -167,7 +167,7 @@ def test_the_audio_at_its_own_time_moves_the_frame(source, tracks, models, tmp_p
         redraw(source, DrivingAudio(samples), tmp_path / f"{name}.mp4", local, Generate(**LOSSLESS), tracks)
         images.append([rgb.astype(int) for _, rgb in read_frames(tmp_path / f"{name}.mp4")])
     difference = [np.abs(a - b).max() for a, b in zip(*images, strict=True)]
-    assert max(difference[:16]) == 0  # frame 22 hears rows up to 49, the sound changes at row 50; windows are of 8
+    assert max(difference[:16]) == 0  # frame 22 hears rows up to 49, the audio changes at row 50; windows are of 8
     assert min(difference[24:]) > 0
 
 
@@ -242,7 +242,7 @@ def test_native_rgb_turned_by_to_displayed_is_what_is_shown(rotation, tmp_path):
     np.testing.assert_array_equal(native[y, x], shown[at_y, at_x])
 
 
-def test_the_frame_runs_to_and_fro_until_the_audio_ends(source, tracks, models, tmp_path):
+def test_the_video_plays_back_and_forth_until_the_audio_ends(source, tracks, models, tmp_path):
     sound = speech(2.0)
     cfg = Generate(**(LOSSLESS | {"length": "audio"}))
     report = redraw(source, DrivingAudio(sound, sound[None]), tmp_path / "out.mp4", models, cfg, tracks)

@@ -350,7 +350,7 @@ def check_near_duplicate(videos, row: dict, original: dict) -> None:
         assert 0.5 < np.abs(cv2.resize(one[index], size).astype(float) - other[index]).mean() < 8
 
 
-def test_a_frame_in_frame_shows_a_person_who_speaks_other_words(detector, tmp_path):
+def test_a_picture_in_picture_shows_a_person_who_speaks_other_words(detector, tmp_path):
     for take in (take for take in plan.plan(MakeTalkers(faults_each=2)) if take.fault == plan.INSET):
         take = replace(take, duration_s=2.0)
         truth = render.render(take, SEED, tmp_path)

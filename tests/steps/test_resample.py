@@ -1,4 +1,4 @@
-"""Step resample: one clock for image and sound, and not one image encoded."""
+"""Step resample: one clock for video and audio, and no frame encoded."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def results(tmp_path_factory):
     return run_dir, folder, run_both(run_dir, folder, names)
 
 
-def test_audio_is_as_long_as_the_frame_and_in_place(results):
+def test_audio_is_as_long_as_the_video_and_in_place(results):
     run_dir, _, rows = results
     late = read_flac(run_dir / rows["late.mp4"]["audio_file"])
     assert rows["late.mp4"]["n_ticks"] == 50 and len(late) == 50 * 640

@@ -130,7 +130,7 @@ def test_every_measure_is_a_column_with_a_sensible_value(tmp_path, image, face):
     assert talking["motion_hash"] == darker["motion_hash"] and still["motion_hash"] is None
 
 
-def test_a_fresh_look_tells_aligned_crops_from_others(image, face, detector):
+def test_a_second_detector_distinguishes_aligned_crops(image, face, detector):
     """Moved by a third of its width, twice as near, lying on its side, or no face: none of these is an aligned crop."""
 
     def looks_aligned(anchors: np.ndarray, rgb: np.ndarray = image) -> bool:

@@ -211,7 +211,7 @@ def losses_of(folder, cfg, told, monkeypatch=None, t=None):
     return losses(unet, batch, context)
 
 
-def test_decoded_losses_act_where_x0_means_something_and_the_audio_was_told(folder, stage1, monkeypatch):
+def test_decoded_losses_act_where_x0_means_something_and_the_audio_was_given(folder, stage1, monkeypatch):
     low = STAGE2.model_copy(update={"max_timestep": 400})
     names = {"recon", "sync", "lpips", "trepa"}
     assert set(losses_of(folder, low, [1, 1], monkeypatch, [100, 900])) == names
