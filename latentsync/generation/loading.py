@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from latentsync.audio import whisper as audio_encoder
-from latentsync.generation.pipeline import Models
+from latentsync.generation.networks import Models
 from latentsync.models import vae as vaes
 from latentsync.models.unet import UNet3D, UNetConfig
 from latentsync.weights import files as weight_files

@@ -10,8 +10,7 @@ Axes: f frames, c channels, h w pixels or latent cells, s audio tokens, d their 
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -21,40 +20,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync.audio.whisper import WhisperFeatures, tokens_at
+from latentsync.audio.whisper import tokens_at
 from latentsync.config import Generate
 from latentsync.faces import alignment
 from latentsync.faces.crop import align_face
-from latentsync.faces.mask import keep_mask, latent_mask
+from latentsync.faces.mask import latent_mask
 from latentsync.faces.tracking import Track
-from latentsync.generation import paste, sampling, timeline
+from latentsync.generation import joining, paste, sampling, timeline
 from latentsync.generation.audio import DrivingAudio
+from latentsync.generation.networks import Models, decode, encode
 from latentsync.generation.speakers import PASSED_THROUGH, speaking
 from latentsync.generation.video import in_order, open_writer, yuv
 from latentsync.media.frames import DisplayedFrame
 from latentsync.media.read import frame_times
-from latentsync.models import vae as vaes
 from latentsync.timing import SAMPLE_RATE_HZ, whisper_rows
-
-
-@dataclass(frozen=True)
-class Models:
-    """The networks behind one generation, on one device."""
-
-    unet: sampling.Unet
-    vae: Any
-    encoder: WhisperFeatures
-    resolution: int
-    """Side of the face, pixels."""
-    frames: int
-    """Frames per window, as in training."""
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    preview: Any = None
-    """A tiny decoder in place of the VAE's: rough frames, quickly."""
-
-    def autocast(self):
-        """fp16 on a GPU, as published; float32 on a CPU."""
-        return torch.autocast("cuda", torch.float16) if self.device.type == "cuda" else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -171,7 +150,7 @@ def _redrawn(
     conditioning = torch.zeros(0)  # f 2c h w, of the last frames read
     n_read = 0
 
-    def latents_of(batch: list[sampling.Window]) -> Tensor:
+    def latents_of(batch: list[joining.Window]) -> Tensor:
         nonlocal conditioning, n_read
         first, stop = batch[0][0], batch[-1][1]
         new = [yuv(next(frames), pix_fmt) for _ in range(n_read, stop)]
@@ -189,29 +168,8 @@ def _redrawn(
             masked, reference = windows.chunk(2, dim=2)
             return sampling.denoise(models.unet, noise, mask, masked, reference, audio, cfg.steps, cfg.guidance).float()
 
-    windows_of_span = timeline.windows(len(span.matrices), models.frames, min(cfg.overlap, models.frames - 1))
-    for start, latents in sampling.joined(windows_of_span, cfg.batch_size, latents_of):
+    windows_of_span = joining.windows(len(span.matrices), models.frames, min(cfg.overlap, models.frames - 1))
+    for start, latents in joining.joined(windows_of_span, cfg.batch_size, latents_of):
         for index, face in enumerate(decode(models, latents)):
             yield paste.paste_face(held[index], face, span.matrices[start + index], models.resolution)
         del held[: len(latents)]
-
-
-@torch.inference_mode()
-def encode(models: Models, faces: np.ndarray) -> Tensor:
-    """Latents f 2c h w of faces uint8 (f, R, R, 3): with the mouth region blanked (mid grey), then as they are.
-
-    The mode of the VAE's distribution. Sampling it for every frame, as published, adds noise that flickers.
-    """
-    pixels = torch.from_numpy(faces).to(models.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-    keep = torch.from_numpy(keep_mask(models.resolution).copy()).to(models.device)
-    with models.autocast():
-        moments = vaes.encode_moments(models.vae, torch.cat([pixels * keep, pixels])).float()
-    return torch.cat(vaes.mode(models.vae, moments).chunk(2), dim=1)
-
-
-@torch.inference_mode()
-def decode(models: Models, latents: Tensor) -> np.ndarray:
-    """Faces float32 (f, R, R, 3), RGB 0..255, of latents f c h w."""
-    with models.autocast():
-        pixels = vaes.decode(models.preview or models.vae, latents).float()
-    return ((pixels.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,4 +1,4 @@
-"""From faces and audio to latents of new mouths, window by window, cross-faded where windows overlap.
+"""From faces and audio to latents of new mouths: the denoising loop of a batch of windows.
 
 All frames of a video share one noise (as published), so neighbouring windows give nearly the same latents and can be
 cross-faded. The noise depends on the seed alone, not on the order of calls.
@@ -6,7 +6,7 @@ cross-faded. The noise depends on the seed alone, not on the order of calls.
 Axes: b batch, f frames, c channels, h w latent cells, s audio tokens, d their width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from torch import Tensor
 from latentsync.training import diffusion
 
 Unet = Callable[[Tensor, Tensor, Tensor], Tensor]  # (sample b 13 f h w, timesteps b, audio b f s d) -> noise b 4 f h w
-Window = tuple[int, int]
 
 
 def shared_noise(seed: int, height: int, width: int, channels: int = 4) -> Tensor:
@@ -52,42 +51,3 @@ def denoise(
             eps = null + guidance * (conditioned - null)
         latents = diffusion.ddim_step(latents, eps, t, following)
     return latents.transpose(1, 2)
-
-
-def crossfade(before: Tensor, after: Tensor) -> Tensor:
-    """Cross-fade from one window to the next over the frames they share, both f c h w."""
-    assert before.shape == after.shape, (before.shape, after.shape)
-    weight = torch.arange(1, len(before) + 1, device=before.device, dtype=before.dtype) / (len(before) + 1)
-    return torch.lerp(before, after, weight[:, None, None, None])
-
-
-def batches(windows: list[Window], size: int) -> Iterator[list[Window]]:
-    """Successive windows in batches of at most `size`; the windows of a batch have the same length."""
-    batch: list[Window] = []
-    for window in windows:
-        if batch and (len(batch) == size or window[1] - window[0] != batch[0][1] - batch[0][0]):
-            yield batch
-            batch = []
-        batch.append(window)
-    yield batch
-
-
-def joined(
-    windows: list[Window], size: int, latents_of: Callable[[list[Window]], Tensor]
-) -> Iterator[tuple[int, Tensor]]:
-    """Run the windows in order, `size` at a time, and give each frame's latents once no later window changes them.
-
-    latents_of: windows of one length -> their latents b f c h w.
-
-    Yields:
-        (first frame, f c h w). No more than one batch is held.
-    """
-    tail = None
-    following = iter([start for start, _ in windows[1:]] + [windows[-1][1]])
-    for batch in batches(windows, size):
-        for (start, _), latents in zip(batch, latents_of(batch), strict=True):
-            if tail is not None and len(tail):
-                latents = torch.cat([crossfade(tail, latents[: len(tail)]), latents[len(tail) :]])
-            done = next(following) - start
-            yield start, latents[:done]
-            tail = latents[done:]

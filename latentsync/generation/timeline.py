@@ -1,7 +1,8 @@
-"""Which source frame each written frame shows, when, and which frames the network sees together. Integers, no pixels.
+"""Which source frame each written frame shows, and when. Integers, no pixels.
 
 Written frame k shows source frame `order[k]` from `times_s[k]` on. A span is a range of written frames that follow one
-face without a break. Windows never cross the ends of a span, so frames before and after a cut are never mixed.
+face without a break. Windows of the network (joining.py) never cross its ends, so
+frames before and after a cut are never mixed.
 """
 
 import math
@@ -42,22 +43,6 @@ def spans(labels: np.ndarray) -> list[tuple[int, int, int]]:
     labels = np.asarray(labels)
     edges = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
     return [(start, stop, int(labels[start])) for start, stop in zip(edges, edges[1:], strict=False) if stop > start]
-
-
-def windows(length: int, frames: int, overlap: int) -> list[tuple[int, int]]:
-    """Half-open windows over a span of `length` frames.
-
-    Without overlap, as published: full windows, and the rest in a shorter last one. With overlap the last window is
-    moved back until it is full, because the network's normalisation statistics depend on the number of frames.
-    """
-    assert 0 <= overlap < frames, (overlap, frames)
-    step = frames - overlap
-    starts = list(range(0, max(length - overlap, 1), step))
-    if overlap and length > frames:
-        starts = [start for start in starts if start + frames <= length]
-        if starts[-1] + frames < length:
-            starts.append(length - frames)
-    return [(start, min(start + frames, length)) for start in starts]
 
 
 def legs(order: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""The sampling loop equals the published one; windows join without seams; the seed alone decides the noise."""
+"""The sampling loop equals the published one; the seed alone decides the noise."""
 
 import json
 
@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file
 
 from latentsync.generation import sampling
-from latentsync.generation.timeline import windows
 from latentsync.models.unet import UNet3D, UNetConfig
 from latentsync.weights.files import load_strictly
 
@@ -80,34 +79,6 @@ def test_noise_is_shared_by_the_frames_and_follows_the_seed():
     noise = sampling.shared_noise(7, 8, 8)
     assert noise.shape == (1, 4, 1, 8, 8)
     assert torch.equal(noise, sampling.shared_noise(7, 8, 8)) and not torch.equal(noise, sampling.shared_noise(8, 8, 8))
-
-
-@pytest.mark.parametrize("length", [1, 15, 16, 17, 29, 45])
-@pytest.mark.parametrize("overlap", [0, 4, 12])
-@pytest.mark.parametrize("size", [1, 2, 9])
-def test_joined_gives_every_frame_once_and_keeps_what_windows_agree_on(length, overlap, size):
-    truth = torch.arange(float(length)).reshape(-1, 1, 1, 1)
-    sizes = []
-
-    def latents_of(batch):
-        sizes.append(len(batch))
-        return torch.stack([truth[start:stop] for start, stop in batch])
-
-    spans = windows(length, 16, overlap)
-    pieces = list(sampling.joined(spans, size, latents_of))
-    assert torch.allclose(torch.cat([latents for _, latents in pieces]), truth)
-    assert [start for start, _ in pieces] == [start for start, _ in spans]
-    assert max(sizes) <= size and sum(sizes) == len(spans)
-
-
-def test_joined_fades_from_one_window_to_the_next():
-    def latents_of(batch):
-        return torch.stack([torch.full((16, 1, 1, 1), float(start > 0)) for start, _ in batch])
-
-    for size in (1, 2):
-        result = torch.cat([piece for _, piece in sampling.joined(windows(28, 16, 4), size, latents_of)])
-        assert torch.allclose(result[12:16].flatten(), torch.tensor([0.2, 0.4, 0.6, 0.8]))
-        assert (result[:12] == 0).all() and (result[16:] == 1).all()
 
 
 def test_windows_of_a_batch_do_not_see_each_other(tiny_net):

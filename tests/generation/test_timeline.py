@@ -1,4 +1,4 @@
-"""Order, times, runs and windows of the written frames."""
+"""Order, times and spans of the written frames."""
 
 import json
 
@@ -23,30 +23,10 @@ def test_pingpong_and_cut_equal_the_published_order(golden):
         assert end_s == pytest.approx(wanted / 25)
 
 
-def test_chunks_without_overlap_are_the_published_ones(golden):
-    cases = json.loads((golden("pipeline_bookkeeping") / "info.json").read_text())["chunks"]
-    assert len(cases) == 6
-    for length, expected in cases.items():
-        chunks = timeline.windows(int(length), 16, 0)
-        assert len(chunks) == expected["num_inferences"]
-        assert chunks[-1][1] - chunks[-1][0] == expected["last_chunk"]
-
-
 def test_frames_keep_as_many_samples_as_published(golden):
     kept = json.loads((golden("pipeline_bookkeeping") / "info.json").read_text())["audio_samples_kept"]
     assert len(kept) == 5
     assert {frames: timing.samples_of(0, int(frames))[1] for frames in kept} == kept
-
-
-@pytest.mark.parametrize("overlap", [0, 1, 4, 8, 15])
-@pytest.mark.parametrize("length", [1, 3, 15, 16, 17, 20, 28, 29, 100])
-def test_windows_cover_everything_in_order(length, overlap):
-    windows = timeline.windows(length, 16, overlap)
-    assert windows[0][0] == 0 and windows[-1][1] == length
-    for (start, stop), (following, _) in zip(windows, windows[1:], strict=False):
-        assert start < following <= stop - overlap
-    if overlap:
-        assert {stop - start for start, stop in windows} == {min(length, 16)}
 
 
 def test_frames_of_uneven_length_keep_their_length_when_the_video_runs_back():

@@ -14,8 +14,9 @@ from latentsync.config import Generate, TrainVae
 from latentsync.generation import paste, speakers
 from latentsync.generation import video as video_io
 from latentsync.generation.audio import DrivingAudio
+from latentsync.generation.networks import Models
 from latentsync.generation.paste import paste_region
-from latentsync.generation.pipeline import Models, redraw
+from latentsync.generation.pipeline import redraw
 from latentsync.media.frames import native_rgb, planes
 from latentsync.media.probe import probe_media
 from latentsync.media.read import frame_times, read_frames, read_video_frames
