@@ -9,6 +9,8 @@ to RGB and back. Frames are copied before they are changed, because the decoder 
 """
 
 import math
+from functools import lru_cache
+from typing import NamedTuple
 
 import av
 import cv2
@@ -17,19 +19,23 @@ import numpy as np
 from latentsync.faces import alignment
 from latentsync.faces.mask import feathered_hole
 from latentsync.media import frames
-from latentsync.media.colour import rgb_to_yuv
+from latentsync.media.colour import rgb_to_codes, rgb_to_yuv
 from latentsync.media.frames import colour_of, planes
 from latentsync.media.probe import display_matrix, orientation
 
 Region = tuple[int, int, int, int]
+MAX_STEP_PX = 3.0  # of the face, between neighbouring samples of a paste
 
 
 def face_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> Region:
     """The part of a frame of `shape` (h, w, ...) that the crop box touches; (0, 0, 0, 0) if it touches none."""
     width, height = alignment.crop_size(resolution)
     corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]], np.float64)
-    corners = alignment.apply(alignment.invert(matrix), corners)
-    # One more pixel on each side: the erosion below must find zeros around the box.
+    return _even(alignment.apply(alignment.invert(matrix), corners), shape)
+
+
+def _even(corners: np.ndarray, shape: tuple[int, ...]) -> Region:
+    """The region around some points, with one more pixel on each side: an erosion must find zeros around a box."""
     x0, y0 = (max(0, math.floor(value) - 1) // 2 * 2 for value in corners.min(0))
     x1, y1 = (-(-(math.ceil(value) + 2) // 2) * 2 for value in corners.max(0))
     region = x0, y0, min(x1, shape[1]), min(y1, shape[0])
@@ -64,17 +70,125 @@ def soft_box(matrix: np.ndarray, resolution: int, region: Region) -> np.ndarray:
     return cv2.GaussianBlur(box, (2 * edge + 1, 2 * edge + 1), sigma, borderType=cv2.BORDER_REFLECT_101)
 
 
+@lru_cache
+def opacity(resolution: int) -> np.ndarray:
+    """How much of a pixel of the generated face is pasted, float32 (R, R) in 0..1; read-only.
+
+    The soft box times the feathered hole of the mouth mask. Both scale with the face, so one map serves all frames.
+    """
+    width, height = alignment.crop_size(resolution)
+    rim = 4  # the erosion of the soft box must find zeros around it
+    box = soft_box(np.eye(3)[:2], resolution, (-rim, -rim, width + rim, height + rim))[rim:-rim, rim:-rim]
+    alpha = cv2.resize(box * feathered_hole((width, height)), (resolution, resolution), interpolation=cv2.INTER_LINEAR)
+    alpha.flags.writeable = False
+    return alpha
+
+
+@lru_cache
+def hole_rows(resolution: int) -> tuple[int, int]:
+    """First and last row (half-open) of the face that pasting reads, in whole blocks of 8: a good half of the face."""
+    (rows,) = np.nonzero(opacity(resolution).any(1))
+    rim = 4  # cubics reach two pixels further
+    return max(0, int(rows[0]) - rim) // 8 * 8, min(resolution, -(-(int(rows[-1]) + 1 + rim) // 8) * 8)
+
+
+def hole_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> Region:
+    """The part of a frame of `shape` (h, w, ...) that a generated face may change; (0, 0, 0, 0) if there is none."""
+    top, bottom = hole_rows(resolution)
+    corners = np.array([[x, y] for x in (-1, resolution) for y in (top - 1, bottom)], np.float64)
+    return _even(alignment.apply(alignment.invert(alignment.to_face(matrix, resolution)), corners), shape)
+
+
 def paste_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> tuple[Region, np.ndarray]:
-    """The blend used for generation: the soft box times the feathered hole of the mouth mask, float32 (h, w) in 0..1.
+    """The region and opacity float32 (h, w) in 0..1 of luma, as pasting uses them.
 
     Where it is 0 the frame stays as it is, to the bit; "outside the mask" means exactly this in the evaluation.
     """
-    region = face_region(shape, matrix, resolution)
+    region = hole_region(shape, matrix, resolution)
     if region == (0, 0, 0, 0):
         return region, np.zeros((0, 0), np.float32)
-    hole = feathered_hole(alignment.crop_size(resolution))[..., None]
-    hole = alignment.warp(hole, from_region(matrix, region), _size(region), 0)[..., 0]
-    return region, soft_box(matrix, resolution, region) * hole
+    back = from_region(alignment.to_face(matrix, resolution), region)
+    return region, _sampled(opacity(resolution), back, _size(region), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+
+
+def _sampled(
+    values: np.ndarray, back: np.ndarray, size: tuple[int, int], interpolation: int, border: int
+) -> np.ndarray:
+    """Values (h, w) or (h, w, c) at back [2, 3] of every pixel of an image of `size`."""
+    return cv2.warpAffine(values, back, size, flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=border)
+
+
+def shrink_of(matrix: np.ndarray) -> int:
+    """By what power of two a face is averaged before it is sampled at `matrix`, frame -> face.
+
+    Single cubic samples that lie three and more pixels of the face apart would flicker.
+    """
+    return 2 ** max(0, math.ceil(math.log2(alignment.scale_of(matrix) / MAX_STEP_PX + 1e-9)))
+
+
+class Grid(NamedTuple):
+    """The pixels of one kind of plane (luma, or both of chroma) that a face is pasted into."""
+
+    channels: tuple[int, ...]
+    """Which planes: (0,) or (1, 2)."""
+    back: np.ndarray
+    """float64 [2, 3], pixels of the region in this plane -> pixels of the R x R face."""
+    region: Region
+    """In pixels of this plane."""
+
+
+def grids(frame: av.VideoFrame, matrix: np.ndarray, resolution: int) -> list[Grid]:
+    """Where luma and chroma of a face go; none if the face lies outside of the frame."""
+    x0, y0, x1, y1 = hole_region((frame.height, frame.width), matrix, resolution)
+    if x1 == 0:
+        return []
+    to_face, (luma, chroma, _) = alignment.to_face(matrix, resolution), (p.shape for p in planes(frame))
+    found = []
+    for channels, (height, width) in (((0,), luma), ((1, 2), chroma)):
+        step_x, step_y = -(-luma[1] // width), -(-luma[0] // height)  # a chroma sample is the middle of its block
+        middle = np.array([[step_x, 0, (step_x - 1) / 2], [0, step_y, (step_y - 1) / 2], [0, 0, 1]])
+        region = x0 // step_x, y0 // step_y, min(-(-x1 // step_x), width), min(-(-y1 // step_y), height)
+        found.append(Grid(channels, from_region(to_face @ middle, region), region))
+    return found
+
+
+Layers = list[tuple[Grid, np.ndarray, np.ndarray]]  # grid, values float32 (h, w) or (h, w, 2), opacity float32 (h, w)
+
+
+def layers(frame: av.VideoFrame, face: np.ndarray, matrix: np.ndarray, resolution: int) -> Layers:
+    """The face float32 (R, R, 3), RGB 0..255, as code values at the pixels of the frame's planes.
+
+    One affine map from the face to the planes, sampled by cubics (Keys' with a = -0.75, as OpenCV has them).
+    """
+    top, bottom = hole_rows(resolution)
+    codes = cv2.split(cv2.transform(face[top:bottom], rgb_to_codes(*colour_of(frame))))
+    result = []
+    for grid in grids(frame, matrix, resolution):
+        size, values = _size(grid.region), cv2.merge([codes[channel] for channel in grid.channels])
+        back, shrink = grid.back - [[0, 0, 0], [0, 0, top]], min(shrink_of(grid.back), 8)
+        if shrink > 1:
+            whole, small = (resolution, bottom - top), (resolution // shrink, (bottom - top) // shrink)
+            values = cv2.resize(values, small, interpolation=cv2.INTER_AREA)
+            back = alignment.resized(back, whole, small)
+        values = _sampled(values, back, size, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
+        alpha = _sampled(opacity(resolution), grid.back, size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+        result.append((grid, values, alpha))
+    return result
+
+
+def blend(frame: av.VideoFrame, pasted: Layers, strength: float = 1.0) -> None:
+    """Blend layers into the planes of a frame, in place, rounded once; opacities are multiplied by `strength`."""
+    found, depth = planes(frame), colour_of(frame)[2]
+    for grid, values, alpha in pasted:
+        x0, y0, x1, y1 = grid.region
+        alpha = alpha if strength == 1 else alpha * np.float32(strength)
+        for channel, new in zip(grid.channels, cv2.split(values), strict=True):
+            part = found[channel][y0:y1, x0:x1]
+            old = part.astype(np.float32)
+            new -= old
+            new *= alpha
+            new += old
+            part[...] = cv2.add(new, 0, dtype=cv2.CV_8U) if depth == 8 else np.rint(new).clip(0, 2**depth - 1)
 
 
 def face_patch(face: np.ndarray, matrix: np.ndarray, resolution: int, region: Region) -> np.ndarray:
@@ -152,14 +266,16 @@ def to_displayed(frame: av.VideoFrame) -> np.ndarray:
     return frames.to_displayed(frame.width, frame.height, *orientation(display_matrix(frame)))
 
 
-def paste_face(frame: av.VideoFrame, face: np.ndarray, matrix: np.ndarray, resolution: int) -> av.VideoFrame:
-    """A copy of a YUV frame with the face float (R, R, 3), RGB 0..255, pasted into the hole of the mouth mask.
+def paste_face(
+    frame: av.VideoFrame, face: np.ndarray, matrix: np.ndarray, resolution: int, strength: float = 1.0
+) -> av.VideoFrame:
+    """A copy of a YUV frame with the face float32 (R, R, 3), RGB 0..255, pasted into the hole of the mouth mask.
 
     `matrix` float [2, 3] maps pixels of the file to crop pixels. Outside the mask all code values stay as they are.
     """
-    region, alpha = paste_region((frame.height, frame.width), matrix, resolution)
-    patch = face_patch(face, matrix, resolution, region) if alpha.size else None
-    return blended(frame, region, alpha, patch)
+    result = copied(frame)
+    blend(result, layers(frame, face, matrix, resolution), strength)
+    return result
 
 
 def blended(frame: av.VideoFrame, region: Region, alpha: np.ndarray, patch: np.ndarray | None) -> av.VideoFrame:

@@ -1,5 +1,7 @@
 """Between RGB and code values of video: the matrices of ITU-R BT.601, BT.709 and BT.2020, full and limited range."""
 
+from functools import lru_cache
+
 import numpy as np
 
 # Luma weights of red and blue.
@@ -25,6 +27,20 @@ def rgb_to_yuv(rgb: np.ndarray, matrix: str, full_range: bool = False, depth: in
     scale, zero = unit / 255, 16 * unit
     luma = luma * (219 * scale) + zero
     return np.stack([luma, cb * (224 * scale) + 128 * unit, cr * (224 * scale) + 128 * unit], -1).astype(np.float32)
+
+
+@lru_cache
+def rgb_to_codes(matrix: str, full_range: bool = False, depth: int = 8) -> np.ndarray:
+    """`rgb_to_yuv` as a matrix float64 [3, 4] from (R', G', B', 1), R'G'B' 0..255; read-only.
+
+    Raises:
+        ValueError: for a colour matrix that is not in LUMA.
+    """
+    corners = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.float64)
+    black, *primaries = rgb_to_yuv(corners[None], matrix, full_range, depth)[0].astype(np.float64)
+    result = np.column_stack([*((one - black) / 255 for one in primaries), black])
+    result.flags.writeable = False
+    return result
 
 
 def yuv_to_rgb(matrix: str, full_range: bool = False, depth: int = 8) -> np.ndarray:

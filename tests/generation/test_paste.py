@@ -6,6 +6,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -13,9 +14,9 @@ from safetensors.numpy import load_file
 from latentsync.faces import alignment
 from latentsync.faces.crop import align_face
 from latentsync.faces.mask import feathered_hole
-from latentsync.generation import paste
+from latentsync.generation import paste, paste_gpu
 from latentsync.media.colour import rgb_to_yuv, yuv_to_rgb
-from latentsync.media.frames import DisplayedFrame
+from latentsync.media.frames import DisplayedFrame, planes
 
 ANCHORS = np.array([[542.0, 673.0], [622.0, 687.0], [567.0, 750.0]])
 Y0, Y1, X0, X1 = 614, 908, 445, 690  # where golden/alignment shows the results
@@ -157,15 +158,77 @@ def test_only_the_hole_changes(x, y, size):
     changed[region[1] : region[3], region[0] : region[2]] = alpha > 0
     assert (result[~changed] == frame[~changed]).all()
     rows, columns = np.nonzero(changed)
-    inside = alignment.apply(matrix, np.column_stack([columns, rows]).astype(float))
-    hole = cv2.dilate(np.pad(feathered_hole((52, 70)), 2), np.ones((3, 3), np.uint8))
-    assert (hole[np.rint(inside[:, 1]).astype(int) + 2, np.rint(inside[:, 0]).astype(int) + 2] > 0).all()
+    inside = alignment.apply(alignment.to_face(matrix, 64), np.column_stack([columns, rows]).astype(float))
+    hole = cv2.dilate(cv2.resize(feathered_hole((52, 70)), (64, 64)), np.ones((3, 3), np.uint8))
+    assert (hole[np.rint(inside[:, 1]).astype(int), np.rint(inside[:, 0]).astype(int)] > 0).all()
 
 
 def test_a_face_outside_the_frame_pastes_nothing():
     frame, matrix = image(), face_at(2000, 2000)
     assert paste.paste_region(frame.shape, matrix, 64)[0] == (0, 0, 0, 0)
     assert (pasted(frame, np.zeros((64, 64, 3)), matrix, 64) == frame).all()
+
+
+def grey(height: int = 240, width: int = 320, pix_fmt: str = "yuv420p", level: int = 100) -> av.VideoFrame:
+    """A frame of one level in all planes."""
+    frame = av.VideoFrame(width, height, pix_fmt)
+    for plane in planes(frame):
+        plane[...] = level
+    return frame
+
+
+def cubic(values: np.ndarray, x: float, y: float) -> float:
+    """Values (h, w) at a point by cubic convolution with a = -0.75 (Keys 1981, Eq. 8), written out."""
+
+    def weight(d: float) -> float:
+        d = abs(d)
+        near, far = 1.25 * d**3 - 2.25 * d**2 + 1, -0.75 * (d**3 - 5 * d**2 + 8 * d - 4)
+        return near if d <= 1 else far if d < 2 else 0.0
+
+    rows, columns = (range(int(np.floor(at)) - 1, int(np.floor(at)) + 3) for at in (y, x))
+    return sum(weight(y - r) * weight(x - c) * values[r, c] for r in rows for c in columns)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p", "yuv420p10le"])
+def test_the_paste_is_one_cubic_sample_of_the_face_blended_once(pix_fmt):
+    face = cv2.resize(image(64, 64).astype(np.float32), (64, 64))
+    matrix, depth = face_at(150, 100, size=1.2, angle=0.2), 10 if "10" in pix_fmt else 8
+    source = grey(pix_fmt=pix_fmt, level=100 * 2 ** (depth - 8))
+    result = paste.paste_face(source, face, matrix, 64)
+    codes, to_face = rgb_to_yuv(face, "bt601", depth=depth), alignment.to_face(matrix, 64)
+    alpha = paste.opacity(64)
+    for channel, (new, old) in enumerate(zip(planes(result), planes(source), strict=True)):
+        step = source.width // old.shape[1]
+        checked = 0
+        for row, column in np.argwhere(new != old)[::7].tolist():
+            at = np.array([column, row]) * step + (step - 1) / 2
+            x, y = alignment.apply(to_face, at)
+            if not (3 < x < 60 and 3 < y < 60):
+                continue
+            expected = cubic(codes[..., channel], x, y)
+            opacity = cv2.getRectSubPix(alpha, (1, 1), (x, y)).item()
+            wanted = int(old[row, column]) + opacity * (expected - int(old[row, column]))
+            # OpenCV places samples on a grid of 1/32 of a pixel.
+            assert abs(int(new[row, column]) - wanted) < 1.0 * 2 ** (depth - 8) + 0.5
+            checked += 1
+        assert checked > 20
+
+
+def test_strength_is_a_share_of_the_change():
+    face, matrix = np.full((64, 64, 3), 255.0, np.float32), face_at(150, 100)
+    source = grey()
+    whole, half, none = (planes(paste.paste_face(source, face, matrix, 64, s))[0].astype(int) for s in (1, 0.5, 0))
+    assert whole.max() == 235 and (none == 100).all()
+    assert np.abs((whole - 100) / 2 - (half - 100)).max() <= 1
+
+
+@pytest.mark.parametrize(("resolution", "size"), [(512, 0.5), (256, 0.25)])
+def test_a_large_face_pasted_small_is_averaged(resolution, size):
+    face = np.random.default_rng(0).integers(0, 256, (resolution, resolution, 3)).astype(np.float32)
+    matrix = face_at(150, 100, size=size, angle=0, resolution=resolution)
+    (_, values, alpha), _ = paste.layers(grey(), face, matrix, resolution)
+    inner = values[alpha > 0.9]
+    assert len(inner) > 20 and inner.std() < 20 and inner.mean() == pytest.approx(16 + 127.5 * 219 / 255, abs=4)
 
 
 def test_a_large_crop_pasted_small_is_averaged():
@@ -187,9 +250,9 @@ def test_planes_become_what_ffmpeg_would_make_of_the_frame(pix_fmt, matrix, tag)
         np.frombuffer(plane, np.uint8 if depth == 8 else np.uint16).reshape(plane.height, -1)[:, : plane.width]
         for plane in ffmpeg.planes
     ]
-    planes = [np.zeros_like(plane) for plane in expected]
-    paste.paste_yuv(*planes, (0, 0, 128, 96), np.ones((96, 128), np.float32), target, matrix, depth=depth)
-    for got, wanted in zip(planes, expected, strict=True):
+    made = [np.zeros_like(plane) for plane in expected]
+    paste.paste_yuv(*made, (0, 0, 128, 96), np.ones((96, 128), np.float32), target, matrix, depth=depth)
+    for got, wanted in zip(made, expected, strict=True):
         away = np.abs(got.astype(int) - wanted) / 2 ** (depth - 8)
         assert away.mean() < 0.3 and away.max() <= 2
 
@@ -226,3 +289,26 @@ def test_colours_come_back(matrix, full_range, depth):
     rgb = np.random.default_rng(0).uniform(0, 255, (5, 7, 3)).astype(np.float32)
     back = cv2.transform(rgb_to_yuv(rgb, matrix, full_range, depth), yuv_to_rgb(matrix, full_range, depth))
     assert np.abs(back - rgb).max() < 1e-3
+
+
+@settings(max_examples=30)
+@given(
+    st.floats(-60, 300),
+    st.floats(-60, 220),
+    st.floats(0.2, 3),
+    st.floats(-0.7, 0.7),
+    st.sampled_from([64, 256]),
+    st.sampled_from(["yuv420p", "yuv444p"]),
+)
+def test_the_paste_of_a_gpu_is_that_of_the_cpu(x, y, size, angle, resolution, pix_fmt):
+    face = cv2.resize(image(64, 64).astype(np.float32), (resolution, resolution), interpolation=cv2.INTER_CUBIC)
+    frame, matrix = grey(pix_fmt=pix_fmt), face_at(x, y, size, angle, resolution)
+    ours = paste_gpu.layers(frame, torch.from_numpy(face).permute(2, 0, 1), matrix, resolution)
+    wanted = paste.layers(frame, face, matrix, resolution)
+    assert len(ours) == len(wanted)
+    for (grid, values, alpha), (same, given_values, given_alpha) in zip(ours, wanted, strict=True):
+        assert grid.region == same.region and values.reshape(given_values.shape).dtype == np.float32
+        opaque = given_alpha > 0  # elsewhere nothing is pasted
+        assert np.abs(alpha - given_alpha).max(initial=0) < 2e-3
+        away = np.abs(values.reshape(given_values.shape) - given_values)[opaque]
+        assert away.max(initial=0) < 0.5

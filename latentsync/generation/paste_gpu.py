@@ -1,0 +1,52 @@
+"""`paste.layers` in torch, for faces that are on a GPU: only the sampled layers come back to the host.
+
+Samples are placed as cv2.warpAffine places them, on a grid of 1/32 of a pixel, so that both give the same pixels.
+"""
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentsync.faces import alignment
+from latentsync.generation.paste import Layers, grids, hole_rows, opacity, shrink_of
+from latentsync.media.colour import rgb_to_codes
+from latentsync.media.frames import colour_of
+
+_COARSE, _FINE = 1024, 32  # fixed point of OpenCV's warpAffine: coordinates, then places in its table of weights
+
+
+def layers(frame: av.VideoFrame, face: Tensor, matrix: np.ndarray, resolution: int) -> Layers:
+    """The face float32 (3, R, R), RGB 0..255, as code values at the pixels of the frame's planes; see paste.layers."""
+    top, bottom = hole_rows(resolution)
+    to_codes = torch.from_numpy(np.array(rgb_to_codes(*colour_of(frame)), np.float32)).to(face.device)
+    part = face[:, top:bottom]
+    codes = torch.tensordot(to_codes[:, :3], part, 1) + to_codes[:, 3, None, None]
+    alpha = torch.from_numpy(opacity(resolution).copy()).to(face.device)
+    result = []
+    for grid in grids(frame, matrix, resolution):
+        values = codes[list(grid.channels)]
+        back, shrink = grid.back - [[0, 0, 0], [0, 0, top]], min(shrink_of(grid.back), 8)
+        if shrink > 1:
+            values = F.avg_pool2d(values, shrink)
+            back = alignment.resized(back, (resolution, bottom - top), (values.shape[2], values.shape[1]))
+        x0, y0, x1, y1 = grid.region
+        values = _sampled(values, back, (x1 - x0, y1 - y0), "bicubic", "border")
+        opaque = _sampled(alpha[None], grid.back, (x1 - x0, y1 - y0), "bilinear", "zeros")[0]
+        values = values.permute(1, 2, 0).contiguous().cpu().numpy()
+        result.append((grid, values, opaque.cpu().numpy()))
+    return result
+
+
+def _sampled(values: Tensor, back: np.ndarray, size: tuple[int, int], mode: str, padding: str) -> Tensor:
+    """Values c h w at back [2, 3] of every pixel of an image of `size` (width, height): c h' w'."""
+    height, width = values.shape[1:]
+    x, y = (torch.arange(n, device=values.device, dtype=torch.float64) for n in size)
+    places = []
+    for (a, b, c), length in zip(back.tolist(), (width, height), strict=True):
+        coarse = torch.round((b * y + c) * _COARSE)[:, None] + torch.round(a * x * _COARSE)
+        at = torch.floor((coarse + _COARSE / _FINE / 2) / (_COARSE / _FINE)) / _FINE
+        places.append((2 * at + 1) / length - 1)  # grid_sample's coordinates: -1 and 1 are the outer edges
+    grid = torch.stack(places, -1).to(values.dtype)[None]
+    return F.grid_sample(values[None], grid, mode=mode, padding_mode=padding, align_corners=False)[0]
