@@ -30,7 +30,7 @@ VERSIONS = {
     "train_syncnet": 1,
     "train_unet_stage1": 1,
     "train_unet_stage2": 1,
-    "generate": 5,
+    "generate": 6,
     "enhance": 1,
     "evaluate": 3,
     "report": 4,
@@ -340,9 +340,10 @@ class Generate(Section):
         "audio", "audio: as long as the audio, frames play back and forth or are cut; video: the audio is padded or cut"
     )
     max_s: float | None = key(60.0, "longest result, in seconds; the rest is left out; null: no limit", gt=0)
-    overlap: int = key(2, "frames that neighbouring windows share and cross-fade; published: 0", ge=0, le=15)
+    overlap: int = key(2, "frames that neighbouring windows share, where they are joined; published: 0", ge=0, le=7)
     batch_size: Positive = key(1, "windows per call of the U-Net")
     crf: int = key(13, "x264 CRF of the result", ge=0, le=51)
+    encoder_threads: Positive = key(2, "threads of x264; another number gives other bytes")
     controls: int = key(0, "cross pairs that an untrained U-Net generates too, as a control of the evaluation", ge=0)
     torch_threads: Positive = key(2, "CPU threads")
 

@@ -63,27 +63,37 @@ def generate(
     # One command among others on a user's machine: threads that spin while they wait took minutes instead of seconds.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
     from latentsync.generation.api import lip_sync
+    from latentsync.generation.progress import Printed
 
     crf: dict[str, Any] = {"crf": HIGH_QUALITY_CRF} if high_quality else {}
-    result = lip_sync(
-        video,
-        audio,
-        out,
-        weights,
-        generate={"steps": steps, "guidance": guidance, "seed": seed, "length": length, "overlap": overlap} | crf,
-        enhance={
-            "method": enhance,
-            "strength": enhance_strength,
-            "weights": None if enhance_weights is None else str(enhance_weights),
-        }
-        | crf,
-        faces=faces,
-        vae=vae,
-        whisper=whisper,
-        resolution=resolution,
-        preview=preview,
-        progress=lambda text: typer.echo(f"latentsync: {text}", err=True),
-    )
+    progress = Printed()
+    try:
+        result = lip_sync(
+            video,
+            audio,
+            out,
+            weights,
+            generate={"steps": steps, "guidance": guidance, "seed": seed, "length": length, "overlap": overlap} | crf,
+            enhance={
+                "method": enhance,
+                "strength": enhance_strength,
+                "weights": None if enhance_weights is None else str(enhance_weights),
+            }
+            | crf,
+            faces=faces,
+            vae=vae,
+            whisper=whisper,
+            resolution=resolution,
+            preview=preview,
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        progress.close()
+        typer.echo(
+            f"latentsync: stopped; the same command goes on behind the last finished part in {out}.parts", err=True
+        )
+        raise
+    progress.close()
     unchanged = ", ".join(f"{n} {reason}" for reason, n in result.passed_through.items())
     kept = f"; unchanged: {unchanged}" if unchanged else ""
     typer.echo(f"{out}: {result.n_generated} of {result.n_frames} frames redrawn{kept}")

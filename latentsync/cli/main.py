@@ -1,6 +1,8 @@
 """The command `latentsync`: its commands, and errors in one sentence. The workflow calls `latentsync.steps` instead."""
 
+import signal
 import sys
+from typing import Any
 
 import typer
 
@@ -20,8 +22,13 @@ def about() -> None:
     """LatentSync Studio: make the person in a video say other words."""
 
 
+def _stop(*_: Any) -> None:
+    raise KeyboardInterrupt  # as Ctrl-C: open files are closed, and temporary ones deleted
+
+
 def main() -> None:
-    """Run the command line; a user error is one sentence and exit status 1."""
+    """Run the command line; a user error is one sentence and exit status 1, being stopped is exit status 130."""
+    signal.signal(signal.SIGTERM, _stop)
     try:
         app()
     except (ValueError, OSError, UnknownChoice) as error:  # OSError: a full disk, a disconnected drive

@@ -12,15 +12,16 @@ use the names of the command line: `enhance["method"]` is --enhance.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentsync import config
 from latentsync.config import Enhance, FaceBackend, Generate, Tracking
+from latentsync.generation.progress import Progress, Report, silent
 from latentsync.ledger.rows import Rejection
 from latentsync.weights import registry
 from latentsync.weights.find import find_weights
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from latentsync.generation.audio import DrivingAudio
 
 NO_LIMIT: dict[str, Any] = {"max_s": None}  # a single video is not cut; a run limits each of its many videos
+RESULT = ("n_frames", "n_generated", "passed_through", "cut_s", "seconds", "waited_s")  # of pipeline.redraw
 MAX_FACES = 2  # faces followed in one video, as align_faces.max_faces
 MIN_PUBLISHED_PX = 256  # side of the face in the smallest published model
 
@@ -50,6 +52,10 @@ class Result:
     """Frames with a restored face."""
     cut_s: float
     """Seconds left out at the end because of `max_s`."""
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
+    """How long each stage worked: decode, crop, networks, paste, encode, join. Stages work side by side."""
+    waited_s: float = field(default=0.0, compare=False)
+    """How long the networks had nothing to do between the first frame and the last."""
 
 
 def lip_sync(
@@ -65,7 +71,7 @@ def lip_sync(
     whisper: str | Path | None = None,
     resolution: int | None = None,
     preview: bool = False,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Report = silent,
 ) -> Result:
     """Write `out`: the video with the mouth of its largest face redrawn to the audio.
 
@@ -86,7 +92,7 @@ def lip_sync(
         whisper: Whisper's weights, if they are not in the weights folder.
         resolution: side of the face in pixels, for published weights whose release is unknown.
         preview: decode with the tiny TAESD: rough frames, quickly.
-        progress: called with a sentence at the start of each stage.
+        progress: called with a `Progress` at the start of each stage, and after every frame.
 
     Returns:
         Counts of written, redrawn and enhanced frames.
@@ -183,7 +189,7 @@ class LipSync:
             return open_restorer(method, restorer_file)
 
         self.models, self.detector, self.restorer = cache(load), cache(detector), cache(restorer)
-        self.tracks = lru_cache(1)(self._tracks)
+        self.last_tracks: tuple[Any, list[Track]] = None, []
 
     def __enter__(self) -> "LipSync":
         return self
@@ -197,7 +203,7 @@ class LipSync:
         audio: str | Path,
         out: str | Path,
         faces: FaceBackend = "mediapipe",
-        progress: Callable[[str], None] = lambda _: None,
+        progress: Report = silent,
     ) -> Result:
         """Lip-sync one video, and enhance it if a method is chosen; arguments and errors as for `lip_sync`."""
         from latentsync.generation.audio import driving_audio
@@ -205,35 +211,40 @@ class LipSync:
         config.require_choice("--faces", faces, FaceBackend)
         video, audio, out = _checked(video, audio, out)
         with _naming("--audio", audio):
-            own = video.resolve() == audio.resolve() and self.generate.length == "video"
-            driving = driving_audio(audio, own)
+            driving = driving_audio(audio)
         if self.enhance.method is not None:
             self.restorer()  # a damaged file ends the call before the long part
         resolution = self.models(True).resolution
         if resolution < MIN_PUBLISHED_PX:
-            progress(f"demonstration weights, {resolution} px per face: real mouths come out blurred and miscoloured")
-        progress("finding faces")
+            progress(
+                Progress(
+                    f"demonstration weights, {resolution} px per face: real mouths come out blurred and miscoloured"
+                )
+            )
         with _naming("--video", video):
-            self.tracks(video, faces, MAX_FACES)
-        progress("redrawing mouths")
+            self.tracks(video, faces, MAX_FACES, progress)
         if self.enhance.method is None:
-            return self._result(self.redraw(video, driving, out, faces, MAX_FACES))
+            return self._result(self.redraw(video, driving, out, faces, MAX_FACES, progress=progress))
         with tempfile.TemporaryDirectory() as folder:
             between = Path(folder, "lossless.mp4")  # crf 0: the enhanced video is encoded with loss only once
-            written = self.redraw(video, driving, between, faces, MAX_FACES, crf=0)
-            progress("enhancing faces")
+            written = self.redraw(video, driving, between, faces, MAX_FACES, crf=0, progress=progress)
+            progress(Progress("enhancing faces"))
             n_enhanced = self.restore(between, out, written["matrices"], resolution, faces, MAX_FACES)
             return self._result(written, n_enhanced)
 
     @staticmethod
     def _result(written: Mapping[str, Any], n_enhanced: int = 0) -> Result:
-        counts = {name: written[name] for name in ("n_frames", "n_generated", "passed_through", "cut_s")}
-        return Result(n_enhanced=n_enhanced, **counts)
+        found = {name: written[name] for name in RESULT}
+        return Result(n_enhanced=n_enhanced, **found)
 
-    def _tracks(self, video: Path, faces: str, max_faces: int) -> "list[Track]":
+    def tracks(self, video: Path, faces: str, max_faces: int, progress: Report = silent) -> "list[Track]":
+        """The face tracks of a video; those of the last one are kept."""
         from latentsync.generation.speakers import track_video
 
-        return track_video(video, self.detector(faces, max_faces), self.generate.max_s, self.tracking)
+        if self.last_tracks[0] != (video, faces, max_faces):
+            found = track_video(video, self.detector(faces, max_faces), self.generate.max_s, self.tracking, progress)
+            self.last_tracks = (video, faces, max_faces), found
+        return self.last_tracks[1]
 
     def redraw(
         self,
@@ -246,6 +257,7 @@ class LipSync:
         chosen: Sequence[int] = (),
         trained: bool = True,
         crf: int | None = None,
+        progress: Report = silent,
     ) -> dict[str, Any]:
         """Redraw the mouths of one video; returns what `pipeline.redraw` returns.
 
@@ -256,11 +268,13 @@ class LipSync:
             chosen: indices of face tracks known to speak; elsewhere the largest face speaks.
             trained: False: with the untrained network, as a control.
             crf: x264 quality; None: that of the section.
+            progress: called after every frame.
         """
         from latentsync.generation.pipeline import redraw
 
         cfg = self.generate if crf is None else self.generate.model_copy(update={"crf": crf})
-        return redraw(video, audio, out, self.models(trained), cfg, self.tracks(video, faces, max_faces), chosen)
+        tracks = self.tracks(video, faces, max_faces)
+        return redraw(video, audio, out, self.models(trained), cfg, tracks, chosen, progress)
 
     def restore(
         self, video: Path, out: Path, matrices: "np.ndarray", resolution: int, faces: str, max_faces: int

@@ -41,7 +41,9 @@ def load_models(
     for path in filter(None, (unet, vae)):
         if not path.exists():
             raise ValueError(f"The weights {path} do not exist; train them first, or give another file.")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device, dtype = torch.device("cpu"), torch.float32
+    if torch.cuda.is_available():
+        device, dtype = torch.device("cuda"), torch.float16
     state, metadata = read_unet(unet)
     resolution = _resolution(unet, metadata, resolution)
     try:
@@ -67,14 +69,16 @@ def load_models(
             f"gives {encoder.width}; Whisper tiny gives 384, small 768: name the right one with --whisper."
         )
     encoder.encoder.to(device)  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
+    moved: dict[str, Any] = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
     return Models(
-        network.eval().requires_grad_(False).to(device),
-        vaes.load(vae).to(device),  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
+        network.eval().requires_grad_(False).to(device, dtype),
+        vaes.load(vae).to(**moved),
         encoder,
         resolution,
         metadata["frames"],
         device,
-        vaes.load_preview(preview).to(device) if preview else None,  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
+        dtype,
+        vaes.load_preview(preview).to(**moved) if preview else None,
     )
 
 

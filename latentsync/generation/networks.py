@@ -1,25 +1,30 @@
-"""The networks behind one generation, on one device, and the two ends that touch pixels: encode and decode.
+"""The networks behind one generation, on one device: audio encoder, VAE and U-Net, and the loop that denoises.
 
-Axes: f frames, c channels, h w latent cells, R side of the face in pixels.
+Weights have one type from the moment they are loaded: fp16 on a GPU, as published, float32 on a CPU. Whatever enters a
+network is converted to that type; latents between denoising steps, and pixels, are float32.
+
+Axes: b batch, f frames, c channels, h w latent cells, s audio tokens, d their width, R side of the face in pixels.
 """
 
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync.audio.whisper import WhisperFeatures
-from latentsync.faces.mask import keep_mask
+from latentsync.audio.whisper import WhisperFeatures, tokens_at
+from latentsync.config import Generate
+from latentsync.faces.mask import keep_mask, latent_mask
 from latentsync.generation import sampling
 from latentsync.models import vae as vaes
 
 
 @dataclass(frozen=True)
 class Models:
-    """The networks behind one generation, on one device."""
+    """The networks of one release or run; a `pipeline.Generator`."""
 
     unet: sampling.Unet
     vae: Any
@@ -29,30 +34,50 @@ class Models:
     frames: int
     """Frames per window, as in training."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    """Of the weights of U-Net and VAE."""
     preview: Any = None
     """A tiny decoder in place of the VAE's: rough frames, quickly."""
+    name: str = ""
+    """What tells these weights from others."""
 
-    def autocast(self):
-        """fp16 on a GPU, as published; float32 on a CPU."""
-        return torch.autocast("cuda", torch.float16) if self.device.type == "cuda" else nullcontext()
+    @cached_property
+    def keep(self) -> Tensor:
+        """The mouth mask over pixels, R R; 1 keeps a pixel."""
+        return torch.from_numpy(keep_mask(self.resolution).copy()).to(self.device)
 
+    @cached_property
+    def latent_keep(self) -> Tensor:
+        """The mouth mask over latent cells, h w."""
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return torch.from_numpy(latent_mask(self.resolution, factor)).to(self.device)
 
-@torch.inference_mode()
-def encode(models: Models, faces: np.ndarray) -> Tensor:
-    """Latents f 2c h w of faces uint8 (f, R, R, 3): with the mouth region blanked (mid grey), then as they are.
+    def listen(self, samples: np.ndarray) -> Callable[[np.ndarray], Tensor]:
+        """Samples float32 [n], 16 kHz mono -> a function from feature rows int64 [f] to audio tokens f s d."""
+        features = torch.from_numpy(self.encoder.features(samples)).to(self.device, self.dtype)
+        return lambda rows: cast(Tensor, tokens_at(features, rows))
 
-    The mode of the VAE's distribution. Sampling it for every frame, as published, adds noise that flickers.
-    """
-    pixels = torch.from_numpy(faces).to(models.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-    keep = torch.from_numpy(keep_mask(models.resolution).copy()).to(models.device)
-    with models.autocast():
-        moments = vaes.encode_moments(models.vae, torch.cat([pixels * keep, pixels])).float()
-    return torch.cat(vaes.mode(models.vae, moments).chunk(2), dim=1)
+    @torch.inference_mode()
+    def encode(self, faces: np.ndarray) -> Tensor:
+        """Latents f 2c h w of faces uint8 (f, R, R, 3): with the mouth region blanked (mid grey), then as they are.
 
+        The mode of the VAE's distribution. Sampling it for every frame, as published, adds noise that flickers.
+        """
+        pixels = torch.from_numpy(faces).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        moments = vaes.encode_moments(self.vae, torch.cat([pixels * self.keep, pixels]).to(self.dtype)).float()
+        return torch.cat(vaes.mode(self.vae, moments).chunk(2), dim=1)
 
-@torch.inference_mode()
-def decode(models: Models, latents: Tensor) -> np.ndarray:
-    """Faces float32 (f, R, R, 3), RGB 0..255, of latents f c h w."""
-    with models.autocast():
-        pixels = vaes.decode(models.preview or models.vae, latents).float()
-    return ((pixels.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).cpu().numpy()
+    @torch.inference_mode()
+    def denoise(self, conditioning: Tensor, tokens: Tensor, cfg: Generate) -> Tensor:
+        """Latents b f c h w of windows, from their conditioning b f 2c h w and audio tokens b f s d."""
+        mask = self.latent_keep
+        height, width = mask.shape
+        noise = sampling.shared_noise(cfg.seed, height, width, self.vae.config.latent_channels).to(self.device)
+        masked, reference = conditioning.chunk(2, dim=2)
+        return sampling.denoise(self.unet, noise, mask, masked, reference, tokens, cfg.steps, cfg.guidance)
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Faces float32 f 3 R R, RGB 0..255, of latents f c h w."""
+        pixels = vaes.decode(self.preview or self.vae, latents.to(self.dtype)).float()
+        return (pixels.clamp(-1, 1) + 1) * 127.5

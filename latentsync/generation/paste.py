@@ -188,7 +188,10 @@ def blend(frame: av.VideoFrame, pasted: Layers, strength: float = 1.0) -> None:
             new -= old
             new *= alpha
             new += old
-            part[...] = cv2.add(new, 0, dtype=cv2.CV_8U) if depth == 8 else np.rint(new).clip(0, 2**depth - 1)
+            if depth == 8:  # rounds and saturates in one go
+                part[...] = cv2.add(new, 0, dtype=cv2.CV_8U)  # pyright: ignore[reportArgumentType, reportCallIssue]  # a number is allowed
+            else:
+                part[...] = np.rint(new).clip(0, 2**depth - 1)
 
 
 def face_patch(face: np.ndarray, matrix: np.ndarray, resolution: int, region: Region) -> np.ndarray:

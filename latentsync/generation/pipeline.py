@@ -1,39 +1,98 @@
 """Redraw the mouths of one video: every native frame is kept, its mouth drawn from the audio at its own time.
 
-The video is read twice: the first pass tracks faces (speakers.py), the second one redraws and writes. No more than a
-batch of windows of frames is held. What grows with the length, per second: 0.4 MB of Whisper features, 0.1 MB of
-landmarks (25 frames of 478 points), and up to 0.3 MB of audio.
-Frames without a face, or with another face than the speaker's, pass through unchanged and are counted by reason.
+The video is read twice: the first pass tracks faces (speakers.py), the second one redraws and writes, in four places
+that work side by side and hand frames on in order:
+
+    a thread decodes and crops -> the networks -> two threads paste -> a thread encodes
+
+At most two batches of windows are held, and a few frames between two threads. Frames without a face, or with another
+face than the speaker's, pass through unchanged and are counted by reason.
 
 Axes: f frames, c channels, h w pixels or latent cells, s audio tokens, d their width.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+import hashlib
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator as PythonGenerator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, runtime_checkable
 
 import av
 import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync.audio.whisper import tokens_at
 from latentsync.config import Generate
 from latentsync.faces import alignment
 from latentsync.faces.crop import align_face
-from latentsync.faces.mask import latent_mask
 from latentsync.faces.tracking import Track
-from latentsync.generation import joining, paste, sampling, timeline
+from latentsync.generation import joining, paste, paste_gpu, timeline
 from latentsync.generation.audio import DrivingAudio
-from latentsync.generation.networks import Models, decode, encode
+from latentsync.generation.parts import Parts
+from latentsync.generation.progress import Progress, Report, silent
 from latentsync.generation.speakers import PASSED_THROUGH, speaking
-from latentsync.generation.video import in_order, open_writer, yuv
+from latentsync.generation.stopwatch import Stopwatch
+from latentsync.generation.video import in_order, join_parts, open_writer, yuv
+from latentsync.media.ahead import Behind, ahead, mapped
 from latentsync.media.frames import DisplayedFrame
 from latentsync.media.read import frame_times
+from latentsync.media.write import VideoWriter, output_format
 from latentsync.timing import SAMPLE_RATE_HZ, whisper_rows
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """The networks, as the pipeline sees them: `networks.Models`, or a stand-in in tests and benchmarks."""
+
+    resolution: int
+    frames: int
+
+    def listen(self, samples: np.ndarray) -> Callable[[np.ndarray], Any]:
+        """Samples float32 [n], 16 kHz mono -> a function from feature rows int64 [f] to audio tokens f s d."""
+        ...
+
+    def encode(self, faces: np.ndarray) -> Tensor:
+        """Faces uint8 (f, R, R, 3) -> what conditions their generation, f c h w."""
+        ...
+
+    def denoise(self, conditioning: Tensor, tokens: Tensor, cfg: Generate) -> Tensor:
+        """Conditioning b f c h w and audio tokens b f s d of windows -> latents b f c h w."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents f c h w -> faces float32 (f, 3, R, R), RGB 0..255."""
+        ...
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One face, and what it is to say."""
+
+    labels: np.ndarray
+    """int64 [n], for each source frame the index of the track to redraw, or a key of PASSED_THROUGH."""
+    samples: np.ndarray
+    """float32 [m], 16 kHz mono, from the result's time zero."""
+
+
+@dataclass(frozen=True)
+class VoicePlan:
+    """What a voice does in each written frame."""
+
+    labels: np.ndarray
+    """int64 [m], as Voice.labels."""
+    matrices: np.ndarray
+    """float64 [m, 2, 3], pixels of the file -> crop pixels; NaN where nothing is generated."""
+    opacity: np.ndarray
+    """float32 [m], 0..1: how much of the generated mouth is pasted."""
+    samples: np.ndarray
+    """float32 [m], 16 kHz mono, as long as the result."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +104,31 @@ class Plan:
     times_s: np.ndarray
     """float64 [m]."""
     end_s: float
-    labels: np.ndarray
-    """int64 [m], index of the track that speaks, or a key of PASSED_THROUGH."""
-    matrices: np.ndarray
-    """float64 [m, 2, 3], displayed source pixels -> crop pixels; NaN where nothing is generated."""
+    voices: Sequence[VoicePlan]
+
+
+@dataclass
+class Item:
+    """A frame on its way through the pipeline."""
+
+    index: int
+    """Number of the written frame."""
+    frame: av.VideoFrame
+    crops: list[np.ndarray | None]
+    """uint8 (R, R, 3) for each voice that redraws it."""
+    pastes: list[tuple[Callable[[], paste.Layers], float]] = field(default_factory=list)
+    """What is pasted, and its opacity."""
 
 
 def redraw(
     video: Path,
     audio: DrivingAudio,
     out: Path,
-    models: Models,
+    models: Generator,
     cfg: Generate,
     tracks: Sequence[Track],
     chosen: Sequence[int] = (),
+    progress: Report = silent,
 ) -> dict[str, Any]:
     """Write `out`: the video with the mouth of the speaking face redrawn to the audio.
 
@@ -67,109 +137,236 @@ def redraw(
         audio: drives the mouth and is written into the result.
         out: an mp4 in the source's resolution, pixel format and frame times.
         models: the networks.
-        cfg: steps, guidance, seed, length, max_s, crf, overlap, batch_size.
+        cfg: the section.
         tracks: faces of the video, from `speakers.track_video`.
         chosen: indices of tracks known to speak; elsewhere the largest face speaks.
+        progress: called with the number of written frames.
 
     Returns:
         n_frames, n_generated, passed_through {reason: frames}, cut_s (seconds left out because of cfg.max_s), and per
         written frame: `order` int64 [m] (source frame), `times_s` float64 [m], `matrices` float64 [m, 2, 3] from pixels
-        of the file to crop pixels, NaN where the frame passed through; `end_s`, the end of the last frame.
+        of the file to crop pixels, NaN where the frame passed through; `end_s`, the end of the last frame; `seconds`
+        {stage: s} and `waited_s`, how long the networks had nothing to do.
     """
     clock = frame_times(video)
     whole_s = audio.length_s if cfg.length == "audio" else clock[1]
     wanted_s = whole_s if cfg.max_s is None else min(whole_s, cfg.max_s)
-    plan = make_plan(*clock, tracks, chosen, wanted_s, models.resolution)
-    # After the end of the audio comes silence; repeating its last features would keep the mouth at the last vowel.
-    n_samples = round(plan.end_s * SAMPLE_RATE_HZ)
-    samples = audio.for_model[:n_samples]
-    samples = np.pad(samples, (0, n_samples - len(samples)))
-    features = models.encoder.features(samples)
-    features = torch.from_numpy(features).to(models.device)
-    frames = in_order(video, plan.order)
-    first = next(frames)
-    matrices = plan.matrices @ paste.to_displayed(first)
-    with open_writer(out, first, video, plan.times_s, plan.end_s, cfg.crf, audio) as writer:
-        frames = chain([first], frames)
-        for start, stop, label in timeline.spans(plan.labels):
-            if label < 0:
-                for _ in range(start, stop):
-                    writer.write_frame(next(frames))
-                continue
-            span = Span(matrices[start:stop], whisper_rows(plan.times_s[start:stop]))
-            for frame in _redrawn(frames, span, features, models, cfg, writer.pix_fmt):
-                writer.write_frame(frame)
-    passed = Counter(PASSED_THROUGH[label] for label in plan.labels.tolist() if label < 0)
+    first = next(in_order(video, np.zeros(1, np.int64)))
+    voices = [Voice(speaking(tracks, len(clock[0]), chosen), audio.for_model)]
+    plan = make_plan(*clock, tracks, voices, wanted_s, models.resolution, paste.to_displayed(first))
+    watch = Stopwatch()
+    parts = Parts(out, _key(video, plan, models, cfg), len(plan.order))
+    start_s = time.perf_counter()
+    _write_parts(video, first, plan, models, cfg, parts, watch, progress)
+    passed_s = time.perf_counter() - start_s
+    with watch("join"):
+        join_parts(parts.files, parts.joined, video, plan.times_s, plan.end_s, audio)
+        parts.joined.replace(out)
+    parts.remove()
+    main = plan.voices[0]
+    generated = np.any([voice.labels >= 0 for voice in plan.voices], axis=0)
+    passed = Counter(PASSED_THROUGH[label] for label in main.labels[~generated].tolist())
     return {
         "n_frames": len(plan.order),
-        "n_generated": int((plan.labels >= 0).sum()),
+        "n_generated": int(generated.sum()),
         "passed_through": dict(sorted(passed.items())),
         "cut_s": round(whole_s - wanted_s, 3),
         "order": plan.order,
         "times_s": plan.times_s,
         "end_s": np.float64(plan.end_s),
-        "matrices": matrices,
+        "matrices": main.matrices,
+        "seconds": watch.rounded(),
+        "waited_s": round(passed_s - watch.seconds["networks"], 3),
     }
 
 
 def make_plan(
-    times_s: np.ndarray, end_s: float, tracks: Sequence[Track], chosen: Sequence[int], wanted_s: float, resolution: int
+    times_s: np.ndarray,
+    end_s: float,
+    tracks: Sequence[Track],
+    voices: Sequence[Voice],
+    wanted_s: float,
+    resolution: int,
+    to_displayed: np.ndarray,
 ) -> Plan:
-    """Order, times, speaking tracks and matrices of all written frames; `times_s` and `end_s` are the source's."""
-    n_frames = len(times_s)
+    """What all written frames show; `times_s` and `end_s` are the source's, `to_displayed` its file -> display map."""
     order, starts_s, stop_s = timeline.lay_out(times_s, end_s, wanted_s)
-    labels = speaking(tracks, n_frames, chosen)
-    matrices = np.full((n_frames, 2, 3), np.nan)
-    for index, track in enumerate(tracks):
-        for frame in range(track.start, track.stop):
-            if labels[frame] == index:
-                matrices[frame] = alignment.similarity(track.anchors[frame - track.start], resolution)
-    return Plan(order, starts_s, stop_s, labels[order], matrices[order])
+    n_samples = round(stop_s * SAMPLE_RATE_HZ)
+    plans = []
+    for voice in voices:
+        matrices = np.full((len(times_s), 2, 3), np.nan)
+        for index, track in enumerate(tracks):
+            for frame in np.flatnonzero(voice.labels[track.start : track.stop] == index) + track.start:
+                matrices[frame] = alignment.similarity(track.anchors[frame - track.start], resolution) @ to_displayed
+        # After the end of the audio comes silence; repeating its last features would keep the mouth at the last vowel.
+        samples = np.pad(voice.samples[:n_samples], (0, max(0, n_samples - len(voice.samples))))
+        labels = voice.labels[order]
+        plans.append(VoicePlan(labels, matrices[order], np.ones(len(order), np.float32), samples))
+    return Plan(order, starts_s, stop_s, plans)
 
 
-@dataclass(frozen=True)
-class Span:
-    """A stretch of written frames that follow one face."""
+def _key(video: Path, plan: Plan, models: Generator, cfg: Generate) -> str:
+    """16 hex digits over everything that decides the written frames."""
+    stat = video.stat()
+    described = f"{stat.st_size} {stat.st_mtime_ns} {cfg.model_dump_json()} {getattr(models, 'name', '')}"
+    digest = hashlib.sha256(described.encode())
+    for array in (plan.order, plan.times_s, *(part for voice in plan.voices for part in vars(voice).values())):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
 
-    matrices: np.ndarray
-    """float64 [n, 2, 3], pixels of the file -> crop pixels."""
-    centres: np.ndarray
-    """int64 [n], rows of audio features."""
+
+def _write_parts(
+    video: Path,
+    like: av.VideoFrame,
+    plan: Plan,
+    models: Generator,
+    cfg: Generate,
+    parts: Parts,
+    watch: Stopwatch,
+    progress: Report,
+) -> None:
+    """Write the parts that are not finished."""
+    missing = parts.missing()
+    if not missing:
+        return
+    first = missing[0][1]
+    report = partial(Progress, "redrawing mouths", total=len(plan.order))
+    progress(report(first))
+    frames = _written(video, plan, models, cfg, first, watch)
+    writing, opened = Behind(), list[ExitStack]()
+
+    def write(writer: VideoWriter, frame: av.VideoFrame) -> None:
+        with watch("encode"):
+            writer.write_frame(frame)
+
+    try:
+        for file, start, stop in missing:
+            opened.append(ExitStack())
+            end_s = float(plan.times_s[stop]) if stop < len(plan.times_s) else plan.end_s
+            clock = plan.times_s[start:stop] - plan.times_s[start], end_s - float(plan.times_s[start])
+            writer = opened[-1].enter_context(open_writer(file, like, video, *clock, cfg.crf, cfg.encoder_threads))
+            for number, frame in enumerate(islice(frames, stop - start), start + 1):
+                writing.call(write, writer, frame)
+                progress(report(number))
+            writing.call(opened[-1].close)  # the part appears once its last frame is encoded
+        writing.wait()
+    finally:
+        writing.stop()
+        frames.close()
+        for part in opened:
+            part.__exit__(*sys.exc_info())  # of a part that is finished: nothing
 
 
-def _redrawn(
-    frames: Iterator[av.VideoFrame], span: Span, features: Tensor, models: Models, cfg: Generate, pix_fmt: str
-) -> Iterator[av.VideoFrame]:
-    """The frames of a span with new mouths, in order. `features` t s d of the whole audio."""
-    vae = models.vae.config
-    mask = latent_mask(models.resolution, 2 ** (len(vae.block_out_channels) - 1))
-    height, width = mask.shape
-    noise = sampling.shared_noise(cfg.seed, height, width, vae.latent_channels).to(models.device)
-    mask = torch.from_numpy(mask).to(models.device)
-    held: list[av.VideoFrame] = []  # read but not yet written
-    conditioning = torch.zeros(0)  # f 2c h w, of the last frames read
-    n_read = 0
+def _written(
+    video: Path, plan: Plan, models: Generator, cfg: Generate, first: int, watch: Stopwatch
+) -> PythonGenerator[av.VideoFrame, None, None]:
+    """The frames of the result from `first` on, bit for bit those of a whole run."""
+    batch = models.frames * cfg.batch_size
+    drawings = [Drawing(number, plan, models, cfg, watch) for number in range(len(plan.voices))]
+    begin = min(drawing.needed_from(first) for drawing in drawings)
+    items: Iterator[Item] = ahead(_read(video, plan, models.resolution, begin, watch), batch)
+    for drawing in drawings:
+        items = drawing.drawn(items, begin, first)
+    wanted = (item for item in items if item.index >= first)
 
-    def latents_of(batch: list[joining.Window]) -> Tensor:
-        nonlocal conditioning, n_read
-        first, stop = batch[0][0], batch[-1][1]
-        new = [yuv(next(frames), pix_fmt) for _ in range(n_read, stop)]
-        faces = [
-            align_face(DisplayedFrame(frame, 0, False), matrix, models.resolution)
-            for frame, matrix in zip(new, span.matrices[n_read:stop], strict=True)
+    def pasted(item: Item) -> av.VideoFrame:
+        with watch("paste"):
+            if not item.pastes:
+                return item.frame
+            result = paste.copied(item.frame)  # the decoder still predicts later frames from it
+            for layers, strength in item.pastes:
+                paste.blend(result, layers(), strength)
+            return result
+
+    yield from mapped(pasted, wanted)
+
+
+def _read(video: Path, plan: Plan, resolution: int, begin: int, watch: Stopwatch) -> Iterator[Item]:
+    """Decoded frames from `begin` on, and the crops that the voices need."""
+    frames = watch.over("decode", in_order(video, plan.order[begin:]))
+    pix_fmt = None
+    for index, frame in enumerate(frames, begin):
+        with watch("crop"):
+            pix_fmt = pix_fmt or output_format(frame.width, frame.height, frame.format.name)
+            frame = yuv(frame, pix_fmt)
+            shown = DisplayedFrame(frame, 0, False)
+            crops = [
+                align_face(shown, voice.matrices[index], resolution) if voice.labels[index] >= 0 else None
+                for voice in plan.voices
+            ]
+        yield Item(index, frame, crops)
+
+
+class Drawing:
+    """The networks' part: draws one voice's mouth into the items that come by, in order."""
+
+    def __init__(self, number: int, plan: Plan, models: Generator, cfg: Generate, watch: Stopwatch):
+        self.number, self.voice, self.models, self.cfg, self.watch = number, plan.voices[number], models, cfg, watch
+        self.rows = whisper_rows(plan.times_s)
+        with watch("networks"):
+            self.tokens = models.listen(self.voice.samples)
+        self.overlap = min(cfg.overlap, (models.frames - 1) // 2)
+        self.spans = [
+            (start, stop, joining.windows(stop - start, models.frames, self.overlap) if label >= 0 else [])
+            for start, stop, label in timeline.spans(self.voice.labels)
         ]
-        held.extend(new)
-        n_read = stop
-        encoded = encode(models, np.stack(faces))
-        conditioning = torch.cat([conditioning, encoded])[first - stop :] if len(conditioning) else encoded
-        windows = torch.stack([conditioning[start - first : end - first] for start, end in batch])
-        audio = torch.stack([cast(Tensor, tokens_at(features, span.centres[start:end])) for start, end in batch])
-        with models.autocast():
-            masked, reference = windows.chunk(2, dim=2)
-            return sampling.denoise(models.unet, noise, mask, masked, reference, audio, cfg.steps, cfg.guidance).float()
 
-    windows_of_span = joining.windows(len(span.matrices), models.frames, min(cfg.overlap, models.frames - 1))
-    for start, latents in joining.joined(windows_of_span, cfg.batch_size, latents_of):
-        for index, face in enumerate(decode(models, latents)):
-            yield paste.paste_face(held[index], face, span.matrices[start + index], models.resolution)
-        del held[: len(latents)]
+    def needed_from(self, first: int) -> int:
+        """The first frame that must be read so that frames from `first` on are those of a whole run."""
+        start, _, windows = next(span for span in self.spans if span[1] > first)
+        return start + joining.needed_from(windows, self.cfg.batch_size, first - start) if windows else first
+
+    def drawn(self, items: Iterator[Item], begin: int, first: int) -> Iterator[Item]:
+        """The items from frame `begin` on; those from frame `first` on with their mouths."""
+        for start, stop, windows in self.spans:
+            if stop <= begin:
+                continue
+            if not windows or stop <= first:
+                yield from islice(items, stop - max(start, begin))
+                continue
+            own = start + joining.needed_from(windows, self.cfg.batch_size, max(0, first - start))
+            yield from islice(items, own - max(start, begin))
+            yield from self._span(items, start, own, windows, max(0, first - start))
+
+    def _span(
+        self, items: Iterator[Item], start: int, position: int, windows: list[joining.Window], first: int
+    ) -> Iterator[Item]:
+        """The items of a span that starts at frame `start`; the next item is frame `position`."""
+        held: deque[Item] = deque()  # read but not yet drawn
+        conditioning: dict[int, Tensor] = {}  # c h w, by frame of the span
+
+        def latents_of(batch: list[joining.Window]) -> Tensor:
+            nonlocal position
+            stop = start + 1 + max(int(window.max()) for window in batch)
+            read = list(islice(items, stop - position))
+            position = stop
+            held.extend(read)
+            with self.watch("networks"):
+                if read:
+                    crops = [item.crops[self.number] for item in read]
+                    encoded = self.models.encode(np.stack(crops))  # pyright: ignore[reportArgumentType, reportCallIssue]  # none is None
+                    conditioning.update(zip((item.index - start for item in read), encoded, strict=True))
+                for frame in range(min(conditioning), min(int(window.min()) for window in batch)):
+                    del conditioning[frame]
+                seen = torch.stack([torch.stack([conditioning[frame] for frame in w.tolist()]) for w in batch])
+                tokens = torch.stack([self.tokens(self.rows[start + window]) for window in batch])
+                return self.models.denoise(seen, tokens, self.cfg)
+
+        for at, latents in joining.joined(windows, self.cfg.batch_size, self.overlap, latents_of, first):
+            while held[0].index < start + at:
+                yield held.popleft()
+            with self.watch("networks"):
+                faces = self.models.decode(latents)
+            for face in faces:
+                item = held.popleft()
+                item.pastes.append((self._layers(item, face), float(self.voice.opacity[item.index])))
+                yield item
+
+    def _layers(self, item: Item, face: Tensor) -> Callable[[], paste.Layers]:
+        """What to paste: on a CPU it is computed by the threads that paste, on a GPU here, where the face is."""
+        matrix, resolution = self.voice.matrices[item.index], self.models.resolution
+        if face.device.type == "cpu":
+            return partial(paste.layers, item.frame, face.permute(1, 2, 0).numpy(), matrix, resolution)
+        with self.watch("networks"):
+            layers = paste_gpu.layers(item.frame, face, matrix, resolution)
+        return lambda: layers

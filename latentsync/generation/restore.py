@@ -19,7 +19,6 @@ from latentsync.faces.face import Detector, Scheme
 from latentsync.faces.smoothing import smooth
 from latentsync.faces.tracking import Track
 from latentsync.generation import speakers
-from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.paste import Region, blended, from_region, paste_region, to_displayed
 from latentsync.generation.video import open_writer, yuv
 from latentsync.media.frames import native_rgb
@@ -98,8 +97,7 @@ def enhance_video(
     shown = _landmarks(speakers.track_video(video, detector, cfg=tracking), matrices @ to_file, resolution)
     landmarks = [None if points is None else alignment.apply(to_file[:2], points) for points in shown]
     n_enhanced = 0
-    audio = DrivingAudio(np.zeros(0, np.float32), copied_from=video)
-    with open_writer(out, first, video, times_s, end_s, cfg.crf, audio) as writer:
+    with open_writer(out, first, video, times_s, end_s, cfg.crf, copy_audio_from=video) as writer:
         items = zip(chain([first], frames), matrices, landmarks, strict=True)
         while batch := list(islice(items, BATCH)):
             batch = [(yuv(frame, writer.pix_fmt), matrix, points) for frame, matrix, points in batch]

@@ -35,13 +35,14 @@ def denoise(
     """Denoised latents b f c h w of windows.
 
     noise: 1 c 1 h w. mask: h w, 1 = keep. masked, reference: b f c h w, the faces without and with their mouths.
-    audio: b f s d. steps: of DDIM, eta 0. guidance: against zero tokens; at 1 the unconditioned half is not computed.
+    audio: b f s d, in the type of the network.
+    steps: of DDIM, eta 0. guidance: against zero tokens; at 1 the unconditioned half is not computed.
     """
     assert masked.shape == reference.shape and audio.shape[:2] == masked.shape[:2], (masked.shape, audio.shape)
     masked, reference = masked.transpose(1, 2), reference.transpose(1, 2)
     latents = noise.to(masked).expand_as(masked)
     for t, following in diffusion.ddim_steps(steps):
-        sample = diffusion.unet_input(latents, mask, masked, reference)
+        sample = diffusion.unet_input(latents, mask, masked, reference).to(audio.dtype)
         time = torch.full((len(sample),), t, device=sample.device)
         if guidance == 1:
             eps = unet(sample, time, audio)
@@ -49,5 +50,5 @@ def denoise(
             both = torch.cat([torch.zeros_like(audio), audio])
             null, conditioned = unet(torch.cat([sample, sample]), torch.cat([time, time]), both).chunk(2)
             eps = null + guidance * (conditioned - null)
-        latents = diffusion.ddim_step(latents, eps, t, following)
+        latents = diffusion.ddim_step(latents, eps.float(), t, following)
     return latents.transpose(1, 2)

@@ -11,6 +11,7 @@ import numpy as np
 from latentsync.config import DetectScenes, Tracking
 from latentsync.faces.face import Detector
 from latentsync.faces.tracking import Track, track_faces
+from latentsync.generation.progress import Progress, Report, silent
 from latentsync.media.ahead import ahead
 from latentsync.media.frames import DisplayedFrame
 from latentsync.media.read import Reader, frame_times
@@ -42,10 +43,16 @@ def scenes(
         yield scene, frame
 
 
-def track_video(video: Path, detector: Detector, max_s: float | None = None, cfg: Tracking = PUBLISHED) -> list[Track]:
+def track_video(
+    video: Path,
+    detector: Detector,
+    max_s: float | None = None,
+    cfg: Tracking = PUBLISHED,
+    progress: Report = silent,
+) -> list[Track]:
     """The face tracks of all displayed frames, in frame numbers of the video; no track crosses a cut. One decode.
 
-    Frames from `max_s` seconds on are left out.
+    Frames from `max_s` seconds on are left out. `progress` is called with the number of frames seen.
     """
     times_s, end_s = frame_times(video)
     max_gap = round(cfg.max_gap_ticks / TICKS_PER_S * len(times_s) / end_s)
@@ -54,12 +61,18 @@ def track_video(video: Path, detector: Detector, max_s: float | None = None, cfg
     frames = ahead(frame for _, frame in Reader(video).displayed_frames(np.arange(len(times_s))))
     tracks, start = [], 0
     for _, scene in groupby(scenes(frames, cfg.scenes), key=lambda pair: pair[0]):
-        counted = _Counted(frame for _, frame in scene)
+        counted = _Counted(_reported((frame for _, frame in scene), start, len(times_s), progress))
         for track in track_faces(counted, detector, max_gap, to_rgb=DisplayedFrame.quick):
             tracks.append(dataclasses.replace(track, start=track.start + start, stop=track.stop + start))
         start += counted.n
     assert start == len(times_s), (start, len(times_s))
     return tracks
+
+
+def _reported(frames: Iterable[DisplayedFrame], start: int, total: int, progress: Report) -> Iterator[DisplayedFrame]:
+    for number, frame in enumerate(frames, start):
+        progress(Progress("finding faces", number, total))
+        yield frame
 
 
 class _Counted:

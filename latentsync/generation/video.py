@@ -11,8 +11,9 @@ from av.video.stream import VideoStream
 from latentsync.generation import timeline
 from latentsync.generation.audio import DrivingAudio
 from latentsync.media import probe
+from latentsync.media.join import join
 from latentsync.media.read import read_video_frames
-from latentsync.media.write import VideoWriter
+from latentsync.media.write import FrameClock, VideoWriter
 
 BACKWARDS_BLOCK = 32  # frames held at once while the video runs backwards
 
@@ -42,26 +43,43 @@ def open_writer(
     times_s: np.ndarray,
     end_s: float,
     crf: int,
-    audio: DrivingAudio | None = None,
+    threads: int = 1,
+    copy_audio_from: Path | None = None,
 ) -> VideoWriter:
-    """A writer with the source's size, format, pixel aspect and frame times; a constant rate stays exact.
-
-    Audio that is not copied is cut or padded with silence to the length of the video, to the sample.
-    """
-    found = probe.timeline(source)
+    """A writer with the source's size, format, pixel aspect and frame times; a constant rate stays exact."""
     with probe.opened(source) as container:
-        stream = container.streams[found.stream]
+        stream = container.streams[probe.timeline(source).stream]
         assert isinstance(stream, VideoStream)
         aspect = stream.sample_aspect_ratio
+    rate, constant = _rate(source)
+    own_times = {} if constant else {"frame_times": times_s, "end_s": end_s}
+    return VideoWriter(
+        out,
+        rate,
+        like.width,
+        like.height,
+        crf=crf,
+        threads=threads,
+        like=like,
+        sample_aspect=aspect,
+        copy_audio_from=copy_audio_from,
+        **own_times,
+    )
+
+
+def _rate(source: Path) -> tuple[Fraction, bool]:
+    """The frame rate, exact where it is constant, and whether it is."""
+    found = probe.timeline(source)
     steps = np.unique(np.append(np.diff(found.pts), found.end_pts - found.pts[-1]))
-    constant = len(steps) == 1
-    rate = 1 / (int(steps[0]) * found.time_base) if constant else Fraction(found.info.fps).limit_denominator(1001)
-    options = {} if constant else {"frame_times": times_s, "end_s": end_s}
-    if audio is not None and audio.copied_from is not None:
-        options["copy_audio_from"] = audio.copied_from
-    elif audio is not None and audio.written is not None:
-        samples = round(end_s * audio.rate_hz)
-        written = audio.written[:, :samples]
-        written = np.pad(written, ((0, 0), (0, samples - written.shape[1])))
-        options |= {"audio": written, "audio_rate_hz": audio.rate_hz}
-    return VideoWriter(out, rate, like.width, like.height, crf=crf, like=like, sample_aspect=aspect, **options)
+    if len(steps) == 1:
+        return 1 / (int(steps[0]) * found.time_base), True
+    return Fraction(found.info.fps).limit_denominator(1001), False
+
+
+def join_parts(
+    parts: list[Path], out: Path, source: Path, times_s: np.ndarray, end_s: float, audio: DrivingAudio
+) -> None:
+    """Join parts written by `open_writer` and add the audio; `times_s` and `end_s` are those of the whole result."""
+    rate, constant = _rate(source)
+    clock = FrameClock.of(rate) if constant else FrameClock.of(rate, times_s, end_s)
+    join(parts, out, clock, audio.track(end_s))

@@ -48,7 +48,18 @@ def audio_pieces(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ, layout: str =
     found = timeline(path)
     if found.audio_stream is not None:
         for part in _resampled(_placed(_mixed(path, found, layout), found.zero_s), sample_rate_hz, layout):
-            yield part.clip(-1, 1)
+            yield in_range(part, path)
+
+
+def in_range(samples: np.ndarray, path: Path) -> np.ndarray:
+    """A clipped copy of samples, in [-1, 1].
+
+    Raises:
+        Rejection: some are not finite, which no network could take.
+    """
+    if not np.isfinite(samples).all():
+        raise Rejection("unreadable", f"{path.name} holds samples that are not finite numbers; export its audio again")
+    return samples.clip(-1, 1)
 
 
 def _mixed(path: Path, found: Timeline, layout: str) -> Iterator[tuple[Fraction, int, np.ndarray]]:

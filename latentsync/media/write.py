@@ -1,10 +1,12 @@
-"""Write frames and audio: H.264 mp4 with one x264 thread (same frames, same bytes), 16-bit FLAC.
+"""Write frames and audio: H.264 mp4 (same frames and threads, same bytes), 16-bit FLAC.
 
 Files appear whole or not at all (temporary name, then rename).
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +22,13 @@ from latentsync.media.frames import planes
 from latentsync.media.probe import display_matrix, opened, orientation, timeline
 
 _FINE = Fraction(1, 90_000)  # time base of files with frame times of their own
-_PREROLL_S = Fraction(1, 10)  # copied audio before time zero: decoders need a packet or two to warm up
+PREROLL_S = Fraction(1, 10)  # copied audio before time zero: decoders need a packet or two to warm up
 _AAC_FRAME = 1024
 _FLAC_FRAME = 4096
 # x264's macroblock tree reads memory that it never wrote (in its assembly; found by filling the heap through
 # MALLOC_PERTURB_), so the same frames now and then gave other bytes. Without it, 22 files were equal under 12 fillings.
 _X264 = "mbtree=0"
-_MP4 = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: no version of the muxer in the file
+MP4 = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: no version of the muxer in the file
 _BT709, _LIMITED = 1, 1  # values of AVColorSpace, AVColorPrimaries, AVColorTransferCharacteristic and AVColorRange
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 # What x264 takes as it is; any other format of `like` becomes the one with its chroma (4:2:0 where x264 knows it not)
@@ -38,6 +40,47 @@ _X264_FORMATS = {f"{base}{depth}" for base in ("yuv420p", "yuv422p", "yuv444p") 
 }
 
 
+@dataclass(frozen=True)
+class FrameClock:
+    """When the frames of a video are shown, in units of `time_base`."""
+
+    time_base: Fraction
+    pts: list[int] | None
+    """Times of the frames; None: frame i at i."""
+    end: int = 0
+    """End of the last frame, where `pts` is given."""
+
+    @classmethod
+    def of(
+        cls, fps: Fraction, frame_times: Sequence[float] | np.ndarray | None = None, end_s: float | None = None
+    ) -> "FrameClock":
+        """A constant rate, or times of their own.
+
+        Raises:
+            ValueError: the times do not increase.
+        """
+        if frame_times is None:
+            return cls(1 / fps, None)
+        pts = [round(float(time) / _FINE) for time in frame_times]
+        if not pts or any(b <= a for a, b in zip(pts, pts[1:], strict=False)):
+            raise ValueError(f"frame_times must increase by at least {float(_FINE):.6f} s")
+        last = pts[-1] - pts[-2] if len(pts) > 1 else round(1 / fps / _FINE)
+        end = pts[-1] + last if end_s is None else round(end_s / _FINE)
+        if end <= pts[-1]:
+            raise ValueError(f"end_s is {end_s}, before the last frame")
+        return cls(_FINE, pts, end)
+
+    def at(self, number: int) -> int:
+        """Time of a frame."""
+        return number if self.pts is None else self.pts[number]
+
+    def duration(self, number: int) -> int:
+        """Time that a frame is shown."""
+        if self.pts is None:
+            return 1
+        return (self.pts[number + 1] if number + 1 < len(self.pts) else self.end) - self.pts[number]
+
+
 class VideoWriter:
     """An H.264 mp4 being written; a context manager.
 
@@ -46,6 +89,7 @@ class VideoWriter:
         fps: constant frame rate, exact; with `frame_times` only a hint to the rate control.
         width, height: of the frames given. 4:2:0 needs even sides, so odd ones are written as yuv444p, never cropped.
         crf: x264 quality, 0 without loss. `preset`: x264 preset. `keyint`: longest distance of key frames.
+        threads: of x264. The same frames with as many threads give the same bytes.
         audio: float32 [n], mono, or [c, n], mono or stereo, from time zero, written as AAC of `audio_bitrate` bits per
             second.
         copy_audio_from: a video whose audio is copied packet by packet, on the same time zero; instead of `audio`.
@@ -65,6 +109,7 @@ class VideoWriter:
         crf: int = 13,
         preset: str = "medium",
         keyint: int = 25,
+        threads: int = 1,
         audio: np.ndarray | None = None,
         audio_rate_hz: int = 16_000,
         audio_bitrate: int = 128_000,
@@ -79,16 +124,16 @@ class VideoWriter:
         self.path, self.fps, self.width, self.height = Path(path), Fraction(fps), width, height
         quality = {"crf": str(crf)} if crf else {"qp": "0"}  # crf 0 loses a little of ten bits, qp 0 nothing
         self.options = quality | {"preset": preset, "x264-params": _X264}
-        self.keyint, self.like, self.sample_aspect = keyint, like, sample_aspect
+        self.keyint, self.threads, self.like, self.sample_aspect = keyint, threads, like, sample_aspect
         self.audio, self.audio_rate_hz, self.audio_bitrate = audio, audio_rate_hz, audio_bitrate
         self.copy_audio_from = copy_audio_from
-        self.time_base, self.pts, self.durations = _frame_clock(self.fps, frame_times, end_s)
+        self.clock = FrameClock.of(self.fps, frame_times, end_s)
         self.n_written = 0
 
     def __enter__(self) -> "VideoWriter":
         with ExitStack() as stack:
             temporary = stack.enter_context(replacing(self.path))
-            self.container = stack.enter_context(av.open(str(temporary.absolute()), "w", format="mp4", options=_MP4))
+            self.container = stack.enter_context(av.open(str(temporary.absolute()), "w", format="mp4", options=MP4))
             self.video = self._add_video()
             self.sound = self._add_sound()
             self.stack = stack.pop_all()
@@ -98,12 +143,12 @@ class VideoWriter:
         video = self.container.add_stream("libx264", rate=self.fps, options=self.options)
         context = video.codec_context
         context.width, context.height, context.gop_size = self.width, self.height, self.keyint
-        context.thread_count = 1  # x264's pixels differ between 1 and 2 threads
-        context.time_base = self.time_base
-        if self.pts is not None:
+        context.thread_count = self.threads  # other numbers of threads give other bytes
+        context.time_base = self.clock.time_base
+        if self.clock.pts is not None:
             context.max_b_frames = 0  # mp4 stores the durations of frames in order of decoding
         like = self.like
-        context.pix_fmt = self.pix_fmt = _pix_fmt(self.width, self.height, like.format.name if like else "yuv420p")
+        context.pix_fmt = self.pix_fmt = output_format(self.width, self.height, like.format.name if like else "yuv420p")
         context.colorspace = like.colorspace if like else _BT709
         context.color_primaries = like.color_primaries if like else _BT709
         context.color_trc = like.color_trc if like else _BT709
@@ -136,7 +181,7 @@ class VideoWriter:
             for packet in source.demux(stream):
                 if not packet.size or packet.pts is None:
                     continue
-                if packet.pts * packet.time_base < found.zero_s - _PREROLL_S:
+                if packet.pts * packet.time_base < found.zero_s - PREROLL_S:
                     continue
                 shift = round(found.zero_s / packet.time_base)
                 packet.pts -= shift
@@ -167,16 +212,18 @@ class VideoWriter:
         if self.pix_fmt.endswith("10le"):
             _clip_ten_bits(frame)
         frame.pict_type = 0  # a decoded frame carries its old type, and x264 would obey it
-        frame.time_base = self.time_base
-        frame.pts = self.n_written if self.pts is None else self.pts[self.n_written]
-        self._mux_sound(before_s=frame.pts * self.time_base)
+        frame.time_base = self.clock.time_base
+        frame.pts = self.clock.at(self.n_written)
+        self._mux_sound(before_s=frame.pts * self.clock.time_base)
         self.n_written += 1
         self._mux(self.video.encode(frame))
 
     def _mux(self, packets: list[av.Packet]) -> None:
         for packet in packets:
             assert packet.pts is not None
-            packet.duration = 1 if self.pts is None else self.durations[packet.pts]
+            packet.duration = (
+                1 if self.clock.pts is None else self.clock.duration(bisect_left(self.clock.pts, packet.pts))
+            )
             self.container.mux(packet)
 
     def _mux_sound(self, before_s: Fraction | None) -> None:
@@ -190,7 +237,7 @@ class VideoWriter:
             self.stack.__exit__(kind, error, trace)  # closes and deletes the temporary file
             return
         with self.stack:
-            assert self.n_written > 0 and (self.pts is None or self.n_written == len(self.pts)), self.n_written
+            assert self.n_written == len(self.clock.pts or range(max(1, self.n_written))), self.n_written
             self._mux(self.video.encode(None))
             self._mux_sound(before_s=None)
 
@@ -207,25 +254,8 @@ def _clip_ten_bits(frame: av.VideoFrame) -> None:
             np.minimum(plane, 1023, out=plane)
 
 
-def _frame_clock(
-    fps: Fraction, frame_times: Sequence[float] | np.ndarray | None, end_s: float | None
-) -> tuple[Fraction, list[int] | None, dict[int, int]]:
-    """Time base, presentation times and the duration of each frame by its time; no list for a constant rate."""
-    if frame_times is None:
-        return 1 / fps, None, {}
-    pts = [round(float(time) / _FINE) for time in frame_times]
-    if not pts or any(b <= a for a, b in zip(pts, pts[1:], strict=False)):
-        raise ValueError(f"frame_times must increase by at least {float(_FINE):.6f} s")
-    last = pts[-1] - pts[-2] if len(pts) > 1 else round(1 / fps / _FINE)
-    end = pts[-1] + last if end_s is None else round(end_s / _FINE)
-    if end <= pts[-1]:
-        raise ValueError(f"end_s is {end_s}, before the last frame")
-    stops = [*pts[1:], end]
-    return _FINE, pts, {start: stop - start for start, stop in zip(pts, stops, strict=True)}
-
-
-def _pix_fmt(width: int, height: int, wanted: str) -> str:
-    """`wanted` where x264 can write it at this size."""
+def output_format(width: int, height: int, wanted: str) -> str:
+    """The pixel format of a written video: `wanted` where x264 can write it at this size."""
     if wanted not in _X264_FORMATS:
         wanted = _nearest(av.VideoFormat(wanted))
     deep = "10le" if wanted.endswith("10le") else ""
@@ -267,7 +297,7 @@ def mux_clip(
     """Mux the copied video packets of one of our files with audio (float32 [n], from time zero) as AAC in an mp4."""
     with (
         replacing(path) as temporary,
-        av.open(str(temporary.absolute()), "w", format="mp4", options=_MP4) as container,
+        av.open(str(temporary.absolute()), "w", format="mp4", options=MP4) as container,
     ):
         packets = []
         with opened(video) as source:  # closed before anything is written: a full disk is no fault of `video`

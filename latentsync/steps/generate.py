@@ -92,18 +92,16 @@ def generate(
     """
     from latentsync.generation.audio import driving_audio
     from latentsync.media.audio import read_flac
-    from latentsync.media.read import frame_times
 
     root, cfg = run_dir(ledger), session.generate
     video = sources / row["picture_path"]
     faces, max_faces, chosen = speaker(session, video, clips, root)
-    whole = cfg.max_s is None or frame_times(video)[1] <= cfg.max_s
-    own = row["kind"] == "own" and cfg.length == "video" and whole
-    audio = driving_audio(sources / row["sound_path"], own, read_flac(root / row["audio_file"]), cfg.max_s)
+    audio = driving_audio(sources / row["sound_path"], read_flac(root / row["audio_file"]), cfg.max_s)
     out = root / media_file("generate", row["id"], key, ".mp4")
     out.parent.mkdir(parents=True, exist_ok=True)
     trained = row["system"] == "ours"
     written = session.redraw(video, audio, out, faces, max_faces, chosen=chosen, trained=trained)
+    del written["seconds"], written["waited_s"]  # they differ from run to run, and a ledger does not
     with replacing(out.with_suffix(".npz")) as temporary:
         np.savez(temporary, **{name: written.pop(name) for name in RENDER})
     files = {

@@ -262,7 +262,7 @@ def test_options_have_the_defaults_limits_and_words_of_the_configuration(capsys,
             assert field.description in line and f"[default: {field.default}]" in line
     for choices in ("[audio|video]", "[gfpgan|codeformer|gpen]", "[mediapipe|face_alignment|insightface]"):
         assert choices in shown
-    assert "[0<=x<=15]" in shown
+    assert "[0<=x<=7]" in shown
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def without_vae(monkeypatch):
     same = {"encode_moments": lambda _, pixels: pixels, "mode": lambda _, moments: moments}
     monkeypatch.setattr(networks, "vaes", SimpleNamespace(**same, decode=lambda _, latents: latents))
     models = object.__new__(networks.Models)  # of the fields only these are used
-    for name, value in {"resolution": 256, "device": torch.device("cpu"), "vae": None, "preview": None}.items():
+    fields = {"resolution": 256, "device": torch.device("cpu"), "dtype": torch.float32, "vae": None, "preview": None}
+    for name, value in fields.items():
         object.__setattr__(models, name, value)
     return models
 
@@ -54,7 +55,7 @@ def test_what_the_vae_sees_and_what_its_frame_becomes_are_the_published_pixels(g
     expected = load_file(golden("mask") / "preprocess_outputs.safetensors")
     decoded = load_file(golden("mask") / "decoded.safetensors")["decoded"]
     face, keep = given["face_256_uint8_chw"].transpose(1, 2, 0), mask.keep_mask(256)
-    masked, pixels = (part.numpy() for part in networks.encode(without_vae, face[None]).chunk(2, dim=1))
+    masked, pixels = (part.numpy() for part in without_vae.encode(face[None]).chunk(2, dim=1))
     assert np.abs(pixels[:, :, 100:140] - expected["pixel_values_rows_100_140"]).max() < 1e-6
     assert np.abs(masked[:, :, 100:140] - expected["masked_pixel_values_row100_140"]).max() < 1e-6
     cached = to_pixels(face[None]).swapaxes(0, 1)  # what extract_features encodes
@@ -62,14 +63,14 @@ def test_what_the_vae_sees_and_what_its_frame_becomes_are_the_published_pixels(g
     # Published: a hard paste of the hole, then truncation. Ours blends inside the hole and rounds once, in the frame.
     combined = np.where(keep == 1, pixels, decoded)
     assert np.abs(combined[:, :, 90:140] - expected["combined_pixel_values_rows_90_140"]).max() < 1e-6
-    drawn = np.floor(networks.decode(without_vae, torch.from_numpy(decoded)))
+    drawn = np.floor(without_vae.decode(torch.from_numpy(decoded)).permute(0, 2, 3, 1).numpy())
     assert (drawn[:, keep == 0] == expected["combined_uint8_hwc"][:, keep == 0]).all()
 
 
 def test_levels_of_pixels_are_the_published_ones_before_truncation(golden, without_vae):
     example = json.loads((golden("pipeline_bookkeeping") / "info.json").read_text())["pixel_values_to_images"]
     values = torch.tensor(example["inp"]).reshape(1, 1, 1, -1).expand(1, 3, -1, -1)
-    levels = np.floor(networks.decode(without_vae, values))
+    levels = np.floor(without_vae.decode(values).permute(0, 2, 3, 1).numpy())
     assert len(example["inp"]) == 11 and list(levels.shape) == example["shape"]
     assert (levels == np.array(example["out"])[:, None]).all()
 

@@ -12,6 +12,7 @@ import latentsync
 from latentsync.config import Enhance, FaceBackend, Generate, TrainVae, require_choice
 from latentsync.generation import restore
 from latentsync.generation.api import LipSync
+from latentsync.generation.progress import Progress
 from latentsync.media.audio import read_audio
 from latentsync.media.probe import probe_media
 from latentsync.media.read import read_frames
@@ -64,8 +65,10 @@ def test_one_call_and_a_session_write_the_same_file(trained, video, tmp_path):
     result = latentsync.lip_sync(
         str(video), str(video), tmp_path / "a.mp4", str(trained), generate=settings, progress=said.append
     )
-    assert result == latentsync.Result(12, 12, {}, 0, 0.0)
-    assert said[0].startswith("demonstration weights, 64 px") and said[1:] == ["finding faces", "redrawing mouths"]
+    assert result == latentsync.Result(12, 12, {}, 0, 0.0) and result.seconds.keys() >= {"networks", "paste", "encode"}
+    stages = list(dict.fromkeys(one.stage for one in said))
+    assert stages[0].startswith("demonstration weights, 64 px") and stages[1:] == ["finding faces", "redrawing mouths"]
+    assert said[-1] == Progress("redrawing mouths", 12, 12)
     np.testing.assert_array_equal(read_audio(video, 44_100), read_audio(tmp_path / "a.mp4", 44_100))  # copied packets
     with LipSync(*find_weights(trained), generate=Generate(**settings)) as session:
         for name in ("b", "c"):

@@ -1,33 +1,90 @@
 """What is written beside the image: its own packets where an mp4 can hold them, whatever their decoder is called."""
 
 import wave
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
 from latentsync.generation.audio import driving_audio
-from latentsync.media.audio import read_channels
+from latentsync.ledger.rows import Rejection
+from latentsync.media.audio import read_audio, read_channels
+from latentsync.media.join import join
 from latentsync.media.probe import probe_media
-from latentsync.media.write import VideoWriter
+from latentsync.media.write import FrameClock, VideoWriter
 from tests.videos import clicks, write_video
+
+
+def joined(tmp_path, driving, seconds=2.0):
+    """A grey video of so many seconds with the driving audio, as generate writes it."""
+    with VideoWriter(tmp_path / "part.mp4", 25, 64, 64) as writer:
+        for _ in range(round(25 * seconds)):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+    join([tmp_path / "part.mp4"], tmp_path / "out.mp4", FrameClock.of(Fraction(25)), driving.track(seconds))
+    return tmp_path / "out.mp4"
 
 
 @pytest.mark.parametrize(
     ("codec", "container", "copied"), [("aac", "mp4", True), ("libmp3lame", "mp4", True), ("pcm_s16le", "mov", False)]
 )
-def test_own_audio_is_copied_where_an_mp4_can_hold_it(tmp_path, codec, container, copied):
+def test_audio_is_copied_where_an_mp4_can_hold_it(tmp_path, codec, container, copied):
     source = write_video(
         tmp_path / f"own.{container}", audio=clicks(2, [1.0], 44_100), audio_codec=codec, audio_layout="stereo"
     )
-    driving = driving_audio(source, own=True)
-    assert (driving.copied_from == source) is copied and (driving.written is None) is copied
-    assert driving_audio(source).copied_from is None
+    driving = driving_audio(source)
+    assert driving.copied is copied
+    out = joined(tmp_path, driving)
+    assert probe_media(out).audio_rate_hz == 44_100
+    heard, original = read_audio(out), read_audio(source)
     if copied:
-        with VideoWriter(tmp_path / "copy.mp4", 25, 64, 64, copy_audio_from=source) as writer:
-            for _ in range(50):
-                writer.write(np.zeros((64, 64, 3), np.uint8))
-        assert probe_media(tmp_path / "copy.mp4").audio_rate_hz == 44_100
+        np.testing.assert_array_equal(heard[: len(original)], original[: len(heard)])
+    assert abs(np.abs(heard).argmax() - 16_000) <= 16  # the click is where it was, to the millisecond
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "rate_hz", "copied"),
+    [
+        ("mp3", "libmp3lame", 44_100, True),
+        ("m4a", "aac", 48_000, True),
+        ("flac", "flac", 48_000, True),
+        ("opus", "libopus", 48_000, True),
+        ("wav", "pcm_s16le", 22_050, False),
+    ],
+)
+def test_a_file_of_audio_keeps_its_packets_and_its_time(tmp_path, suffix, codec, rate_hz, copied):
+    path = tmp_path / f"speech.{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate_hz, layout="mono")
+        samples = clicks(3.0, [1.0], rate_hz)
+        frame_size = 960
+        for start in range(0, len(samples), frame_size):
+            part = samples[None, start : start + frame_size]
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part, np.float32), "fltp", "mono")
+            frame.sample_rate, frame.time_base, frame.pts = rate_hz, Fraction(1, rate_hz), start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    driving = driving_audio(path)
+    assert driving.copied is copied and driving.length_s == pytest.approx(3.0, abs=0.05)
+    out = joined(tmp_path, driving)
+    heard = read_audio(out)
+    assert 1.9 < len(heard) / 16_000 < 2.05  # longer audio ends with the video, at a packet
+    at_model = np.abs(driving.for_model).argmax()
+    assert abs(np.abs(heard).argmax() - at_model) <= 16 and abs(at_model - 16_000) <= 16
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused_by_name(tmp_path, value):
+    with av.open(str(tmp_path / "bad.wav"), "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=16_000, layout="mono")
+        samples = np.zeros((1, 16_000), np.float32)
+        samples[0, 500] = value
+        frame = av.AudioFrame.from_ndarray(samples, "flt", "mono")
+        frame.sample_rate, frame.time_base, frame.pts = 16_000, Fraction(1, 16_000), 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(Rejection, match="bad.wav holds samples that are not finite"):
+        driving_audio(tmp_path / "bad.wav")
 
 
 def two_tones(n: int, rate_hz: int) -> np.ndarray:
@@ -42,12 +99,12 @@ def test_stereo_is_heard_as_its_mean_and_written_in_stereo(tmp_path):
         file.setparams((2, 2, rate_hz, 0, "NONE", ""))
         file.writeframes((tones.T * 32767).astype(np.int16).tobytes())
     driving = driving_audio(tmp_path / "speech.wav")
-    assert np.abs(driving.written - tones).max() < 1e-4
+    written = np.concatenate(list(driving.pieces(rate_hz, "stereo")), axis=1)
+    assert (driving.copied, driving.layout, driving.rate_hz) == (False, "stereo", rate_hz)
+    assert np.abs(written - tones).max() < 1e-4
     mean = two_tones(32_000, 16_000).mean(0)
     assert np.abs(driving.for_model[200:-200] - mean[200:-200]).max() < 0.01
-    with VideoWriter(tmp_path / "out.mp4", 25, 64, 64, audio=driving.written, audio_rate_hz=rate_hz) as writer:
-        for _ in range(50):
-            writer.write(np.zeros((64, 64, 3), np.uint8))
+    joined(tmp_path, driving)
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.streams.audio[0].codec_context.channels == 2
     again = read_channels(tmp_path / "out.mp4", rate_hz, "stereo")
@@ -55,5 +112,5 @@ def test_stereo_is_heard_as_its_mean_and_written_in_stereo(tmp_path):
     start = read_channels(tmp_path / "out.mp4", rate_hz, "stereo", max_s=0.5)
     assert start.shape == (2, 22_050) and (start == again[:, :22_050]).all()
     of_video = driving_audio(tmp_path / "out.mp4")
-    assert of_video.written.shape == again.shape
+    assert of_video.copied and of_video.layout == "stereo"
     assert np.abs(of_video.for_model[2000:30_000]).max() <= 0.95  # a sum would clip
