@@ -1,0 +1,207 @@
+"""What generation costs without its networks, and how near that is to the least: one line of JSON.
+
+    python benchmarks/generate.py [--work FOLDER] [--json FILE]
+
+An identity generator stands in place of the networks: the face comes back as it went in, so everything else is as in
+`latentsync generate`: tracking, a second decode, crop, joining, paste, encoding, audio. Material: a synthetic talker of
+10 s at 1080 x 1920 and at 512 x 512, and the latter over and over for 1 and 10 minutes (packets copied).
+
+floor_ratio = CPU seconds of all that / (decode once + detect faces in every frame + encode once), both pinned to one
+core, imports left out. paste_ms: CPU milliseconds of a paste into a frame of 1080 x 1920. speedup: frames per second on
+two cores over those on one. Peak memory is that of the process.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from curation import ROOT, environment, repeat
+
+SIZES = {"1080p": (1080, 1920, 420.0), "512": (512, 512, 240.0)}
+CASES = {"floor_ratio": ("1080p", 256), "floor_ratio_512": ("512", 256), "floor_ratio_512_512": ("512", 512)}
+
+
+def main() -> None:
+    """Make the material, run every case in a process of its own, print one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=ROOT / "results" / "bench-generate", help="where everything goes")
+    parser.add_argument("--json", type=Path, help="also write the line there")
+    parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.job:
+        print(json.dumps(JOBS[args.job.pop("job")](**args.job)))
+        return
+    work = args.work.resolve()
+    videos = make_talkers(work)
+    result, stages = {}, {}
+    for name, (size, resolution) in CASES.items():
+        least = child(1, job="floor", video=videos[size])
+        whole = child(1, job="generate", video=videos[size], resolution=resolution, out=str(work / "out.mp4"))
+        result[name] = round(whole["cpu_s"] / least["cpu_s"], 3)
+        stages[name] = {"ms_per_frame": whole["ms"], "floor_ms_per_frame": least["ms"]}
+    for resolution in (256, 512):
+        result[f"paste_ms_{resolution}"] = child(1, job="paste", video=videos["1080p"], resolution=resolution)["ms"]
+    one, two = (
+        child(n, job="generate", video=videos["1080p"], resolution=256, out=str(work / "out.mp4")) for n in (1, 2)
+    )
+    result |= {"fps_one_core": one["fps"], "fps_two_cores": two["fps"], "speedup": round(two["fps"] / one["fps"], 3)}
+    for seconds in (60, 600):
+        found = child(2, job="generate", video=videos[f"{seconds}s"], resolution=256, out=str(work / "out.mp4"))
+        result[f"peak_mb_{seconds}s"] = found["peak_mb"]
+    result["peak_ratio"] = round(result["peak_mb_600s"] / result["peak_mb_60s"], 3)
+    line = json.dumps(result | {"stages": stages})
+    if args.json:
+        args.json.write_text(line + "\n", encoding="utf-8")
+    print(line)
+
+
+def make_talkers(work: Path) -> dict[str, str]:
+    """Paths of the material by name."""
+    from latentsync.synthetic.look import looks
+    from latentsync.synthetic.plan import Take
+    from latentsync.synthetic.render import render
+
+    for name, (width, height, face_px) in SIZES.items():
+        if not (work / name / "talker.mp4").exists():
+            look = looks(1, 10)[0]
+            render(Take("talker.mp4", look, duration_s=10.0, width=width, height=height, face_px=(face_px,)), 1, work / name)
+    for seconds in (60, 600):
+        if not (work / f"{seconds}s" / "talker.mp4").exists():
+            repeat(work / "512", work / f"{seconds}s", seconds // 10)
+    return {name: str(work / name / "talker.mp4") for name in (*SIZES, "60s", "600s")}
+
+
+def child(cores: int, **job: object) -> dict:
+    """Run one job in a process of its own, pinned to so many cores."""
+    pins = ",".join(map(str, sorted(os.sched_getaffinity(0))[-cores:]))
+    command = ["taskset", "-c", pins, sys.executable, __file__, "--job", json.dumps(job)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment())
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def floor(video: str) -> dict:
+    """Decode once, find faces in every frame, encode once with the settings of generation."""
+    import cv2
+
+    from latentsync.config import Generate
+    from latentsync.faces.backends import open_detector
+    from latentsync.generation.video import open_writer
+    from latentsync.media.read import Reader, frame_times
+
+    cv2.setNumThreads(1)
+    cfg, path = Generate(), Path(video)
+    times_s, end_s = frame_times(path)
+    frames = (frame for _, frame in Reader(path).displayed_frames())
+    first = next(frames)
+    out = path.with_name("floor.mp4")
+    threads = cfg.encoder_threads
+    with open_detector("mediapipe", 2) as detector:
+        start_s = time.process_time()
+        with open_writer(out, first.stored, path, times_s, end_s, cfg.crf, threads) as writer:
+            for frame in [first, *()]:
+                writer.write_frame(frame.stored)
+            for frame in frames:
+                detector.detect(frame.quick())
+                writer.write_frame(frame.stored)
+        cpu_s = time.process_time() - start_s
+    return {"cpu_s": cpu_s, "ms": round(1000 * cpu_s / len(times_s), 2)}
+
+
+def generate(video: str, resolution: int, out: str) -> dict:
+    """Everything that generation does beside the networks."""
+    import cv2
+
+    from latentsync.config import Generate
+    from latentsync.faces.backends import open_detector
+    from latentsync.generation.audio import driving_audio
+    from latentsync.generation.pipeline import redraw
+    from latentsync.generation.speakers import track_video
+
+    cv2.setNumThreads(1)
+    path, cfg = Path(video), Generate(max_s=None, length="video")
+    with open_detector("mediapipe", 2) as detector:
+        start_s, cpu_s = time.perf_counter(), time.process_time()
+        tracks = track_video(path, detector)
+        tracked_s = time.process_time() - cpu_s
+        written = redraw(path, driving_audio(path), Path(out), identity(resolution), cfg, tracks)
+        cpu_s, passed_s = time.process_time() - cpu_s, time.perf_counter() - start_s
+    n = written["n_frames"]
+    assert written["n_generated"] == n, written["passed_through"]
+    stages = {"track": tracked_s} | written["seconds"]
+    return {
+        "cpu_s": cpu_s,
+        "fps": round(n / passed_s, 2),
+        "ms": {stage: round(1000 * spent / n, 2) for stage, spent in stages.items()},
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+    }
+
+
+def identity(resolution: int):
+    """A generator that gives faces back; only their numbers go through torch."""
+    import numpy as np
+    import torch
+
+    class Identity:
+        frames = 16
+
+        def __init__(self):
+            self.resolution, self.kept, self.n = resolution, {}, 0
+
+        def listen(self, samples):
+            return lambda rows: torch.zeros(len(rows), 1, 1)
+
+        def encode(self, faces):
+            numbers = np.arange(self.n, self.n + len(faces))
+            self.n += len(faces)
+            self.kept |= dict(zip(numbers.tolist(), faces, strict=True))
+            return torch.from_numpy(numbers.astype(np.float32)).reshape(-1, 1, 1, 1)
+
+        def denoise(self, conditioning, tokens, cfg):
+            return conditioning
+
+        def decode(self, latents):
+            numbers = latents.flatten().round().int().tolist()
+            faces = np.stack([self.kept[number] for number in numbers]).astype(np.float32)
+            for number in [number for number in self.kept if number < numbers[0]]:
+                del self.kept[number]
+            return torch.from_numpy(faces).permute(0, 3, 1, 2)
+
+    return Identity()
+
+
+def paste(video: str, resolution: int) -> dict:
+    """CPU milliseconds of one paste."""
+    from itertools import islice
+
+    import cv2
+    import numpy as np
+
+    from latentsync.faces import alignment
+    from latentsync.faces.backends import open_detector
+    from latentsync.faces.crop import align_face
+    from latentsync.generation.paste import paste_face
+    from latentsync.media.read import Reader
+
+    cv2.setNumThreads(1)
+    frames = [frame for _, frame in islice(Reader(Path(video)).displayed_frames(), 50)]
+    with open_detector("mediapipe", 2) as detector:
+        matrices = [alignment.similarity(detector.detect(frame.quick())[0].anchors, resolution) for frame in frames]
+    pairs = list(zip(frames, matrices, strict=True))
+    faces = [align_face(frame, matrix, resolution).astype(np.float32) for frame, matrix in pairs]
+    start_s = time.process_time()
+    for (frame, matrix), face in zip(pairs, faces, strict=True):
+        paste_face(frame.stored, face, matrix, resolution)
+    return {"ms": round(1000 * (time.process_time() - start_s) / len(frames), 2)}
+
+
+JOBS = {"floor": floor, "generate": generate, "paste": paste}
+
+if __name__ == "__main__":
+    main()
