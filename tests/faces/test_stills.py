@@ -19,7 +19,7 @@ def image(number: int) -> DisplayedFrame:
 def track(start: int, found: np.ndarray, track_id: int = 0) -> Track:
     n = len(found)
     landmarks = np.repeat((TEMPLATE * 1.5 + [100, 60])[None], n, 0)
-    return Track(start, start + n, track_id, None, None, landmarks, None, None, found)
+    return Track(start, start + n, track_id, None, None, landmarks, None, None, found, landmarks.mean(1), None)
 
 
 @settings(max_examples=40, deadline=None)

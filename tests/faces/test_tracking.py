@@ -232,3 +232,33 @@ def test_jitter_goes_and_motion_stays():
     nod = course + np.where(np.abs(time - 4) < 0.05, 15.0, 0)[:, None, None]  # three frames of a quick nod
     assert np.abs(steady(nod) - nod).max() < 0.5 * 80 * smoothing.POSITION_LIMIT + 1e-6
     assert np.abs(smooth(nod) - nod).max() > 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.booleans(), min_size=6, max_size=600), st.integers(0, 9))
+def test_measures_instead_of_landmarks_and_the_same_track_otherwise(seen, seed):
+    """What is kept of each face is given back for its frame, and linear in between, however long the track."""
+    jitter = np.random.default_rng(seed).normal(0, 0.3, len(seen))
+    script = {t: [face(100 + jitter[t], 100 + t / 9)] for t in range(len(seen)) if seen[t] or t % 5 == 0}
+
+    def measure(rgb, found):
+        return np.float32([[found.landmarks[0, 0], found.box[2]], [found.mouth_opening, rgb.shape[0]]])
+
+    def long(measure=None):
+        images = (np.full((2, 2, 3), number % 256, np.uint8) for number in range(len(seen)))
+        detector = Script({})
+        numbers = iter(range(len(seen)))
+        detector.detect = lambda rgb: script.get(next(numbers), [])
+        return track_faces(images, detector, 5, measure=measure)
+
+    [kept], [measured] = long(), long(measure)
+    n = kept.stop
+    assert measured.landmarks.shape == (n, 0, 2) and kept.measures.shape == (n, 0)
+    assert measured.measures.shape == (n, 2, 2) and measured.measures.dtype == kept.landmarks.dtype == np.float32
+    for name in ("anchors", "raw_anchors", "boxes", "mouth_opening", "found", "centres"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(measured, name))
+    np.testing.assert_allclose(kept.centres, kept.landmarks.mean(1), atol=1e-3)
+    np.testing.assert_array_equal(measured.measures[:, 0, 0], kept.landmarks[:, 0, 0])
+    known = np.flatnonzero(kept.found)
+    course = [script[int(t)][0].landmarks[5, 1] for t in known]
+    np.testing.assert_allclose(kept.landmarks[:, 5, 1], np.interp(np.arange(n), known, course), atol=1e-3)
