@@ -6,9 +6,10 @@ each time it is parsed.
 """
 
 import json
+import re
 from typing import Annotated, Any, Literal, TypeGuard, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 # Raised by hand when a step gives other results for the same input. An edit that changes no result leaves its version
 # alone, so that it does not repeat a week of GPU time.
@@ -344,8 +345,27 @@ class Generate(Section):
     batch_size: Positive = key(1, "windows per call of the U-Net")
     crf: int = key(13, "x264 CRF of the result", ge=0, le=51)
     encoder_threads: Positive = key(2, "threads of x264; another number gives other bytes")
+    face: str = key(
+        "largest",
+        "face that is redrawn: largest, speaking, left, right, a number as `latentsync faces` lists them, or x,y: a "
+        "point of the frame in pixels; in a run where no clip says which face speaks",
+    )
+    min_face_px: float = key(40.0, "narrowest face that is redrawn, pixels of the frame", ge=0)
+    max_yaw_deg: float = key(60.0, "largest turn of the head to a side that is redrawn, degrees", ge=0, le=90)
+    mouth_margin: float = key(0.0, "least distance of the lips from the frame's border, in face widths", ge=-1, le=1)
+    max_occlusion: float = key(
+        40.0, "largest difference of mouth and chin from their usual colours that is redrawn, grey levels", ge=0, le=255
+    )
+    min_sharpness: Share = key(0.25, "least sharpness that is redrawn, as a share of the face's usual sharpness")
     controls: int = key(0, "cross pairs that an untrained U-Net generates too, as a control of the evaluation", ge=0)
     torch_threads: Positive = key(2, "CPU threads")
+
+    @field_validator("face")
+    @classmethod
+    def _known_face(cls, face: str) -> str:
+        if not re.fullmatch(r"largest|speaking|left|right|[1-9]\d*|\d+(\.\d+)?,\d+(\.\d+)?", face):
+            raise ValueError(f"--face {face} is not known; choose largest, speaking, left, right, a number or x,y.")
+        return face
 
 
 class Enhance(Section):

@@ -28,6 +28,7 @@ REASONS = {
     "not_speaking": "another face in the same segment is the speaker",
     "near_duplicate": "near duplicate: a re-encoded or rescaled copy of another clip (select_clips.max_duplicate_bits)",
     "duplicate": "the input folder contains the same file twice",
+    "not_redrawn": "no frame of the video has a face that can be redrawn",
 }
 ERRORS = {"unreadable", "crashed"}  # reasons that are faults of the file rather than a judgement
 

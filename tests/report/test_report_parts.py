@@ -53,4 +53,5 @@ def test_scores_without_a_threshold_have_histograms_too():
 
 
 def test_every_reason_has_a_stage_of_the_funnel():
-    assert set(REASONS) <= set(curation.STAGES) | {"no_face"}  # which segments without clips have
+    # no_face is of segments without clips, not_redrawn of generated videos
+    assert set(REASONS) <= set(curation.STAGES) | {"no_face", "not_redrawn"}
