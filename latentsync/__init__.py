@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentsync.generation.api import LipSync, Result, lip_sync
+    from latentsync.generation.api import LipSync, Result, lip_sync, list_faces
 
-__all__ = ["LipSync", "Result", "lip_sync"]
+__all__ = ["LipSync", "Result", "lip_sync", "list_faces"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,6 @@ HIGH_QUALITY_CRF = 8
 
 def generate(
     video: Annotated[Path, typer.Option(help="the video; it is never changed")],
-    audio: Annotated[Path, typer.Option(help="the speech: an audio file, or a video with audio")],
     out: Annotated[Path, typer.Option(help="the mp4 to write")],
     weights: Annotated[
         Path,
@@ -26,6 +25,10 @@ def generate(
             help="results/<run> of the workflow, latentsync-1.5 or -1.6, a folder of published weights, or a U-Net file"
         ),
     ],
+    audio: Annotated[Path | None, typer.Option(help="the speech: an audio file, or a video with audio")] = None,
+    voices: Annotated[
+        Path | None, typer.Option(help="instead of --audio: the table of `latentsync faces` with audio for each face")
+    ] = None,
     vae: Annotated[Path | None, typer.Option(help="VAE, if it is not with the U-Net")] = None,
     whisper: Annotated[
         Path | None, typer.Option(help="Whisper's weights, if they are not in the weights folder")
@@ -35,6 +38,7 @@ def generate(
     seed: Annotated[int, options.key(Generate, "seed")] = KEYS.seed,
     length: Annotated[Length, options.key(Generate, "length")] = KEYS.length,
     overlap: Annotated[int, options.key(Generate, "overlap")] = KEYS.overlap,
+    face: Annotated[str, options.key(Generate, "face")] = KEYS.face,
     resolution: Annotated[
         int | None, typer.Option(help="256 or 512, for published weights whose release is unknown")
     ] = None,
@@ -73,7 +77,10 @@ def generate(
             audio,
             out,
             weights,
-            generate={"steps": steps, "guidance": guidance, "seed": seed, "length": length, "overlap": overlap} | crf,
+            voices=voices,
+            generate={"steps": steps, "guidance": guidance, "seed": seed}
+            | {"length": length, "overlap": overlap, "face": face}
+            | crf,
             enhance={
                 "method": enhance,
                 "strength": enhance_strength,
@@ -96,7 +103,8 @@ def generate(
     progress.close()
     unchanged = ", ".join(f"{n} {reason}" for reason, n in result.passed_through.items())
     kept = f"; unchanged: {unchanged}" if unchanged else ""
-    typer.echo(f"{out}: {result.n_generated} of {result.n_frames} frames redrawn{kept}")
+    alone = f", {result.n_left_alone} left alone" if result.n_left_alone else ""
+    typer.echo(f"{out}: {result.n_generated} of {result.n_frames} frames redrawn, {result.faces}{alone}{kept}")
 
 
 def _parts(weights: Path, vae: Path | None, faces: str, enhance: str | None, preview: bool) -> list[tuple[str, str]]:

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
     from latentsync.faces.tracking import Track
     from latentsync.generation.audio import DrivingAudio
+    from latentsync.generation.voices import Row
 
 NO_LIMIT: dict[str, Any] = {"max_s": None}  # a single video is not cut; a run limits each of its many videos
 RESULT = ("n_frames", "n_generated", "passed_through", "cut_s", "seconds", "waited_s")  # of pipeline.redraw
-MAX_FACES = 2  # faces followed in one video, as align_faces.max_faces
+MAX_FACES = 6  # faces followed in one video; their numbers must not depend on the command
 MIN_PUBLISHED_PX = 256  # side of the face in the smallest published model
 
 
@@ -47,11 +48,15 @@ class Result:
     n_generated: int
     """Frames with a redrawn mouth."""
     passed_through: dict[str, int]
-    """Frames left as they were, by reason: no_face, other_face."""
+    """Frames left as they were, by reason: the names of gates.REASONS."""
     n_enhanced: int
     """Frames with a restored face."""
     cut_s: float
     """Seconds left out at the end because of `max_s`."""
+    faces: str
+    """Which faces were redrawn, as `latentsync faces` numbers them: "face 1 of 3"."""
+    n_left_alone: int
+    """Other people that were seen."""
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
     """How long each stage worked: decode, crop, networks, paste, encode, join. Stages work side by side."""
     waited_s: float = field(default=0.0, compare=False)
@@ -60,10 +65,11 @@ class Result:
 
 def lip_sync(
     video: str | Path,
-    audio: str | Path,
+    audio: str | Path | None,
     out: str | Path,
     weights: str | Path,
     *,
+    voices: str | Path | None = None,
     generate: Mapping[str, Any] | None = None,
     enhance: Mapping[str, Any] | None = None,
     faces: FaceBackend = "mediapipe",
@@ -79,10 +85,11 @@ def lip_sync(
         video: any video that FFmpeg reads; never changed. The result keeps its size, its frame times and, where x264
             can write it, its pixel format. It is as long as the audio: frames play back and forth or are cut. With
             `generate={"length": "video"}` it is as long as the video: the audio is padded or cut.
-        audio: the speech: an audio file, or a video with audio; may be `video` itself.
+        audio: the speech: an audio file, or a video with audio; may be `video` itself. None: `voices` says it.
         out: the mp4 to write.
         weights: results/<run> of a finished run, a release such as "latentsync-1.6" (`latentsync weights list`), a
             folder of published weights, or a U-Net file.
+        voices: the table that `latentsync faces` writes, with audio files for several faces. The result has their sum.
         generate: keys of the configuration's section `generate`, e.g. {"steps": 10, "length": "video"}. Defaults are
             those of config/README.md, except that the video is not limited to its first minute (max_s).
         enhance: keys of the section `enhance`, e.g. {"method": "gfpgan", "strength": 0.5}.
@@ -103,7 +110,7 @@ def lip_sync(
     """
     cfg = config.validate({"generate": NO_LIMIT | dict(generate or {}), "enhance": dict(enhance or {})})
     config.require_choice("--faces", faces, FaceBackend)
-    video, audio, out = _checked(video, audio, out)
+    video, audio, out = _checked(video, audio, out, voices)
     if resolution is not None and (resolution <= 0 or resolution % 64):
         raise ValueError(f"--resolution is {resolution}, not a multiple of 64; published U-Nets draw 256 or 512 px.")
     unet, vae = find_weights(Path(weights), None if vae is None else Path(vae))
@@ -111,15 +118,45 @@ def lip_sync(
     whisper = None if whisper is None else Path(whisper)
     parts = {"whisper": whisper, "resolution": resolution, "preview": tiny}
     with LipSync(unet, vae, generate=cfg.generate, enhance=cfg.enhance, **parts) as session:
-        return session(video, audio, out, faces, progress)
+        return session(video, audio, out, faces, progress, voices)
 
 
-def _checked(video: str | Path, audio: str | Path, out: str | Path) -> tuple[Path, Path, Path]:
-    video, audio, out = Path(video), Path(audio), Path(out)
-    for name, path in (("video", video), ("audio", audio)):
+def list_faces(video: str | Path, out: str | Path, faces: FaceBackend = "mediapipe") -> list[str]:
+    """Write the table of a video's faces and their thumbnails into a folder; returns a sentence for each face.
+
+    Args:
+        video: any video that FFmpeg reads.
+        out: the folder; the table is faces.csv, as voices.py describes it.
+        faces: face detector, the one that `lip_sync` will use.
+
+    Raises:
+        ValueError: the video is missing or unreadable, holds no face, or the folder holds a table already.
+    """
+    from latentsync.generation.voices import write_table
+    from latentsync.media.read import frame_times
+
+    config.require_choice("--faces", faces, FaceBackend)
+    video, out = Path(video), Path(out)
+    if not video.is_file():
+        raise ValueError(f"--video {video} is not a file.")
+    with LipSync() as session, _naming("--video", video):
+        tracks = session.tracks(video, faces, MAX_FACES)
+        if not tracks:
+            raise ValueError(f"--video {video} shows no face.")
+        return write_table(out, video, tracks, *frame_times(video))
+
+
+def _checked(
+    video: str | Path, audio: str | Path | None, out: str | Path, voices: str | Path | None
+) -> tuple[Path, Path | None, Path]:
+    if (audio is None) == (voices is None):
+        raise ValueError("Give either --audio, or --voices for several faces with audio of their own.")
+    video, out, audio = Path(video), Path(out), None if audio is None else Path(audio)
+    inputs = {"video": video} | ({"audio": audio} if audio else {}) | ({"voices": Path(voices)} if voices else {})
+    for name, path in inputs.items():
         if not path.is_file():
             raise ValueError(f"--{name} {path} is not a file.")
-    if out.resolve() in (video.resolve(), audio.resolve()):
+    if out.resolve() in {path.resolve() for path in inputs.values()}:
         raise ValueError(f"--out {out} is one of the inputs, which are never changed; choose another name.")
     if out.suffix.lower() != ".mp4":
         raise ValueError(f"--out {out} does not end in .mp4, the only format that is written.")
@@ -200,18 +237,23 @@ class LipSync:
     def __call__(
         self,
         video: str | Path,
-        audio: str | Path,
+        audio: str | Path | None,
         out: str | Path,
         faces: FaceBackend = "mediapipe",
         progress: Report = silent,
+        voices: str | Path | None = None,
     ) -> Result:
         """Lip-sync one video, and enhance it if a method is chosen; arguments and errors as for `lip_sync`."""
         from latentsync.generation.audio import driving_audio
+        from latentsync.generation.voices import read_table
 
         config.require_choice("--faces", faces, FaceBackend)
-        video, audio, out = _checked(video, audio, out)
-        with _naming("--audio", audio):
-            driving = driving_audio(audio)
+        video, audio, out = _checked(video, audio, out, voices)
+        rows = [] if voices is None else read_table(Path(voices))
+        driving = None
+        if audio is not None:
+            with _naming("--audio", audio):
+                driving = driving_audio(audio)
         if self.enhance.method is not None:
             self.restorer()  # a damaged file ends the call before the long part
         resolution = self.models(True).resolution
@@ -224,57 +266,75 @@ class LipSync:
         with _naming("--video", video):
             self.tracks(video, faces, MAX_FACES, progress)
         if self.enhance.method is None:
-            return self._result(self.redraw(video, driving, out, faces, MAX_FACES, progress=progress))
+            with _naming("--video", video):
+                return self._result(self.redraw(video, driving, out, faces, MAX_FACES, rows=rows, progress=progress))
         with tempfile.TemporaryDirectory() as folder:
             between = Path(folder, "lossless.mp4")  # crf 0: the enhanced video is encoded with loss only once
-            written = self.redraw(video, driving, between, faces, MAX_FACES, crf=0, progress=progress)
+            with _naming("--video", video):
+                written = self.redraw(video, driving, between, faces, MAX_FACES, rows=rows, crf=0, progress=progress)
             progress(Progress("enhancing faces"))
             n_enhanced = self.restore(between, out, written["matrices"], resolution, faces, MAX_FACES)
             return self._result(written, n_enhanced)
 
     @staticmethod
     def _result(written: Mapping[str, Any], n_enhanced: int = 0) -> Result:
-        found = {name: written[name] for name in RESULT}
-        return Result(n_enhanced=n_enhanced, **found)
+        found, choice = {name: written[name] for name in RESULT}, written["choice"]
+        return Result(n_enhanced=n_enhanced, faces=str(choice), n_left_alone=choice.n_left_alone, **found)
 
     def tracks(self, video: Path, faces: str, max_faces: int, progress: Report = silent) -> "list[Track]":
         """The face tracks of a video; those of the last one are kept."""
+        from latentsync.generation.gates import measure_faces
         from latentsync.generation.speakers import track_video
 
         if self.last_tracks[0] != (video, faces, max_faces):
-            found = track_video(video, self.detector(faces, max_faces), self.generate.max_s, self.tracking, progress)
+            detector = self.detector(faces, max_faces)
+            measure = measure_faces(detector.scheme)
+            found = track_video(video, detector, self.generate.max_s, self.tracking, progress, measure)
             self.last_tracks = (video, faces, max_faces), found
         return self.last_tracks[1]
 
     def redraw(
         self,
         video: Path,
-        audio: "DrivingAudio",
+        audio: "DrivingAudio | None",
         out: Path,
         faces: str,
         max_faces: int,
         *,
+        rows: "Sequence[Row]" = (),
         chosen: Sequence[int] = (),
         trained: bool = True,
         crf: int | None = None,
         progress: Report = silent,
     ) -> dict[str, Any]:
-        """Redraw the mouths of one video; returns what `pipeline.redraw` returns.
+        """Redraw the mouths of one video; returns what `pipeline.redraw` returns, and the `choice` of faces.
 
         Args:
-            video, audio, out: as `pipeline.redraw` takes them.
+            video, out: as `pipeline.redraw` takes them.
+            audio: what the face of `generate.face` says; None: `rows` say what each face says.
             faces: face detector.
             max_faces: faces it looks for.
-            chosen: indices of face tracks known to speak; elsewhere the largest face speaks.
+            rows: of `voices.read_table`.
+            chosen: indices of face tracks known to speak; elsewhere generate.face decides.
             trained: False: with the untrained network, as a control.
             crf: x264 quality; None: that of the section.
             progress: called after every frame.
         """
+        from latentsync.generation import speakers
         from latentsync.generation.pipeline import redraw
+        from latentsync.generation.voices import mixed, voices
+        from latentsync.media.read import frame_times
 
         cfg = self.generate if crf is None else self.generate.model_copy(update={"crf": crf})
-        tracks = self.tracks(video, faces, max_faces)
-        return redraw(video, audio, out, self.models(trained), cfg, tracks, chosen, progress)
+        tracks, times_s = self.tracks(video, faces, max_faces), frame_times(video)[0]
+        if audio is None:
+            says = voices(rows, tracks, times_s)
+            choice, audio = speakers.chosen_of(tracks, [labels for labels, _ in says]), mixed([one for _, one in says])
+        else:
+            choice = speakers.choose_in(video, tracks, times_s, cfg.face, chosen)
+            says = [(choice.labels, audio)]
+        written = redraw(video, audio, out, self.models(trained), cfg, tracks, says, progress)
+        return written | {"choice": choice}
 
     def restore(
         self, video: Path, out: Path, matrices: "np.ndarray", resolution: int, faces: str, max_faces: int

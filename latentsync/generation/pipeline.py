@@ -33,13 +33,14 @@ from latentsync.config import Generate
 from latentsync.faces import alignment
 from latentsync.faces.crop import align_face
 from latentsync.faces.tracking import Track
-from latentsync.generation import joining, paste, paste_gpu, timeline
+from latentsync.generation import gates, joining, paste, paste_gpu, timeline
 from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.parts import Parts
 from latentsync.generation.progress import Progress, Report, silent
-from latentsync.generation.speakers import PASSED_THROUGH, speaking
+from latentsync.generation.speakers import speaking
 from latentsync.generation.stopwatch import Stopwatch
 from latentsync.generation.video import in_order, join_parts, open_writer, yuv
+from latentsync.ledger.rows import Rejection
 from latentsync.media.ahead import Behind, ahead, mapped
 from latentsync.media.frames import DisplayedFrame
 from latentsync.media.read import frame_times
@@ -76,7 +77,7 @@ class Voice:
     """One face, and what it is to say."""
 
     labels: np.ndarray
-    """int64 [n], for each source frame the index of the track to redraw, or a key of PASSED_THROUGH."""
+    """int64 [n], for each source frame the index of the track to redraw, or a key of gates.REASONS."""
     samples: np.ndarray
     """float32 [m], 16 kHz mono, from the result's time zero."""
 
@@ -127,7 +128,7 @@ def redraw(
     models: Generator,
     cfg: Generate,
     tracks: Sequence[Track],
-    chosen: Sequence[int] = (),
+    voices: Sequence[tuple[np.ndarray, DrivingAudio]] | None = None,
     progress: Report = silent,
 ) -> dict[str, Any]:
     """Write `out`: the video with the mouth of the speaking face redrawn to the audio.
@@ -139,7 +140,8 @@ def redraw(
         models: the networks.
         cfg: the section.
         tracks: faces of the video, from `speakers.track_video`.
-        chosen: indices of tracks known to speak; elsewhere the largest face speaks.
+        voices: (labels int64 [n], audio) of each voice: which track moves its mouth to which audio in each source
+            frame, from `speakers.choose` or `voices.voices`. None: the largest face says `audio`.
         progress: called with the number of written frames.
 
     Returns:
@@ -147,13 +149,20 @@ def redraw(
         written frame: `order` int64 [m] (source frame), `times_s` float64 [m], `matrices` float64 [m, 2, 3] from pixels
         of the file to crop pixels, NaN where the frame passed through; `end_s`, the end of the last frame; `seconds`
         {stage: s} and `waited_s`, how long the networks had nothing to do.
+
+    Raises:
+        Rejection: not_redrawn; nothing was written.
     """
     clock = frame_times(video)
     whole_s = audio.length_s if cfg.length == "audio" else clock[1]
     wanted_s = whole_s if cfg.max_s is None else min(whole_s, cfg.max_s)
     first = next(in_order(video, np.zeros(1, np.int64)))
-    voices = [Voice(speaking(tracks, len(clock[0]), chosen), audio.for_model)]
-    plan = make_plan(*clock, tracks, voices, wanted_s, models.resolution, paste.to_displayed(first))
+    voices = voices or [(speaking(tracks, len(clock[0])), audio)]
+    says = [Voice(gates.passed(tracks, labels, clock[0], cfg), own.for_model) for labels, own in voices]
+    plan = make_plan(*clock, tracks, says, wanted_s, models.resolution, paste.to_displayed(first))
+    generated = np.any([voice.labels >= 0 for voice in plan.voices], axis=0)
+    if not generated.any():
+        raise Rejection("not_redrawn", gates.why_nothing(plan.voices[0].labels))
     watch = Stopwatch()
     parts = Parts(out, _key(video, plan, models, cfg), len(plan.order))
     start_s = time.perf_counter()
@@ -164,8 +173,7 @@ def redraw(
         parts.joined.replace(out)
     parts.remove()
     main = plan.voices[0]
-    generated = np.any([voice.labels >= 0 for voice in plan.voices], axis=0)
-    passed = Counter(PASSED_THROUGH[label] for label in main.labels[~generated].tolist())
+    passed = Counter(gates.PASSED_THROUGH[label] for label in main.labels[~generated].tolist())
     return {
         "n_frames": len(plan.order),
         "n_generated": int(generated.sum()),
@@ -192,6 +200,7 @@ def make_plan(
     """What all written frames show; `times_s` and `end_s` are the source's, `to_displayed` its file -> display map."""
     order, starts_s, stop_s = timeline.lay_out(times_s, end_s, wanted_s)
     n_samples = round(stop_s * SAMPLE_RATE_HZ)
+    shots = gates.shots(tracks, len(times_s))[order]
     plans = []
     for voice in voices:
         matrices = np.full((len(times_s), 2, 3), np.nan)
@@ -201,7 +210,7 @@ def make_plan(
         # After the end of the audio comes silence; repeating its last features would keep the mouth at the last vowel.
         samples = np.pad(voice.samples[:n_samples], (0, max(0, n_samples - len(voice.samples))))
         labels = voice.labels[order]
-        plans.append(VoicePlan(labels, matrices[order], np.ones(len(order), np.float32), samples))
+        plans.append(VoicePlan(labels, matrices[order], gates.opacity(labels, shots), samples))
     return Plan(order, starts_s, stop_s, plans)
 
 

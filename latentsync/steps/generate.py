@@ -88,7 +88,7 @@ def generate(
     """Write the video and the render file of one row; returns its new columns. `clips`: those of its video.
 
     Raises:
-        Rejection: the video or the audio cannot be read.
+        Rejection: the video or the audio cannot be read, or the video has no face that can be redrawn.
     """
     from latentsync.generation.audio import driving_audio
     from latentsync.media.audio import read_flac
@@ -102,6 +102,7 @@ def generate(
     trained = row["system"] == "ours"
     written = session.redraw(video, audio, out, faces, max_faces, chosen=chosen, trained=trained)
     del written["seconds"], written["waited_s"]  # they differ from run to run, and a ledger does not
+    del written["choice"]  # the clips of the video decide
     with replacing(out.with_suffix(".npz")) as temporary:
         np.savez(temporary, **{name: written.pop(name) for name in RENDER})
     files = {

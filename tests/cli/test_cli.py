@@ -101,6 +101,12 @@ def test_a_wav_drives_a_video_and_keeps_its_rate(trained, video, speech, tmp_pat
     assert np.corrcoef(read_audio(out, 22_050)[2000:12_000], tone(0.8, 22_050)[2000:12_000])[0, 1] > 0.99
 
 
+def test_faces_lists_them_and_says_where(video, tmp_path, capsys):
+    assert latentsync("faces", video, "--out", tmp_path / "faces") == 0
+    assert capsys.readouterr().out.startswith("face 1: 0.000 to ")
+    assert sorted(path.name for path in (tmp_path / "faces").iterdir()) == ["face-1.png", "faces.csv"]
+
+
 def test_length_video_keeps_the_video_and_copies_its_own_audio(trained, video, tmp_path):
     out = tmp_path / "out.mp4"
     common = ["--weights", trained / "train_unet_stage2/unet.safetensors", "--steps", 1, "--length", "video"]
@@ -120,6 +126,8 @@ def test_length_video_keeps_the_video_and_copies_its_own_audio(trained, video, t
         ({"--faces": "dlib"}, "--faces dlib is not known; choose mediapipe, face_alignment or insightface"),
         ({"--enhance": "codeformer", "--enhance-weights": "none.pth"}, "none.pth is missing"),
         ({"--enhance": "gfpgan", "--enhance-weights": "none.pth"}, "none.pth is missing"),
+        ({"--face": "tallest"}, "--face tallest is not known; choose largest, speaking, left, right, a number or x,y"),
+        ({"--voices": "none.csv"}, "Give either --audio, or --voices"),
         ({"--length": "both"}, "--length both is not known; choose audio or video"),
         ({"--out": "same"}, "one of the inputs"),
         ({"--out": "o.avi"}, "--out o.avi does not end in .mp4"),

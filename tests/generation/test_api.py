@@ -65,7 +65,8 @@ def test_one_call_and_a_session_write_the_same_file(trained, video, tmp_path):
     result = latentsync.lip_sync(
         str(video), str(video), tmp_path / "a.mp4", str(trained), generate=settings, progress=said.append
     )
-    assert result == latentsync.Result(12, 12, {}, 0, 0.0) and result.seconds.keys() >= {"networks", "paste", "encode"}
+    expected = latentsync.Result(12, 12, {}, 0, 0.0, "face 1 of 1", 0)
+    assert result == expected and result.seconds.keys() >= {"networks", "paste", "encode"}
     stages = list(dict.fromkeys(one.stage for one in said))
     assert stages[0].startswith("demonstration weights, 64 px") and stages[1:] == ["finding faces", "redrawing mouths"]
     assert said[-1] == Progress("redrawing mouths", 12, 12)
@@ -141,3 +142,31 @@ def test_a_choice_that_is_not_known_is_refused_with_all_that_are():
     ):
         require_choice("--faces", "dlib", FaceBackend)
     require_choice("--faces", "mediapipe", FaceBackend)
+
+
+def test_faces_are_listed_and_a_chosen_one_or_none_is_one_sentence(trained, video, tmp_path):
+    [line] = latentsync.list_faces(video, tmp_path / "faces")
+    assert line.startswith("face 1: 0.000 to 0.480 s") and (tmp_path / "faces/face-1.png").is_file()
+    out = tmp_path / "out.mp4"
+    with pytest.raises(ValueError, match="--face 2 is not there: the video has 1 face, which"):
+        latentsync.lip_sync(video, video, out, trained, generate=QUICK | {"face": "2"})
+    with pytest.raises(ValueError, match="--video .* cannot be used: not_redrawn: too_small in 12 frames"):
+        latentsync.lip_sync(video, video, out, trained, generate=QUICK | {"length": "video", "min_face_px": 400})
+    with pytest.raises(ValueError, match="Give either --audio, or --voices"):
+        latentsync.lip_sync(video, None, out, trained)
+    empty = write_video(tmp_path / "empty.mp4", 12)
+    with pytest.raises(ValueError, match="--video .* cannot be used: not_redrawn: no_face in 12 frames"):
+        latentsync.lip_sync(empty, video, out, trained, generate=QUICK | {"length": "video"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.mp4", "faces"]
+
+
+def test_voices_of_a_table_say_what_it_names(trained, video, tmp_path):
+    latentsync.list_faces(video, tmp_path)
+    table = (tmp_path / "faces.csv").read_text()
+    (tmp_path / "faces.csv").write_text(table.replace(".png,", f".png,{video}"))
+    result = latentsync.lip_sync(
+        video, None, tmp_path / "a.mp4", trained, voices=tmp_path / "faces.csv", generate=QUICK
+    )
+    again = latentsync.lip_sync(video, video, tmp_path / "b.mp4", trained, generate=QUICK)
+    assert result == again and result.faces == "face 1 of 1"
+    np.testing.assert_array_equal(pixels(tmp_path / "a.mp4"), pixels(tmp_path / "b.mp4"))

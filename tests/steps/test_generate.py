@@ -17,6 +17,7 @@ from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.networks import Models
 from latentsync.generation.paste import paste_region
 from latentsync.generation.pipeline import redraw
+from latentsync.ledger.rows import Rejection
 from latentsync.media import ahead
 from latentsync.media.frames import native_rgb, planes
 from latentsync.media.probe import probe_media
@@ -186,10 +187,14 @@ def test_frames_without_a_face_pass_through(detector, models, tmp_path):
             assert assert_same_outside(before, after, report["matrices"][index]) > 500
 
 
-def test_a_video_without_any_face_comes_back_whole(models, tmp_path):
-    source = write_video(tmp_path / "none.mp4", 12, size=(160, 64))
-    report = redraw(source, DrivingAudio(speech(1)), tmp_path / "out.mp4", models, Generate(**LOSSLESS), [])
-    assert report["passed_through"] == {"no_face": 12} and probe_media(tmp_path / "out.mp4").n_frames == 12
+def test_a_video_without_a_usable_face_is_refused_and_nothing_is_written(source, tracks, models, tmp_path):
+    empty = write_video(tmp_path / "none.mp4", 12, size=(160, 64))
+    out, cfg = tmp_path / "out.mp4", Generate(**LOSSLESS)
+    with pytest.raises(Rejection, match="not_redrawn: no_face in 12 frames"):
+        redraw(empty, DrivingAudio(speech(1)), out, models, cfg, [])
+    with pytest.raises(Rejection, match="not_redrawn: too_small in 30 frames"):
+        redraw(source, DrivingAudio(speech(1)), out, models, cfg.model_copy(update={"min_face_px": 500}), tracks)
+    assert [path.name for path in tmp_path.iterdir()] == ["none.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -289,7 +294,7 @@ def test_the_second_person_never_takes_over():
     def track(start, stop, width, birth):
         n = stop - start
         boxes = np.tile(np.float32([0, 0, width, width]), (n, 1))
-        return speakers.Track(start, stop, birth, None, None, None, boxes, None, np.ones(n, bool))
+        return speakers.Track(start, stop, birth, None, None, None, boxes, None, np.ones(n, bool), boxes[:, :2], None)
 
     speaker, other, later = track(0, 20, 90, 0), track(5, 30, 60, 1), track(35, 40, 60, 2)
     labels = speakers.speaking([speaker, other, later], 42)
