@@ -162,7 +162,7 @@ def redraw(
     plan = make_plan(*clock, tracks, says, wanted_s, models.resolution, paste.to_displayed(first))
     generated = np.any([voice.labels >= 0 for voice in plan.voices], axis=0)
     if not generated.any():
-        raise Rejection("not_redrawn", gates.why_nothing(plan.voices[0].labels))
+        raise Rejection("not_redrawn", gates.why_nothing(says[0].labels[np.unique(plan.order)]))
     watch = Stopwatch()
     parts = Parts(out, _key(video, plan, models, cfg), len(plan.order))
     start_s = time.perf_counter()
