@@ -1,6 +1,6 @@
 # make demo: from a fresh machine to lip-synced videos and a report. make test: from a fresh machine to a tested one.
 # Both need Python 3.11 and a package registry, nothing else. `make` alone lists what there is.
-.PHONY: help setup setup-codeformer demo test bench-curation bench-graph bench-models bench-gpu bench-growth bench-kills fmt lint lock clean
+.PHONY: help setup setup-codeformer demo test bench-curation bench-generate bench-graph bench-models bench-gpu bench-growth bench-kills fmt lint lock clean
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -31,10 +31,13 @@ test: setup ## formatting, lint, spelling, types, and every test that needs no G
 	snakefmt --check Snakefile workflow
 	codespell latentsync tests docs config workflow README.md CONTRIBUTING.md CHANGELOG.md
 	basedpyright
-	CUDA_VISIBLE_DEVICES= pytest
+	CUDA_VISIBLE_DEVICES= pytest -n 2 --dist loadscope
 
 bench-curation: setup ## what curation costs by step, as one line of JSON; CLIPS=<folder> for videos of your own
 	@python benchmarks/curation.py --workers $(if $(CLIPS),--clips "$(CLIPS)")
+
+bench-generate: setup ## what generation costs without its networks, as one line of JSON
+	@python benchmarks/generate.py $(if $(JSON),--json $(JSON))
 
 bench-graph: setup ## what planning 100,000 sources in 500 shards costs; JSON=<file> keeps the figures
 	python benchmarks/graph.py $(if $(JSON),--json $(JSON))

@@ -70,8 +70,8 @@ def make_talkers(work: Path) -> dict[str, str]:
 
     for name, (width, height, face_px) in SIZES.items():
         if not (work / name / "talker.mp4").exists():
-            look = looks(1, 10)[0]
-            render(Take("talker.mp4", look, duration_s=10.0, width=width, height=height, face_px=(face_px,)), 1, work / name)
+            shape = {"width": width, "height": height, "face_px": (face_px,)}
+            render(Take("talker.mp4", looks(1, 10)[0], duration_s=10.0, **shape), 1, work / name)
     for seconds in (60, 600):
         if not (work / f"{seconds}s" / "talker.mp4").exists():
             repeat(work / "512", work / f"{seconds}s", seconds // 10)
@@ -98,16 +98,11 @@ def floor(video: str) -> dict:
     cv2.setNumThreads(1)
     cfg, path = Generate(), Path(video)
     times_s, end_s = frame_times(path)
-    frames = (frame for _, frame in Reader(path).displayed_frames())
-    first = next(frames)
-    out = path.with_name("floor.mp4")
-    threads = cfg.encoder_threads
+    out, like = path.with_name("floor.mp4"), next(Reader(path).displayed_frames())[1].stored
     with open_detector("mediapipe", 2) as detector:
         start_s = time.process_time()
-        with open_writer(out, first.stored, path, times_s, end_s, cfg.crf, threads) as writer:
-            for frame in [first, *()]:
-                writer.write_frame(frame.stored)
-            for frame in frames:
+        with open_writer(out, like, path, times_s, end_s, cfg.crf, cfg.encoder_threads) as writer:
+            for _, frame in Reader(path).displayed_frames():
                 detector.detect(frame.quick())
                 writer.write_frame(frame.stored)
         cpu_s = time.process_time() - start_s

@@ -41,6 +41,7 @@ VERSIONS = {
 SyncScorer = Literal["syncnet_v2", "stable_syncnet", "envelope"]  # the keys of sync/scorers.py's table, see there
 Restorer = Literal["gfpgan", "codeformer", "gpen"]
 Length = Literal["audio", "video"]
+Solver = Literal["ddim", "dpmpp", "unipc"]
 FaceBackend = Literal["mediapipe", "face_alignment", "insightface"]  # the names of faces/backends.py
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -332,10 +333,13 @@ class TrainUnetStage2(TrainUnet):
 class Generate(Section):
     """Lip-sync the test videos."""
 
+    solver: Solver = key("ddim", "ddim: as published; dpmpp (DPM-Solver++), unipc: need fewer steps")
     steps: int = key(
-        20, "number of DDIM steps", ge=1, le=999
+        20, "number of denoising steps", ge=1, le=999
     )  # of the 1000 timesteps of training; 1000 would start past them
     guidance: float = key(1.5, "classifier-free guidance scale; 1 switches it off", ge=1)
+    guided_from: Share = key(0.0, "share of the steps after which guidance begins to act")
+    guided_to: Share = key(1.0, "share of the steps after which guidance no longer acts")
     seed: int = key(1247, "seed of the noise")
     length: Length = key(
         "audio", "audio: as long as the audio, frames play back and forth or are cut; video: the audio is padded or cut"

@@ -74,7 +74,9 @@ class Models:
         height, width = mask.shape
         noise = sampling.shared_noise(cfg.seed, height, width, self.vae.config.latent_channels).to(self.device)
         masked, reference = conditioning.chunk(2, dim=2)
-        return sampling.denoise(self.unet, noise, mask, masked, reference, tokens, cfg.steps, cfg.guidance)
+        guided = cfg.guided_from, cfg.guided_to
+        given = noise, mask, masked, reference, tokens, cfg.steps, cfg.guidance, cfg.solver, guided
+        return sampling.denoise(self.unet, *given)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:

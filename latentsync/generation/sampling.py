@@ -1,24 +1,68 @@
 """From faces and audio to latents of new mouths: the denoising loop of a batch of windows.
 
 All frames of a video share one noise (as published), so neighbouring windows give nearly the same latents and can be
-cross-faded. The noise depends on the seed alone, not on the order of calls.
+joined. The noise depends on the seed alone, not on the order of calls.
 
 Axes: b batch, f frames, c channels, h w latent cells, s audio tokens, d their width.
 """
 
 from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
+from latentsync.config import Solver
 from latentsync.training import diffusion
 
-Unet = Callable[[Tensor, Tensor, Tensor], Tensor]  # (sample b 13 f h w, timesteps b, audio b f s d) -> noise b 4 f h w
+Step = Callable[[Tensor, Tensor], Tensor]  # (latents, predicted noise) -> latents, both float32
+
+# Solvers of diffusers, of order 2. "trailing" steps start at pure noise, where few steps would else start below it.
+_SCHEDULERS: dict[str, Any] = {"dpmpp": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
+_SCHEDULE = {
+    "num_train_timesteps": diffusion.TRAIN_TIMESTEPS,
+    "beta_start": diffusion.BETA_START,
+    "beta_end": diffusion.BETA_END,
+    "beta_schedule": "scaled_linear",
+    "timestep_spacing": "trailing",
+}
+
+
+@runtime_checkable
+class Unet(Protocol):
+    """The U-Net as the loop calls it."""
+
+    def __call__(self, sample: Tensor, timesteps: Tensor, audio: Any, /) -> Tensor:
+        """Sample b 13 f h w, timesteps b, audio tokens or what `listen` made of them -> noise b 4 f h w."""
+        ...
+
+    def listen(self, audio: Tensor, /) -> Any:
+        """What the network needs of audio tokens b f s d in every step."""
+        ...
 
 
 def shared_noise(seed: int, height: int, width: int, channels: int = 4) -> Tensor:
     """One draw, 1 c 1 h w, on the CPU, so that a seed means the same on every device."""
     return diffusion.shared_noise((1, channels, 1, height, width), torch.Generator().manual_seed(seed))
+
+
+def solver_steps(solver: Solver, steps: int) -> list[tuple[int, Step]]:
+    """The timesteps of a solver and what it does at each. Use it once, in order: solvers of order 2 remember a step."""
+    if solver == "ddim":
+
+        def ddim(t: int, following: int) -> Step:
+            return lambda latents, eps: diffusion.ddim_step(latents, eps, t, following)
+
+        return [(t, ddim(t, following)) for t, following in diffusion.ddim_steps(steps)]
+    scheduler = _SCHEDULERS[solver](**_SCHEDULE)
+    scheduler.set_timesteps(steps)
+
+    def step(t: int) -> Step:
+        return lambda latents, eps: scheduler.step(eps, t, latents, return_dict=False)[0]
+
+    return [(t, step(t)) for t in scheduler.timesteps.tolist()]
 
 
 @torch.inference_mode()
@@ -31,24 +75,28 @@ def denoise(
     audio: Tensor,
     steps: int,
     guidance: float,
+    solver: Solver = "ddim",
+    guided: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
     """Denoised latents b f c h w of windows.
 
     noise: 1 c 1 h w. mask: h w, 1 = keep. masked, reference: b f c h w, the faces without and with their mouths.
     audio: b f s d, in the type of the network.
-    steps: of DDIM, eta 0. guidance: against zero tokens; at 1 the unconditioned half is not computed.
+    steps: of the solver (DDIM with eta 0, DPM-Solver++ 2M of arXiv 2211.01095, UniPC of arXiv 2302.04867).
+    guidance: against zero tokens. The unconditioned half is computed only where guidance acts, in the shares `guided`
+    of the steps (0, 1: all), and nowhere if guidance is 1.
     """
     assert masked.shape == reference.shape and audio.shape[:2] == masked.shape[:2], (masked.shape, audio.shape)
     masked, reference = masked.transpose(1, 2), reference.transpose(1, 2)
-    latents = noise.to(masked).expand_as(masked)
-    for t, following in diffusion.ddim_steps(steps):
+    latents, heard = noise.to(masked).expand_as(masked), unet.listen(audio)
+    for number, (t, step) in enumerate(solver_steps(solver, steps)):
         sample = diffusion.unet_input(latents, mask, masked, reference).to(audio.dtype)
-        time = torch.full((len(sample),), t, device=sample.device)
-        if guidance == 1:
-            eps = unet(sample, time, audio)
-        else:  # null first, as published
-            both = torch.cat([torch.zeros_like(audio), audio])
-            null, conditioned = unet(torch.cat([sample, sample]), torch.cat([time, time]), both).chunk(2)
+        guides = guidance != 1 and guided[0] <= number / steps < guided[1]
+        if guides:  # null first, as published
+            sample = torch.cat([sample, sample])
+        eps = unet(sample, torch.full((len(sample),), t, device=sample.device), heard).float()
+        if guides:
+            null, conditioned = eps.chunk(2)
             eps = null + guidance * (conditioned - null)
-        latents = diffusion.ddim_step(latents, eps.float(), t, following)
+        latents = step(latents, eps)
     return latents.transpose(1, 2)

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 Clip = Float[Tensor, "b f h w c"]  # inside the network
+Heard = dict[nn.Module, tuple[Tensor, Tensor]]  # attention to audio -> its keys and values, see UNet3D.listen
+Audio = Float[Tensor, "bf s width"] | Heard | None
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,19 @@ class Attention(nn.Module):
     def forward(  # noqa: D102
         self, x: Float[Tensor, "*batch n c"], context: Float[Tensor, "*batch s d"] | None = None
     ) -> Float[Tensor, "*batch n c"]:
-        context = x if context is None else context
-        q, k, v = (
-            tokens.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
-            for tokens in (self.to_q(x), self.to_k(context), self.to_v(context))
-        )
-        return self.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(-3, -2).flatten(-2))
+        return self.attend(x, *self.keys_values(x if context is None else context))
+
+    def keys_values(self, context: Float[Tensor, "*batch s d"]) -> tuple[Tensor, Tensor]:
+        """What the tokens of a context are compared with, and what they say: (..., heads, s, width / heads) each."""
+        return self._split(self.to_k(context)), self._split(self.to_v(context))
+
+    def attend(self, x: Float[Tensor, "*batch n c"], k: Tensor, v: Tensor) -> Float[Tensor, "*batch n c"]:
+        """Attention of x (..., n, c) to keys and values."""
+        attended = F.scaled_dot_product_attention(self._split(self.to_q(x)), k, v)
+        return self.to_out[0](attended.transpose(-3, -2).flatten(-2))
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
 
 class GEGLU(nn.Module):
@@ -199,13 +208,19 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width)
         self.ff = FeedForward(width)
 
-    def forward(  # noqa: D102
-        self, x: Float[Tensor, "bf n c"], audio: Float[Tensor, "bf s d"] | None
-    ) -> Float[Tensor, "bf n c"]:
+    def forward(self, x: Float[Tensor, "bf n c"], audio: Audio) -> Float[Tensor, "bf n c"]:  # noqa: D102
         x = x + self.attn1(self.norm1(x))
-        if audio is not None:
+        if isinstance(audio, dict):
+            x = x + self._attend_to_heard(x, *audio[self.attn2])
+        elif audio is not None:
             x = x + self.attn2(self.norm2(x), audio)
         return x + self.ff(self.norm3(x))
+
+    def _attend_to_heard(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Frames that come before those with keys hear zero tokens: values of zero, so only the bias is left."""
+        silent = len(x) - len(k)
+        heard = self.attn2.attend(self.norm2(x[silent:]), k, v)
+        return torch.cat([self.attn2.to_out[0].bias.expand(silent, *x.shape[1:]), heard]) if silent else heard
 
 
 class SpatialTransformer(nn.Module):
@@ -218,7 +233,7 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(cfg, width)])
         self.proj_out = PixelConv(width, width)
 
-    def forward(self, x: Clip, audio: Float[Tensor, "bf s d"] | None) -> Clip:  # noqa: D102
+    def forward(self, x: Clip, audio: Audio) -> Clip:  # noqa: D102
         b, f, h, w, c = x.shape
         tokens = self.proj_in(self.norm(x)).reshape(b * f, h * w, c)
         for block in self.transformer_blocks:
@@ -337,13 +352,13 @@ class Block(nn.Module):
             self.motion_modules = nn.ModuleList(MotionModule(cfg, width) for _ in widths_in)
         self.gradient_checkpointing = False
 
-    def layer(self, index: int, x: Clip, time: Tensor, audio: Tensor | None) -> Float[Tensor, "b f h w d"]:
+    def layer(self, index: int, x: Clip, time: Tensor, audio: Audio) -> Float[Tensor, "b f h w d"]:
         """One layer; with gradient checkpointing its activations are recomputed in the backward pass."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(self._layer, index, x, time, audio, use_reentrant=False)
         return self._layer(index, x, time, audio)
 
-    def _layer(self, index: int, x: Tensor, time: Tensor, audio: Tensor | None) -> Tensor:
+    def _layer(self, index: int, x: Tensor, time: Tensor, audio: Audio) -> Tensor:
         x = self.resnets[index](x, time)
         if hasattr(self, "attentions"):
             x = self.attentions[index](x, audio)
@@ -360,7 +375,7 @@ class DownBlock(Block):
         super().__init__(cfg, widths_in, width, attention, motion=cfg.motion == "all")
         self.downsamplers = nn.ModuleList([Downsample(width)] if downsample else [])
 
-    def forward(self, x: Clip, time: Tensor, audio: Tensor | None) -> tuple[Tensor, list[Tensor]]:  # noqa: D102
+    def forward(self, x: Clip, time: Tensor, audio: Audio) -> tuple[Tensor, list[Tensor]]:  # noqa: D102
         skips = []
         for index in range(len(self.resnets)):
             x = self.layer(index, x, time, audio)
@@ -379,7 +394,7 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([SpatialTransformer(cfg, width)])
         self.resnets = nn.ModuleList(ResnetBlock(cfg, width, width) for _ in range(2))
 
-    def forward(self, x: Clip, time: Tensor, audio: Tensor | None) -> Clip:  # noqa: D102
+    def forward(self, x: Clip, time: Tensor, audio: Audio) -> Clip:  # noqa: D102
         return self.resnets[1](self.attentions[0](self.resnets[0](x, time), audio), time)
 
 
@@ -391,7 +406,7 @@ class UpBlock(Block):
         super().__init__(cfg, widths_in, width, attention, motion=cfg.motion != "none")
         self.upsamplers = nn.ModuleList([Upsample(width)] if upsample else [])
 
-    def forward(self, x: Clip, time: Tensor, audio: Tensor | None, skips: list[Tensor]) -> Tensor:  # noqa: D102
+    def forward(self, x: Clip, time: Tensor, audio: Audio, skips: list[Tensor]) -> Tensor:  # noqa: D102
         for index in range(len(self.resnets)):
             x = self.layer(index, torch.cat([x, skips.pop()], dim=-1), time, audio)
         for upsample in self.upsamplers:
@@ -442,18 +457,29 @@ class UNet3D(nn.Module):
             assert isinstance(block, Block)
             block.gradient_checkpointing = enabled
 
+    def listen(self, audio: Float[Tensor, "*bf s d"]) -> Heard:
+        """Keys and values of audio b f s d in every attention to it: they are the same in all denoising steps."""
+        audio = self._placed(audio)
+        attentions = [block.attn2 for block in self.modules() if isinstance(block, TransformerBlock)]
+        return {attention: attention.keys_values(audio) for attention in attentions}
+
+    def _placed(self, audio: Tensor) -> Tensor:
+        audio = audio.reshape(-1, *audio.shape[-2:])
+        return audio + position_table(*audio.shape[1:]).to(audio) if self.config.audio_positions else audio
+
     def forward(
         self,
         sample: Float[Tensor, "b c f h w"],
         timesteps: Int[Tensor, " *b"] | int,
-        audio: Float[Tensor, "*bf s d"] | None = None,
+        audio: Float[Tensor, "*bf s d"] | Heard | None = None,
     ) -> Float[Tensor, "b out f h w"]:
         """Noise prediction.
 
         sample: b c f h w, channels in the order noisy 4, mask 1, masked 4, reference 4.
         timesteps: (b,) or a scalar, 0 .. 999.
         audio: b f s d, or (b f) s d. Zeros are the null condition of classifier-free guidance; None skips the
-            cross attention altogether.
+            cross attention altogether. What `listen` returns saves computing keys and values in every step; if it is
+            of fewer clips than the sample, those at the end, the clips before them have the null condition.
         """
         b, _, f, _, _ = sample.shape
         if self.config.motion != "none" and f > self.config.motion_max_frames:
@@ -461,10 +487,8 @@ class UNet3D(nn.Module):
                 f"A clip of {f} frames is longer than motion_max_frames = {self.config.motion_max_frames}; "
                 "shorten the window or raise the limit before training."
             )
-        if audio is not None:
-            audio = audio.reshape(b * f, *audio.shape[-2:])
-            if self.config.audio_positions:
-                audio = audio + position_table(*audio.shape[1:]).to(audio)
+        if isinstance(audio, Tensor):
+            audio = self._placed(audio)
         time = self.time_embedding(torch.as_tensor(timesteps, device=sample.device).expand(b))
         x = self.conv_in(sample.permute(0, 2, 3, 4, 1).contiguous())
         skips = [x]

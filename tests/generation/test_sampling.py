@@ -11,6 +11,16 @@ from latentsync.models.unet import UNet3D, UNetConfig
 from latentsync.weights.files import load_strictly
 
 
+class Simple:
+    """A U-Net from a function; clips before those with audio have the null condition."""
+
+    def __init__(self, function, listen=lambda audio: audio):
+        self.function, self.listen = function, listen
+
+    def __call__(self, sample, timesteps, heard):
+        return self.function(sample, timesteps, heard)
+
+
 @pytest.fixture(scope="module")
 def tiny(golden):
     folder = golden("unet_tiny")
@@ -33,12 +43,12 @@ def test_the_loop_is_the_published_one(golden, tiny, name, guidance):
     given, expected = load_file(folder / "loop_inputs.safetensors"), load_file(folder / "outputs.safetensors")
     before = []  # the latents that enter each step
 
-    def unet(sample, timesteps, audio):
+    def unet(sample, timesteps, heard):
         before.append(sample[:1, :4])
-        return tiny(sample, timesteps, audio)
+        return tiny(sample, timesteps, heard)
 
     final = sampling.denoise(
-        unet,
+        Simple(unet, tiny.listen),
         given["init_latent_one_frame"],
         given["mask"].reshape(-1, *given["mask"].shape[-2:])[0],
         given["masked_latents"].transpose(1, 2),
@@ -57,9 +67,11 @@ def test_the_loop_is_the_published_one(golden, tiny, name, guidance):
 
 
 def test_guidance_changes_the_result_only_when_it_is_not_one():
-    def unet(sample, timesteps, audio):
+    def noise_of(sample, timesteps, heard):
+        audio = torch.cat([torch.zeros_like(heard)] * (len(sample) // len(heard) - 1) + [heard])
         return audio.mean((2, 3))[:, None, :, None, None].expand(-1, 4, -1, *sample.shape[-2:])
 
+    unet = Simple(noise_of)
     faces, audio = torch.zeros(2, 3, 4, 2, 2), torch.ones(2, 3, 5, 6)
     noise, mask = sampling.shared_noise(0, 2, 2), torch.ones(2, 2)
     plain, strong = (
@@ -99,3 +111,47 @@ def tiny_net():
     net = UNet3D(shape).eval()
     torch.nn.init.normal_(net.conv_out.weight, std=0.1)
     return net
+
+
+@pytest.mark.parametrize("solver", ["dpmpp", "unipc"])
+def test_solvers_reach_what_ddim_reaches_in_fewer_steps(tiny_net, solver):
+    generator = torch.Generator().manual_seed(0)
+    masked, reference = (torch.randn(1, 4, 4, 8, 8, generator=generator) for _ in range(2))
+    audio, noise, mask = torch.randn(1, 4, 5, 16, generator=generator), sampling.shared_noise(1, 8, 8), torch.ones(8, 8)
+    given = tiny_net, noise, mask, masked, reference, audio
+    exact = sampling.denoise(*given, steps=200, guidance=1.5)
+    away = {
+        name: (sampling.denoise(*given, steps=10, guidance=1.5, solver=name) - exact).abs().max().item()
+        for name in ("ddim", solver)
+    }
+    finer = sampling.denoise(*given, steps=40, guidance=1.5, solver=solver)
+    assert away[solver] < away["ddim"] / 2 and (finer - exact).abs().max() < away[solver]
+    again = sampling.denoise(*given, steps=10, guidance=1.5, solver=solver)
+    assert (again - exact).abs().max().item() == away[solver]  # a solver remembers nothing from one batch to the next
+
+
+@pytest.mark.parametrize(("guided", "doubled"), [((0.0, 1.0), 10), ((0.2, 0.6), 4), ((1.0, 1.0), 0)])
+def test_the_null_half_is_computed_only_where_guidance_acts(guided, doubled):
+    sizes = []
+
+    def noise_of(sample, timesteps, heard):
+        sizes.append(len(sample))
+        return sample[:, :4] * 0.1
+
+    faces, audio = torch.zeros(2, 3, 4, 2, 2), torch.ones(2, 3, 5, 6)
+    noise, mask = sampling.shared_noise(0, 2, 2), torch.ones(2, 2)
+    sampling.denoise(Simple(noise_of), noise, mask, faces, faces, audio, steps=10, guidance=2.0, guided=guided)
+    assert sizes.count(4) == doubled and sizes.count(2) == 10 - doubled
+
+
+def test_keys_and_values_of_the_audio_are_those_of_every_step(tiny):
+    """Bit for bit what the whole forward pass computes, and the null half what zero tokens give."""
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randn(1, 13, 4, 8, 8, generator=generator)
+    audio = torch.randn(1, 4, 50, 48, generator=generator)
+    time = torch.tensor([500, 500])
+    with torch.inference_mode():
+        both = tiny(torch.cat([sample, sample]), time, torch.cat([torch.zeros_like(audio), audio]))
+        heard = tiny.listen(audio)
+        torch.testing.assert_close(tiny(torch.cat([sample, sample]), time, heard), both, atol=2e-6, rtol=1e-5)
+        assert torch.equal(tiny(sample, time[:1], heard), tiny(sample, time[:1], audio))
