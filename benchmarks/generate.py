@@ -144,7 +144,7 @@ def identity(resolution: int):
     import torch
 
     class Identity:
-        frames = 16
+        frames, weights = 16, {}
 
         def __init__(self):
             self.resolution, self.kept, self.n = resolution, {}, 0

@@ -8,7 +8,7 @@ import typer
 
 from latentsync import required
 from latentsync.cli import options
-from latentsync.config import Enhance, FaceBackend, Generate, Length, Restorer
+from latentsync.config import Enhance, FaceBackend, Generate, Length, Restorer, Solver
 from latentsync.faces.backends import BACKENDS
 from latentsync.weights import registry
 
@@ -34,6 +34,7 @@ def generate(
         Path | None, typer.Option(help="Whisper's weights, if they are not in the weights folder")
     ] = None,
     steps: Annotated[int, options.key(Generate, "steps")] = KEYS.steps,
+    solver: Annotated[Solver, options.key(Generate, "solver")] = KEYS.solver,
     guidance: Annotated[float, options.key(Generate, "guidance")] = KEYS.guidance,
     seed: Annotated[int, options.key(Generate, "seed")] = KEYS.seed,
     length: Annotated[Length, options.key(Generate, "length")] = KEYS.length,
@@ -53,23 +54,33 @@ def generate(
     enhance_weights: Annotated[
         Path | None, typer.Option(help="weights of --enhance, if they are not in the weights folder")
     ] = None,
+    crf: Annotated[int, options.key(Generate, "crf")] = KEYS.crf,
+    batch: Annotated[int, options.key(Generate, "batch_size", "--batch")] = KEYS.batch_size,
+    start: Annotated[float, typer.Option(min=0, help="redraw from this second of the video on")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="redraw up to this second; the rest passes through")] = None,
+    preview: Annotated[
+        float | None, typer.Option("--preview", min=0.04, help="write only so many seconds, to see what comes out")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="a JSON file to write: result, settings, hashes of weights")
+    ] = None,
     high_quality: Annotated[
         bool, typer.Option("--high-quality", help=f"larger file, hardly any loss: CRF {HIGH_QUALITY_CRF}")
     ] = False,
-    preview: Annotated[bool, typer.Option("--preview", help="rough frames, quickly (TAESD decodes)")] = False,
+    tiny_vae: Annotated[bool, typer.Option("--tiny-vae", help="rough frames, quickly (TAESD decodes)")] = False,
     commercial: Annotated[
         bool, typer.Option("--commercial", help="refuse parts whose licence does not allow commercial use")
     ] = False,
 ) -> None:
     """Lip-sync one video to speech. Defaults are those of a run (config/README.md), but without its limit on length."""
     if commercial:
-        required.require_commercial(_parts(weights, vae, faces, enhance, preview))
+        required.require_commercial(_parts(weights, vae, faces, enhance, tiny_vae))
     # One command among others on a user's machine: threads that spin while they wait took minutes instead of seconds.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
     from latentsync.generation.api import lip_sync
     from latentsync.generation.progress import Printed
 
-    crf: dict[str, Any] = {"crf": HIGH_QUALITY_CRF} if high_quality else {}
+    quality: dict[str, Any] = {"crf": HIGH_QUALITY_CRF if high_quality else crf}
     progress = Printed()
     try:
         result = lip_sync(
@@ -78,20 +89,23 @@ def generate(
             out,
             weights,
             voices=voices,
-            generate={"steps": steps, "guidance": guidance, "seed": seed}
-            | {"length": length, "overlap": overlap, "face": face}
-            | crf,
+            generate={"solver": solver, "steps": steps, "guidance": guidance, "seed": seed}
+            | {"length": length, "overlap": overlap, "face": face, "batch_size": batch, "max_s": preview}
+            | quality,
             enhance={
                 "method": enhance,
                 "strength": enhance_strength,
                 "weights": None if enhance_weights is None else str(enhance_weights),
             }
-            | crf,
+            | quality,
             faces=faces,
             vae=vae,
             whisper=whisper,
             resolution=resolution,
-            preview=preview,
+            preview=tiny_vae,
+            start_s=start,
+            end_s=end,
+            report=report,
             progress=progress,
         )
     except KeyboardInterrupt:
@@ -107,10 +121,10 @@ def generate(
     typer.echo(f"{out}: {result.n_generated} of {result.n_frames} frames redrawn, {result.faces}{alone}{kept}")
 
 
-def _parts(weights: Path, vae: Path | None, faces: str, enhance: str | None, preview: bool) -> list[tuple[str, str]]:
+def _parts(weights: Path, vae: Path | None, faces: str, enhance: str | None, tiny_vae: bool) -> list[tuple[str, str]]:
     """The published parts that one call uses, each with the option that asks for it."""
     parts = [(str(weights), f"--weights {weights}")] if str(weights) in registry.entries() else []
     parts += [("vae", "generate without --vae")] if parts and vae is None else []
     parts += [(name, f"--faces {faces}") for name in BACKENDS[faces].weights]
     parts += [(enhance, f"--enhance {enhance}")] if enhance else []
-    return parts + ([("taesd", "--preview")] if preview else [])
+    return parts + ([("taesd", "--tiny-vae")] if tiny_vae else [])

@@ -14,7 +14,7 @@ use the names of the command line: `enhance["method"]` is --enhance.
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from latentsync import config
 from latentsync.config import Enhance, FaceBackend, Generate, Tracking
 from latentsync.generation.progress import Progress, Report, silent
+from latentsync.ledger.files import write_json
 from latentsync.ledger.rows import Rejection
 from latentsync.weights import registry
 from latentsync.weights.find import find_weights
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from latentsync.generation.voices import Row
 
 NO_LIMIT: dict[str, Any] = {"max_s": None}  # a single video is not cut; a run limits each of its many videos
-RESULT = ("n_frames", "n_generated", "passed_through", "cut_s", "seconds", "waited_s")  # of pipeline.redraw
+RESULT = ("n_frames", "n_generated", "passed_through", "cut_s", "seconds", "waited_s", "weights")  # of pipeline.redraw
 MAX_FACES = 6  # faces followed in one video; their numbers must not depend on the command
 MIN_PUBLISHED_PX = 256  # side of the face in the smallest published model
 
@@ -61,6 +62,8 @@ class Result:
     """How long each stage worked: decode, crop, networks, paste, encode, join. Stages work side by side."""
     waited_s: float = field(default=0.0, compare=False)
     """How long the networks had nothing to do between the first frame and the last."""
+    weights: dict[str, str] = field(default_factory=dict, compare=False)
+    """Content hashes of the weights, by network."""
 
 
 def lip_sync(
@@ -77,6 +80,9 @@ def lip_sync(
     whisper: str | Path | None = None,
     resolution: int | None = None,
     preview: bool = False,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    report: str | Path | None = None,
     progress: Report = silent,
 ) -> Result:
     """Write `out`: the video with the mouth of its largest face redrawn to the audio.
@@ -99,6 +105,8 @@ def lip_sync(
         whisper: Whisper's weights, if they are not in the weights folder.
         resolution: side of the face in pixels, for published weights whose release is unknown.
         preview: decode with the tiny TAESD: rough frames, quickly.
+        start_s, end_s: only this part of the video is redrawn, seconds; the rest passes through. None: to the end.
+        report: a JSON file to write: the result, the settings, and the content hashes of the weights.
         progress: called with a `Progress` at the start of each stage, and after every frame.
 
     Returns:
@@ -114,11 +122,18 @@ def lip_sync(
     if resolution is not None and (resolution <= 0 or resolution % 64):
         raise ValueError(f"--resolution is {resolution}, not a multiple of 64; published U-Nets draw 256 or 512 px.")
     unet, vae = find_weights(Path(weights), None if vae is None else Path(vae))
-    tiny = registry.find("taesd", key="--preview") if preview else None
+    tiny = registry.find("taesd", key="--tiny-vae") if preview else None
     whisper = None if whisper is None else Path(whisper)
     parts = {"whisper": whisper, "resolution": resolution, "preview": tiny}
     with LipSync(unet, vae, generate=cfg.generate, enhance=cfg.enhance, **parts) as session:
-        return session(video, audio, out, faces, progress, voices)
+        if not 0 <= start_s < (stop_s := float("inf") if end_s is None else end_s):
+            raise ValueError(f"--start {start_s} does not lie before --end {end_s}; both are seconds of the video.")
+        result = session(video, audio, out, faces, progress, voices, (start_s, stop_s))
+    if report is not None:
+        files = {"video": str(video), "audio": audio and str(audio), "voices": voices and str(voices), "out": str(out)}
+        settings = {"generate": cfg.generate.model_dump(), "enhance": cfg.enhance.model_dump(), "faces": faces}
+        write_json(Path(report), files | {"start_s": start_s, "end_s": end_s} | asdict(result) | {"settings": settings})
+    return result
 
 
 def list_faces(video: str | Path, out: str | Path, faces: FaceBackend = "mediapipe") -> list[str]:
@@ -242,6 +257,7 @@ class LipSync:
         faces: FaceBackend = "mediapipe",
         progress: Report = silent,
         voices: str | Path | None = None,
+        part_s: tuple[float, float] = (0.0, float("inf")),
     ) -> Result:
         """Lip-sync one video, and enhance it if a method is chosen; arguments and errors as for `lip_sync`."""
         from latentsync.generation.audio import driving_audio
@@ -258,20 +274,18 @@ class LipSync:
             self.restorer()  # a damaged file ends the call before the long part
         resolution = self.models(True).resolution
         if resolution < MIN_PUBLISHED_PX:
-            progress(
-                Progress(
-                    f"demonstration weights, {resolution} px per face: real mouths come out blurred and miscoloured"
-                )
-            )
+            what = f"demonstration weights, {resolution} px per face"
+            progress(Progress(f"{what}: real mouths come out blurred and miscoloured"))
         with _naming("--video", video):
             self.tracks(video, faces, MAX_FACES, progress)
+        given: dict[str, Any] = {"rows": rows, "progress": progress, "part_s": part_s}
         if self.enhance.method is None:
             with _naming("--video", video):
-                return self._result(self.redraw(video, driving, out, faces, MAX_FACES, rows=rows, progress=progress))
+                return self._result(self.redraw(video, driving, out, faces, MAX_FACES, **given))
         with tempfile.TemporaryDirectory() as folder:
             between = Path(folder, "lossless.mp4")  # crf 0: the enhanced video is encoded with loss only once
             with _naming("--video", video):
-                written = self.redraw(video, driving, between, faces, MAX_FACES, rows=rows, crf=0, progress=progress)
+                written = self.redraw(video, driving, between, faces, MAX_FACES, crf=0, **given)
             progress(Progress("enhancing faces"))
             n_enhanced = self.restore(between, out, written["matrices"], resolution, faces, MAX_FACES)
             return self._result(written, n_enhanced)
@@ -306,6 +320,7 @@ class LipSync:
         trained: bool = True,
         crf: int | None = None,
         progress: Report = silent,
+        part_s: tuple[float, float] = (0.0, float("inf")),
     ) -> dict[str, Any]:
         """Redraw the mouths of one video; returns what `pipeline.redraw` returns, and the `choice` of faces.
 
@@ -319,6 +334,7 @@ class LipSync:
             trained: False: with the untrained network, as a control.
             crf: x264 quality; None: that of the section.
             progress: called after every frame.
+            part_s: start and end of what is redrawn, seconds of the video.
         """
         from latentsync.generation import speakers
         from latentsync.generation.pipeline import redraw
@@ -333,8 +349,8 @@ class LipSync:
         else:
             choice = speakers.choose_in(video, tracks, times_s, cfg.face, chosen)
             says = [(choice.labels, audio)]
-        written = redraw(video, audio, out, self.models(trained), cfg, tracks, says, progress)
-        return written | {"choice": choice}
+        written = redraw(video, audio, out, self.models(trained), cfg, tracks, says, progress, part_s)
+        return written | {"choice": choice, "weights": dict(self.models(trained).weights)}
 
     def restore(
         self, video: Path, out: Path, matrices: "np.ndarray", resolution: int, faces: str, max_faces: int

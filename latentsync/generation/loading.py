@@ -79,6 +79,12 @@ def load_models(
         device,
         dtype,
         vaes.load_preview(preview).to(**moved) if preview else None,
+        {
+            name: weight_files.content_hash(path)
+            for name, path in (("unet", unet), ("vae", vae), ("whisper", whisper_file), ("preview", preview))
+            if path is not None
+        }
+        | ({} if trained else {"untrained": str(UNTRAINED_SEED)}),
     )
 
 

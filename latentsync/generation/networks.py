@@ -6,7 +6,7 @@ network is converted to that type; latents between denoising steps, and pixels, 
 Axes: b batch, f frames, c channels, h w latent cells, s audio tokens, d their width, R side of the face in pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -38,8 +38,8 @@ class Models:
     """Of the weights of U-Net and VAE."""
     preview: Any = None
     """A tiny decoder in place of the VAE's: rough frames, quickly."""
-    name: str = ""
-    """What tells these weights from others."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Content hashes of the files, by network."""
 
     @cached_property
     def keep(self) -> Tensor:

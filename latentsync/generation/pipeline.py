@@ -15,7 +15,7 @@ import hashlib
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as PythonGenerator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -47,6 +47,8 @@ from latentsync.media.read import frame_times
 from latentsync.media.write import VideoWriter, output_format
 from latentsync.timing import SAMPLE_RATE_HZ, whisper_rows
 
+WHOLE_S = (0.0, float("inf"))
+
 
 @runtime_checkable
 class Generator(Protocol):
@@ -54,6 +56,7 @@ class Generator(Protocol):
 
     resolution: int
     frames: int
+    weights: Mapping[str, str]
 
     def listen(self, samples: np.ndarray) -> Callable[[np.ndarray], Any]:
         """Samples float32 [n], 16 kHz mono -> a function from feature rows int64 [f] to audio tokens f s d."""
@@ -130,6 +133,7 @@ def redraw(
     tracks: Sequence[Track],
     voices: Sequence[tuple[np.ndarray, DrivingAudio]] | None = None,
     progress: Report = silent,
+    part_s: tuple[float, float] = WHOLE_S,
 ) -> dict[str, Any]:
     """Write `out`: the video with the mouth of the speaking face redrawn to the audio.
 
@@ -143,6 +147,7 @@ def redraw(
         voices: (labels int64 [n], audio) of each voice: which track moves its mouth to which audio in each source
             frame, from `speakers.choose` or `voices.voices`. None: the largest face says `audio`.
         progress: called with the number of written frames.
+        part_s: start and end of what is redrawn, seconds of the source; the rest passes through.
 
     Returns:
         n_frames, n_generated, passed_through {reason: frames}, cut_s (seconds left out because of cfg.max_s), and per
@@ -158,7 +163,7 @@ def redraw(
     wanted_s = whole_s if cfg.max_s is None else min(whole_s, cfg.max_s)
     first = next(in_order(video, np.zeros(1, np.int64)))
     voices = voices or [(speaking(tracks, len(clock[0])), audio)]
-    says = [Voice(gates.passed(tracks, labels, clock[0], cfg), own.for_model) for labels, own in voices]
+    says = [Voice(gates.passed(tracks, labels, clock[0], cfg, *part_s), own.for_model) for labels, own in voices]
     plan = make_plan(*clock, tracks, says, wanted_s, models.resolution, paste.to_displayed(first))
     generated = np.any([voice.labels >= 0 for voice in plan.voices], axis=0)
     if not generated.any():
@@ -217,7 +222,7 @@ def make_plan(
 def _key(video: Path, plan: Plan, models: Generator, cfg: Generate) -> str:
     """16 hex digits over everything that decides the written frames."""
     stat = video.stat()
-    described = f"{stat.st_size} {stat.st_mtime_ns} {cfg.model_dump_json()} {getattr(models, 'name', '')}"
+    described = f"{stat.st_size} {stat.st_mtime_ns} {cfg.model_dump_json()} {dict(models.weights)}"
     digest = hashlib.sha256(described.encode())
     for array in (plan.order, plan.times_s, *(part for voice in plan.voices for part in vars(voice).values())):
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -216,11 +216,16 @@ class TransformerBlock(nn.Module):
             x = x + self.attn2(self.norm2(x), audio)
         return x + self.ff(self.norm3(x))
 
+    def _bias(self) -> Tensor:
+        bias = self.attn2.to_out[0].bias
+        assert isinstance(bias, Tensor)
+        return bias
+
     def _attend_to_heard(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Frames that come before those with keys hear zero tokens: values of zero, so only the bias is left."""
         silent = len(x) - len(k)
         heard = self.attn2.attend(self.norm2(x[silent:]), k, v)
-        return torch.cat([self.attn2.to_out[0].bias.expand(silent, *x.shape[1:]), heard]) if silent else heard
+        return torch.cat([self._bias().expand(silent, *x.shape[1:]), heard]) if silent else heard
 
 
 class SpatialTransformer(nn.Module):

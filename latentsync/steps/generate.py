@@ -101,7 +101,11 @@ def generate(
     out.parent.mkdir(parents=True, exist_ok=True)
     trained = row["system"] == "ours"
     written = session.redraw(video, audio, out, faces, max_faces, chosen=chosen, trained=trained)
-    del written["seconds"], written["waited_s"]  # they differ from run to run, and a ledger does not
+    del (
+        written["seconds"],
+        written["waited_s"],
+        written["weights"],
+    )  # they differ from run to run, and a ledger does not
     del written["choice"]  # the clips of the video decide
     with replacing(out.with_suffix(".npz")) as temporary:
         np.savez(temporary, **{name: written.pop(name) for name in RENDER})
