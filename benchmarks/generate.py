@@ -20,9 +20,10 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-from curation import ROOT, environment, repeat
+from benchmarks.curation import environment, repeat  # noqa: E402
 
 SIZES = {"1080p": (1080, 1920, 420.0), "512": (512, 512, 240.0)}
 CASES = {"floor_ratio": ("1080p", 256), "floor_ratio_512": ("512", 256), "floor_ratio_512_512": ("512", 512)}

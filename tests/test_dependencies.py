@@ -20,6 +20,7 @@ RUN_BY_NAME = {
     "packaging",
     "pre-commit",
     "pytest-timeout",
+    "pytest-xdist",
     "ruff",
     "snakefmt",
     "snakemake-executor-plugin-cluster-generic",

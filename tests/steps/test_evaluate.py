@@ -244,9 +244,9 @@ def test_cuts_and_gaps_are_those_of_the_run(finished, tmp_path, monkeypatch):
     assert sections[0] == sections[1] == {"scenes": {"threshold": 7.5, "min_scene_ticks": 15}, "max_gap_ticks": 3}
     used, track_video = [], speakers.track_video
 
-    def recorded(video, detector, max_s, tracking):
+    def recorded(video, detector, max_s, tracking, *rest):
         used.append(tracking)
-        return track_video(video, detector, max_s, tracking)
+        return track_video(video, detector, max_s, tracking, *rest)
 
     monkeypatch.setattr(speakers, "track_video", recorded)
     rows = run_generate(root, tracking=sections[0])
