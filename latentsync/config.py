@@ -330,9 +330,19 @@ class TrainUnetStage2(TrainUnet):
     max_timestep: int = key(999, "largest timestep of the losses on decoded frames", ge=0, le=999)
 
 
+_AS_PUBLISHED = frozenset(  # what the published pipeline, too, leaves to its users, and what changes no frame
+    "as_published steps guidance seed max_s crf encoder_threads controls torch_threads tracking".split()
+)
+
+
 class Generate(Section):
     """Lip-sync the test videos."""
 
+    as_published: bool = key(
+        False,
+        "compute what the published pipeline computes (generation/published.py): 25 fps, windows that share no frames, "
+        "whole boxes pasted back; keys that would have no effect are refused",
+    )
     solver: Solver = key("ddim", "ddim: as published; dpmpp (DPM-Solver++), unipc: need fewer steps")
     steps: int = key(
         20, "number of denoising steps", ge=1, le=999
@@ -370,6 +380,17 @@ class Generate(Section):
         if not re.fullmatch(r"largest|speaking|left|right|[1-9]\d*|\d+(\.\d+)?,\d+(\.\d+)?", face):
             raise ValueError(f"--face {face} is not known; choose largest, speaking, left, right, a number or x,y.")
         return face
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> "Generate":
+        for name, field in type(self).model_fields.items() if self.as_published else ():
+            value, idle = getattr(self, name), name not in _AS_PUBLISHED
+            if idle and value not in (field.default, {"overlap": 0}.get(name, field.default)):
+                raise ValueError(
+                    f"--{name.replace('_', '-')} {value} (generate.{name}) has no effect with --as-published "
+                    "(generate.as_published); leave out one of the two."
+                )
+        return self
 
 
 class Enhance(Section):

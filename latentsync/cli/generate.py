@@ -68,6 +68,7 @@ def generate(
         bool, typer.Option("--high-quality", help=f"larger file, hardly any loss: CRF {HIGH_QUALITY_CRF}")
     ] = False,
     tiny_vae: Annotated[bool, typer.Option("--tiny-vae", help="rough frames, quickly (TAESD decodes)")] = False,
+    as_published: Annotated[bool, options.key(Generate, "as_published", "--as-published")] = KEYS.as_published,
     commercial: Annotated[
         bool, typer.Option("--commercial", help="refuse parts whose licence does not allow commercial use")
     ] = False,
@@ -91,6 +92,7 @@ def generate(
             voices=voices,
             generate={"solver": solver, "steps": steps, "guidance": guidance, "seed": seed}
             | {"length": length, "overlap": overlap, "face": face, "batch_size": batch, "max_s": preview}
+            | {"as_published": as_published}
             | quality,
             enhance={
                 "method": enhance,

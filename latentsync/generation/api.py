@@ -121,6 +121,9 @@ def lip_sync(
     video, audio, out = _checked(video, audio, out, voices)
     if resolution is not None and (resolution <= 0 or resolution % 64):
         raise ValueError(f"--resolution is {resolution}, not a multiple of 64; published U-Nets draw 256 or 512 px.")
+    if cfg.generate.as_published and (preview or voices is not None):
+        given = "--tiny-vae" if preview else f"--voices {voices}"
+        raise ValueError(f"{given} is no part of the published pipeline; leave out either it or --as-published.")
     unet, vae = find_weights(Path(weights), None if vae is None else Path(vae))
     tiny = registry.find("taesd", key="--tiny-vae") if preview else None
     whisper = None if whisper is None else Path(whisper)
@@ -276,8 +279,9 @@ class LipSync:
         if resolution < MIN_PUBLISHED_PX:
             what = f"demonstration weights, {resolution} px per face"
             progress(Progress(f"{what}: real mouths come out blurred and miscoloured"))
-        with _naming("--video", video):
-            self.tracks(video, faces, MAX_FACES, progress)
+        if not self.generate.as_published:
+            with _naming("--video", video):
+                self.tracks(video, faces, MAX_FACES, progress)
         given: dict[str, Any] = {"rows": rows, "progress": progress, "part_s": part_s}
         if self.enhance.method is None:
             with _naming("--video", video):
@@ -293,7 +297,8 @@ class LipSync:
     @staticmethod
     def _result(written: Mapping[str, Any], n_enhanced: int = 0) -> Result:
         found, choice = {name: written[name] for name in RESULT}, written["choice"]
-        return Result(n_enhanced=n_enhanced, faces=str(choice), n_left_alone=choice.n_left_alone, **found)
+        faces, n_left_alone = str(choice), getattr(choice, "n_left_alone", 0)
+        return Result(n_enhanced=n_enhanced, faces=faces, n_left_alone=n_left_alone, **found)
 
     def tracks(self, video: Path, faces: str, max_faces: int, progress: Report = silent) -> "list[Track]":
         """The face tracks of a video; those of the last one are kept."""
@@ -342,6 +347,13 @@ class LipSync:
         from latentsync.media.read import frame_times
 
         cfg = self.generate if crf is None else self.generate.model_copy(update={"crf": crf})
+        if cfg.as_published:
+            from latentsync.generation import published
+
+            assert audio is not None
+            models, detector = self.models(trained), self.detector(faces, max_faces)
+            written = published.redraw(video, audio, out, models, cfg, detector, progress)
+            return written | {"choice": "the largest face of each frame", "weights": dict(models.weights)}
         tracks, times_s = self.tracks(video, faces, max_faces), frame_times(video)[0]
         if audio is None:
             says = voices(rows, tracks, times_s)

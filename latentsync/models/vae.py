@@ -117,7 +117,8 @@ def sample(
 ) -> Float[Tensor, "n c h w"]:
     """Latents drawn from the moments, scaled: what training and published inference use."""
     mean, log_variance = moments.chunk(2, dim=1)
-    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
+    device = None if generator is None else generator.device
+    noise = torch.randn(mean.shape, generator=generator, device=device, dtype=mean.dtype).to(mean.device)
     return (mean + (0.5 * log_variance.clamp(-30, 20)).exp() * noise) * vae.config["scaling_factor"]
 
 
