@@ -42,6 +42,7 @@ SyncScorer = Literal["syncnet_v2", "stable_syncnet", "envelope"]  # the keys of 
 Restorer = Literal["gfpgan", "codeformer", "gpen"]
 Length = Literal["audio", "video"]
 Solver = Literal["ddim", "dpmpp", "unipc"]
+Loop = Literal["bounce", "repeat", "hold", "cut"]
 FaceBackend = Literal["mediapipe", "face_alignment", "insightface"]  # the names of faces/backends.py
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -352,7 +353,13 @@ class Generate(Section):
     guided_to: Share = key(1.0, "share of the steps after which guidance no longer acts")
     seed: int = key(1247, "seed of the noise")
     length: Length = key(
-        "audio", "audio: as long as the audio, frames play back and forth or are cut; video: the audio is padded or cut"
+        "audio",
+        "audio: as long as the audio, frames go on as `loop` says or are cut; video: the audio is padded or cut",
+    )
+    loop: Loop = key(
+        "bounce",
+        "how a video goes on when the audio is longer: back and forth, from the start again, last frame held, or cut: "
+        "the result ends with the video",
     )
     max_s: float | None = key(60.0, "longest result, in seconds; the rest is left out; null: no limit", gt=0)
     overlap: int = key(2, "frames that neighbouring windows share, where they are joined; published: 0", ge=0, le=7)

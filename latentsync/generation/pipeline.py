@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync.config import Generate
+from latentsync.config import Generate, Loop
 from latentsync.faces import alignment
 from latentsync.faces.crop import align_face
 from latentsync.faces.tracking import Track
@@ -160,11 +160,13 @@ def redraw(
     """
     clock = frame_times(video)
     whole_s = audio.length_s if cfg.length == "audio" else clock[1]
+    if cfg.loop == "cut":
+        whole_s = min(whole_s, clock[1])
     wanted_s = whole_s if cfg.max_s is None else min(whole_s, cfg.max_s)
     first = next(in_order(video, np.zeros(1, np.int64)))
     voices = voices or [(speaking(tracks, len(clock[0])), audio)]
     says = [Voice(gates.passed(tracks, labels, clock[0], cfg, *part_s), own.for_model) for labels, own in voices]
-    plan = make_plan(*clock, tracks, says, wanted_s, models.resolution, paste.to_displayed(first))
+    plan = make_plan(*clock, tracks, says, wanted_s, models.resolution, paste.to_displayed(first), cfg.loop)
     generated = np.any([voice.labels >= 0 for voice in plan.voices], axis=0)
     if not generated.any():
         raise Rejection("not_redrawn", gates.why_nothing(says[0].labels[np.unique(plan.order)]))
@@ -201,9 +203,10 @@ def make_plan(
     wanted_s: float,
     resolution: int,
     to_displayed: np.ndarray,
+    loop: Loop = "bounce",
 ) -> Plan:
     """What all written frames show; `times_s` and `end_s` are the source's, `to_displayed` its file -> display map."""
-    order, starts_s, stop_s = timeline.lay_out(times_s, end_s, wanted_s)
+    order, starts_s, stop_s = timeline.lay_out(times_s, end_s, wanted_s, loop)
     n_samples = round(stop_s * SAMPLE_RATE_HZ)
     shots = gates.shots(tracks, len(times_s))[order]
     plans = []
@@ -322,7 +325,7 @@ class Drawing:
         self.overlap = min(cfg.overlap, (models.frames - 1) // 2)
         self.spans = [
             (start, stop, joining.windows(stop - start, models.frames, self.overlap) if label >= 0 else [])
-            for start, stop, label in timeline.spans(self.voice.labels)
+            for start, stop, label in timeline.spans(self.voice.labels, plan.order)
         ]
 
     def needed_from(self, first: int) -> int:

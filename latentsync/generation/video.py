@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import repeat
 from pathlib import Path
 
 import av
@@ -19,14 +20,24 @@ BACKWARDS_BLOCK = 32  # frames held at once while the video runs backwards
 
 
 def in_order(video: Path, order: np.ndarray) -> Iterator[av.VideoFrame]:
-    """Decoded frames in the written order; backwards in blocks, so that no more than a block is held."""
-    for leg in timeline.legs(order):
-        if len(leg) > 1 and leg[1] < leg[0]:
-            for start in range(0, len(leg), BACKWARDS_BLOCK):
-                block = leg[start : start + BACKWARDS_BLOCK][::-1]
-                yield from reversed([frame for _, frame in read_video_frames(video, block)])
-        else:
-            yield from (frame for _, frame in read_video_frames(video, leg))
+    """Decoded frames in the written order; backwards in blocks, so that no more than a block is held.
+
+    A frame that is shown several times in a row is decoded once, and yielded as often.
+    """
+    edges = np.flatnonzero(np.append(True, np.diff(order) != 0))
+    times = iter(np.diff(np.append(edges, len(order))).tolist())
+    for leg in timeline.legs(order[edges]):
+        for frame in _read(video, leg):
+            yield from repeat(frame, next(times))
+
+
+def _read(video: Path, leg: np.ndarray) -> Iterator[av.VideoFrame]:
+    if len(leg) > 1 and leg[1] < leg[0]:
+        for start in range(0, len(leg), BACKWARDS_BLOCK):
+            block = leg[start : start + BACKWARDS_BLOCK][::-1]
+            yield from reversed([frame for _, frame in read_video_frames(video, block)])
+    else:
+        yield from (frame for _, frame in read_video_frames(video, leg))
 
 
 def yuv(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
@@ -51,11 +62,11 @@ def open_writer(
         stream = container.streams[probe.timeline(source).stream]
         assert isinstance(stream, VideoStream)
         aspect = stream.sample_aspect_ratio
-    rate, constant = _rate(source)
-    own_times = {} if constant else {"frame_times": times_s, "end_s": end_s}
+    rate = constant_rate(source, times_s, end_s)
+    own_times = {"frame_times": times_s, "end_s": end_s} if rate is None else {}
     return VideoWriter(
         out,
-        rate,
+        rate or _nominal(source),
         like.width,
         like.height,
         crf=crf,
@@ -67,19 +78,28 @@ def open_writer(
     )
 
 
-def _rate(source: Path) -> tuple[Fraction, bool]:
-    """The frame rate, exact where it is constant, and whether it is."""
+def constant_rate(source: Path, times_s: np.ndarray, end_s: float) -> Fraction | None:
+    """The frame rate of a result with these frames, exact; None: the source has none, or the result's frames differ.
+
+    Frames of a slow source are shown as several (`timeline.held`), so the result's rate may be a multiple.
+    """
     found = probe.timeline(source)
     steps = np.unique(np.append(np.diff(found.pts), found.end_pts - found.pts[-1]))
-    if len(steps) == 1:
-        return 1 / (int(steps[0]) * found.time_base), True
-    return Fraction(found.info.fps).limit_denominator(1001), False
+    if len(steps) > 1:
+        return None
+    step = int(steps[0]) * found.time_base
+    n_pieces = round(float(step) * len(times_s) / end_s)
+    return n_pieces / step
+
+
+def _nominal(source: Path) -> Fraction:
+    return Fraction(probe.timeline(source).info.fps).limit_denominator(1001)
 
 
 def join_parts(
     parts: list[Path], out: Path, source: Path, times_s: np.ndarray, end_s: float, audio: DrivingAudio
 ) -> None:
     """Join parts written by `open_writer` and add the audio; `times_s` and `end_s` are those of the whole result."""
-    rate, constant = _rate(source)
-    clock = FrameClock.of(rate) if constant else FrameClock.of(rate, times_s, end_s)
+    rate = constant_rate(source, times_s, end_s)
+    clock = FrameClock.of(_nominal(source), times_s, end_s) if rate is None else FrameClock.of(rate)
     join(parts, out, clock, audio.track(end_s))
