@@ -72,13 +72,13 @@ def load_models(
     moved: dict[str, Any] = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
     return Models(
         network.eval().requires_grad_(False).to(device, dtype),
-        vaes.load(vae).to(**moved),
+        torch.nn.Module.to(vaes.load(vae), **moved),  # diffusers' own `to` warns of modules that do not exist
         encoder,
         resolution,
         metadata["frames"],
         device,
         dtype,
-        vaes.load_preview(preview).to(**moved) if preview else None,
+        torch.nn.Module.to(vaes.load_preview(preview), **moved) if preview else None,
         {
             name: weight_files.content_hash(path)
             for name, path in (("unet", unet), ("vae", vae), ("whisper", whisper_file), ("preview", preview))

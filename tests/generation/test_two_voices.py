@@ -18,7 +18,7 @@ CFG = Generate(length="video", crf=1, steps=1, overlap=0, max_s=None)
 class Loud:
     """In place of the networks: a mouth as bright as the audio is loud."""
 
-    resolution, frames = 64, 8
+    resolution, frames, weights = 64, 8, {}
 
     def listen(self, samples):
         level = np.abs(samples[: len(samples) // 320 * 320]).reshape(-1, 320).mean(1)
