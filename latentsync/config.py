@@ -43,6 +43,7 @@ Restorer = Literal["gfpgan", "codeformer", "gpen"]
 Length = Literal["audio", "video"]
 Solver = Literal["ddim", "dpmpp", "unipc"]
 Loop = Literal["bounce", "repeat", "hold", "cut"]
+CodecName = Literal["h264", "hevc10", "prores", "lossless"]
 FaceBackend = Literal["mediapipe", "face_alignment", "insightface"]  # the names of faces/backends.py
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -364,8 +365,6 @@ class Generate(Section):
     max_s: float | None = key(60.0, "longest result, in seconds; the rest is left out; null: no limit", gt=0)
     overlap: int = key(2, "frames that neighbouring windows share, where they are joined; published: 0", ge=0, le=7)
     batch_size: Positive = key(1, "windows per call of the U-Net")
-    crf: int = key(13, "x264 CRF of the result", ge=0, le=51)
-    encoder_threads: Positive = key(2, "threads of x264; another number gives other bytes")
     face: str = key(
         "largest",
         "face that is redrawn: largest, speaking, left, right, a number as `latentsync faces` lists them, or x,y: a "
@@ -378,6 +377,25 @@ class Generate(Section):
         40.0, "largest difference of mouth and chin from their usual colours that is redrawn, grey levels", ge=0, le=255
     )
     min_sharpness: Share = key(0.25, "least sharpness that is redrawn, as a share of the face's usual sharpness")
+    audio_offset_ms: float | None = key(
+        None,
+        "how much later the audio is heard than its file says; null: 0, but latentsync generate measures it if the "
+        "audio is that of the video itself, and follows strong evidence",
+        ge=-10_000,
+        le=10_000,
+    )
+    codec: CodecName = key(
+        "h264",
+        "h264: plays everywhere, as deep as the source; hevc10: HEVC with 10 bits; prores: ProRes 422 HQ or 4444 in a "
+        ".mov, not in a run; lossless: H.264 without loss",
+    )
+    crf: int | None = key(
+        None,
+        "CRF of the result, 0: without loss; null: 13 to 28, so that it is about twice as large as its source",
+        ge=0,
+        le=51,
+    )
+    encoder_threads: Positive = key(2, "threads of the encoder; another number gives other bytes")
     controls: int = key(0, "cross pairs that an untrained U-Net generates too, as a control of the evaluation", ge=0)
     torch_threads: Positive = key(2, "CPU threads")
 
@@ -407,7 +425,7 @@ class Enhance(Section):
     strength: Share = key(0.8, "0: not enhanced, 1: fully enhanced")
     region: Literal["mouth", "face"] = key("mouth", "mouth: enhance only the generated region; face: the whole face")
     lip_protection: Share = key(0.5, "0: lips are enhanced like the rest, 1: lips stay as generated")
-    crf: int = key(13, "x264 CRF of the result", ge=0, le=51)
+    crf: int | None = key(None, "CRF of the result; null: as the generated video", ge=0, le=51)
     weights: str | None = key(None, "weights of the restorer; null: the one in the weights folder")
 
 

@@ -2,13 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from latentsync import required
 from latentsync.cli import options
-from latentsync.config import Enhance, FaceBackend, Generate, Length, Restorer, Solver
+from latentsync.config import CodecName, Enhance, FaceBackend, Generate, Length, Loop, Restorer, Solver
 from latentsync.faces.backends import BACKENDS
 from latentsync.weights import registry
 
@@ -18,7 +18,7 @@ HIGH_QUALITY_CRF = 8
 
 def generate(
     video: Annotated[Path, typer.Option(help="the video; it is never changed")],
-    out: Annotated[Path, typer.Option(help="the mp4 to write")],
+    out: Annotated[Path, typer.Option(help="the mp4 to write; with --codec prores a mov")],
     weights: Annotated[
         Path,
         typer.Option(
@@ -38,6 +38,7 @@ def generate(
     guidance: Annotated[float, options.key(Generate, "guidance")] = KEYS.guidance,
     seed: Annotated[int, options.key(Generate, "seed")] = KEYS.seed,
     length: Annotated[Length, options.key(Generate, "length")] = KEYS.length,
+    loop: Annotated[Loop, options.key(Generate, "loop")] = KEYS.loop,
     overlap: Annotated[int, options.key(Generate, "overlap")] = KEYS.overlap,
     face: Annotated[str, options.key(Generate, "face")] = KEYS.face,
     resolution: Annotated[
@@ -54,7 +55,11 @@ def generate(
     enhance_weights: Annotated[
         Path | None, typer.Option(help="weights of --enhance, if they are not in the weights folder")
     ] = None,
-    crf: Annotated[int, options.key(Generate, "crf")] = KEYS.crf,
+    audio_offset: Annotated[
+        float | None, options.key(Generate, "audio_offset_ms", "--audio-offset")
+    ] = KEYS.audio_offset_ms,
+    crf: Annotated[int | None, options.key(Generate, "crf")] = KEYS.crf,
+    codec: Annotated[CodecName, options.key(Generate, "codec")] = KEYS.codec,
     batch: Annotated[int, options.key(Generate, "batch_size", "--batch")] = KEYS.batch_size,
     start: Annotated[float, typer.Option(min=0, help="redraw from this second of the video on")] = 0.0,
     end: Annotated[float | None, typer.Option(help="redraw up to this second; the rest passes through")] = None,
@@ -81,7 +86,6 @@ def generate(
     from latentsync.generation.api import lip_sync
     from latentsync.generation.progress import Printed
 
-    quality: dict[str, Any] = {"crf": HIGH_QUALITY_CRF if high_quality else crf}
     progress = Printed()
     try:
         result = lip_sync(
@@ -91,15 +95,14 @@ def generate(
             weights,
             voices=voices,
             generate={"solver": solver, "steps": steps, "guidance": guidance, "seed": seed}
-            | {"length": length, "overlap": overlap, "face": face, "batch_size": batch, "max_s": preview}
-            | {"as_published": as_published}
-            | quality,
+            | {"length": length, "loop": loop, "overlap": overlap, "face": face, "batch_size": batch, "max_s": preview}
+            | {"crf": HIGH_QUALITY_CRF if high_quality else crf, "codec": codec}
+            | {"audio_offset_ms": audio_offset, "as_published": as_published},
             enhance={
                 "method": enhance,
                 "strength": enhance_strength,
                 "weights": None if enhance_weights is None else str(enhance_weights),
-            }
-            | quality,
+            },
             faces=faces,
             vae=vae,
             whisper=whisper,
@@ -119,6 +122,7 @@ def generate(
     progress.close()
     unchanged = ", ".join(f"{n} {reason}" for reason, n in result.passed_through.items())
     kept = f"; unchanged: {unchanged}" if unchanged else ""
+    kept += f"; audio moved by {result.audio_offset_ms:+g} ms" if result.audio_offset_ms else ""
     alone = f", {result.n_left_alone} left alone" if result.n_left_alone else ""
     typer.echo(f"{out}: {result.n_generated} of {result.n_frames} frames redrawn, {result.faces}{alone}{kept}")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentsync import config
-from latentsync.config import Enhance, FaceBackend, Generate, Tracking
+from latentsync.config import CodecName, Enhance, FaceBackend, Generate, Tracking
 from latentsync.generation.progress import Progress, Report, silent
 from latentsync.ledger.files import write_json
 from latentsync.ledger.rows import Rejection
@@ -35,7 +35,16 @@ if TYPE_CHECKING:
     from latentsync.generation.voices import Row
 
 NO_LIMIT: dict[str, Any] = {"max_s": None}  # a single video is not cut; a run limits each of its many videos
-RESULT = ("n_frames", "n_generated", "passed_through", "cut_s", "seconds", "waited_s", "weights")  # of pipeline.redraw
+RESULT = (
+    "n_frames",
+    "n_generated",
+    "passed_through",
+    "cut_s",
+    "seconds",
+    "waited_s",
+    "weights",
+    "audio_offset_ms",
+)  # of LipSync.redraw
 MAX_FACES = 6  # faces followed in one video; their numbers must not depend on the command
 MIN_PUBLISHED_PX = 256  # side of the face in the smallest published model
 
@@ -58,6 +67,8 @@ class Result:
     """Which faces were redrawn, as `latentsync faces` numbers them: "face 1 of 3"."""
     n_left_alone: int
     """Other people that were seen."""
+    audio_offset_ms: float = 0.0
+    """How much later the audio is heard than its file says, as asked for or measured."""
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
     """How long each stage worked: decode, crop, networks, paste, encode, join. Stages work side by side."""
     waited_s: float = field(default=0.0, compare=False)
@@ -89,10 +100,11 @@ def lip_sync(
 
     Args:
         video: any video that FFmpeg reads; never changed. The result keeps its size, its frame times and, where x264
-            can write it, its pixel format. It is as long as the audio: frames play back and forth or are cut. With
-            `generate={"length": "video"}` it is as long as the video: the audio is padded or cut.
+            can write it, its pixel format. It is as long as the audio: frames go on as
+            `generate={"loop": "bounce"}` says or are cut. With `generate={"length": "video"}` it is as long as the
+            video: the audio is padded or cut.
         audio: the speech: an audio file, or a video with audio; may be `video` itself. None: `voices` says it.
-        out: the mp4 to write.
+        out: the mp4 to write; with `generate={"codec": "prores"}` a mov.
         weights: results/<run> of a finished run, a release such as "latentsync-1.6" (`latentsync weights list`), a
             folder of published weights, or a U-Net file.
         voices: the table that `latentsync faces` writes, with audio files for several faces. The result has their sum.
@@ -118,7 +130,7 @@ def lip_sync(
     """
     cfg = config.validate({"generate": NO_LIMIT | dict(generate or {}), "enhance": dict(enhance or {})})
     config.require_choice("--faces", faces, FaceBackend)
-    video, audio, out = _checked(video, audio, out, voices)
+    video, audio, out = _checked(video, audio, out, voices, cfg.generate.codec)
     if resolution is not None and (resolution <= 0 or resolution % 64):
         raise ValueError(f"--resolution is {resolution}, not a multiple of 64; published U-Nets draw 256 or 512 px.")
     if cfg.generate.as_published and (preview or voices is not None):
@@ -165,7 +177,7 @@ def list_faces(video: str | Path, out: str | Path, faces: FaceBackend = "mediapi
 
 
 def _checked(
-    video: str | Path, audio: str | Path | None, out: str | Path, voices: str | Path | None
+    video: str | Path, audio: str | Path | None, out: str | Path, voices: str | Path | None, codec: CodecName
 ) -> tuple[Path, Path | None, Path]:
     if (audio is None) == (voices is None):
         raise ValueError("Give either --audio, or --voices for several faces with audio of their own.")
@@ -176,8 +188,11 @@ def _checked(
             raise ValueError(f"--{name} {path} is not a file.")
     if out.resolve() in {path.resolve() for path in inputs.values()}:
         raise ValueError(f"--out {out} is one of the inputs, which are never changed; choose another name.")
-    if out.suffix.lower() != ".mp4":
-        raise ValueError(f"--out {out} does not end in .mp4, the only format that is written.")
+    suffix = ".mov" if codec == "prores" else ".mp4"
+    if out.suffix.lower() != suffix:
+        raise ValueError(
+            f"--out {out} does not end in {suffix}, the format of --codec {codec}; call it {out.stem}{suffix}."
+        )
     return video, audio, out
 
 
@@ -264,10 +279,11 @@ class LipSync:
     ) -> Result:
         """Lip-sync one video, and enhance it if a method is chosen; arguments and errors as for `lip_sync`."""
         from latentsync.generation.audio import driving_audio
+        from latentsync.generation.video import matching_crf
         from latentsync.generation.voices import read_table
 
         config.require_choice("--faces", faces, FaceBackend)
-        video, audio, out = _checked(video, audio, out, voices)
+        video, audio, out = _checked(video, audio, out, voices, self.generate.codec)
         rows = [] if voices is None else read_table(Path(voices))
         driving = None
         if audio is not None:
@@ -282,16 +298,21 @@ class LipSync:
         if not self.generate.as_published:
             with _naming("--video", video):
                 self.tracks(video, faces, MAX_FACES, progress)
-        given: dict[str, Any] = {"rows": rows, "progress": progress, "part_s": part_s}
+        own = audio is not None and audio.samefile(video)
+        given: dict[str, Any] = {"rows": rows, "progress": progress, "part_s": part_s, "own": own}
         if self.enhance.method is None:
             with _naming("--video", video):
                 return self._result(self.redraw(video, driving, out, faces, MAX_FACES, **given))
         with tempfile.TemporaryDirectory() as folder:
-            between = Path(folder, "lossless.mp4")  # crf 0: the enhanced video is encoded with loss only once
+            # The enhanced video is encoded with loss only once.
+            between = Path(folder, f"lossless{out.suffix}")
             with _naming("--video", video):
-                written = self.redraw(video, driving, between, faces, MAX_FACES, crf=0, **given)
+                written = self.redraw(video, driving, between, faces, MAX_FACES, lossless=True, **given)
             progress(Progress("enhancing faces"))
-            n_enhanced = self.restore(between, out, written["matrices"], resolution, faces, MAX_FACES)
+            crf = self.generate.crf if self.enhance.crf is None else self.enhance.crf
+            crf = matching_crf(video) if crf is None else crf
+            settings = crf, self.generate.codec, self.generate.encoder_threads
+            n_enhanced = self.restore(between, out, written["matrices"], resolution, faces, MAX_FACES, *settings)
             return self._result(written, n_enhanced)
 
     @staticmethod
@@ -323,9 +344,10 @@ class LipSync:
         rows: "Sequence[Row]" = (),
         chosen: Sequence[int] = (),
         trained: bool = True,
-        crf: int | None = None,
+        lossless: bool = False,
         progress: Report = silent,
         part_s: tuple[float, float] = (0.0, float("inf")),
+        own: bool = False,
     ) -> dict[str, Any]:
         """Redraw the mouths of one video; returns what `pipeline.redraw` returns, and the `choice` of faces.
 
@@ -337,23 +359,29 @@ class LipSync:
             rows: of `voices.read_table`.
             chosen: indices of face tracks known to speak; elsewhere generate.face decides.
             trained: False: with the untrained network, as a control.
-            crf: x264 quality; None: that of the section.
+            lossless: H.264 without loss, whatever the section says.
             progress: called after every frame.
             part_s: start and end of what is redrawn, seconds of the video.
+            own: the audio is that of the video, so that its offset can be measured.
         """
         from latentsync.generation import speakers
+        from latentsync.generation.offset import own_offset
         from latentsync.generation.pipeline import redraw
         from latentsync.generation.voices import mixed, voices
         from latentsync.media.read import frame_times
 
-        cfg = self.generate if crf is None else self.generate.model_copy(update={"crf": crf})
+        cfg = self.generate.model_copy(update={"codec": "lossless", "crf": 0}) if lossless else self.generate
         if cfg.as_published:
             from latentsync.generation import published
 
             assert audio is not None
             models, detector = self.models(trained), self.detector(faces, max_faces)
             written = published.redraw(video, audio, out, models, cfg, detector, progress)
-            return written | {"choice": "the largest face of each frame", "weights": dict(models.weights)}
+            return written | {
+                "audio_offset_ms": 0.0,
+                "choice": "the largest face of each frame",
+                "weights": dict(models.weights),
+            }
         tracks, times_s = self.tracks(video, faces, max_faces), frame_times(video)[0]
         if audio is None:
             says = voices(rows, tracks, times_s)
@@ -361,11 +389,26 @@ class LipSync:
         else:
             choice = speakers.choose_in(video, tracks, times_s, cfg.face, chosen)
             says = [(choice.labels, audio)]
+        later_s = (cfg.audio_offset_ms or 0.0) / 1000
+        if own and cfg.audio_offset_ms is None:
+            later_s, _ = own_offset(audio, tracks, choice.labels, times_s)
+        if later_s:
+            says, audio = [(labels, one.shifted(later_s)) for labels, one in says], audio.shifted(later_s)
         written = redraw(video, audio, out, self.models(trained), cfg, tracks, says, progress, part_s)
+        written["audio_offset_ms"] = round(1000 * later_s, 3)
         return written | {"choice": choice, "weights": dict(self.models(trained).weights)}
 
     def restore(
-        self, video: Path, out: Path, matrices: "np.ndarray", resolution: int, faces: str, max_faces: int
+        self,
+        video: Path,
+        out: Path,
+        matrices: "np.ndarray",
+        resolution: int,
+        faces: str,
+        max_faces: int,
+        crf: int,
+        codec: CodecName = "h264",
+        threads: int = 1,
     ) -> int:
         """Restore the faces of a generated video; returns the number of restored frames.
 
@@ -376,8 +419,11 @@ class LipSync:
             resolution: side of the generated faces, pixels.
             faces: face detector.
             max_faces: faces it looks for.
+            crf, codec, threads: of the encoder.
         """
         from latentsync.generation.restore import enhance_video
 
-        detector = self.detector(faces, max_faces)
-        return enhance_video(video, out, matrices, resolution, self.restorer(), self.enhance, detector, self.tracking)
+        detector, written = self.detector(faces, max_faces), {"crf": crf, "codec": codec, "threads": threads}
+        return enhance_video(
+            video, out, matrices, resolution, self.restorer(), self.enhance, detector, self.tracking, **written
+        )

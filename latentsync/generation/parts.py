@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 PART_FRAMES = 250  # a multiple of VideoWriter's key frame distance, so parts cost no extra key frames
-_NAME = re.compile(r"[0-9a-f]{16}-\d{6}\.mp4|joined\.\w+")
+_NAME = re.compile(r"[0-9a-f]{16}-\d{6}\.\w+|joined\.\w+")
 
 
 class Parts:
@@ -22,18 +22,18 @@ class Parts:
 
     def __init__(self, out: Path, key: str, n_frames: int):
         self.folder = out.with_name(f"{out.name}.parts")
-        self.key = key
+        self.key, self.suffix = key, out.suffix.lower()
         self.edges = [*range(0, n_frames, PART_FRAMES), n_frames]
 
     @property
     def files(self) -> list[Path]:
         """All parts, in order, finished or not."""
-        return [self.folder / f"{self.key}-{index:06d}.mp4" for index in range(len(self.edges) - 1)]
+        return [self.folder / f"{self.key}-{index:06d}{self.suffix}" for index in range(len(self.edges) - 1)]
 
     @property
     def joined(self) -> Path:
         """Where they are joined, before the result is moved to its place."""
-        return self.folder / "joined.mp4"
+        return self.folder / f"joined{self.suffix}"
 
     @property
     def n_done(self) -> int:

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync.config import Generate, Loop
+from latentsync.config import CodecName, Generate, Loop
 from latentsync.faces import alignment
 from latentsync.faces.crop import align_face
 from latentsync.faces.tracking import Track
@@ -39,12 +39,13 @@ from latentsync.generation.parts import Parts
 from latentsync.generation.progress import Progress, Report, silent
 from latentsync.generation.speakers import speaking
 from latentsync.generation.stopwatch import Stopwatch
-from latentsync.generation.video import in_order, join_parts, open_writer, yuv
+from latentsync.generation.video import in_order, join_parts, matching_crf, open_writer, yuv
 from latentsync.ledger.rows import Rejection
 from latentsync.media.ahead import Behind, ahead, mapped
+from latentsync.media.codecs import output_format
 from latentsync.media.frames import DisplayedFrame
 from latentsync.media.read import frame_times
-from latentsync.media.write import VideoWriter, output_format
+from latentsync.media.write import VideoWriter
 from latentsync.timing import SAMPLE_RATE_HZ, whisper_rows
 
 WHOLE_S = (0.0, float("inf"))
@@ -150,14 +151,15 @@ def redraw(
         part_s: start and end of what is redrawn, seconds of the source; the rest passes through.
 
     Returns:
-        n_frames, n_generated, passed_through {reason: frames}, cut_s (seconds left out because of cfg.max_s), and per
-        written frame: `order` int64 [m] (source frame), `times_s` float64 [m], `matrices` float64 [m, 2, 3] from pixels
-        of the file to crop pixels, NaN where the frame passed through; `end_s`, the end of the last frame; `seconds`
-        {stage: s} and `waited_s`, how long the networks had nothing to do.
+        n_frames, n_generated, passed_through {reason: frames}, cut_s (seconds left out because of cfg.max_s), the `crf`
+        used, and per written frame: `order` int64 [m] (source frame), `times_s` float64 [m], `matrices` float64
+        [m, 2, 3] from pixels of the file to crop pixels, NaN where the frame passed through; `end_s`, the end of the
+        last frame; `seconds` {stage: s} and `waited_s`, how long the networks had nothing to do.
 
     Raises:
         Rejection: not_redrawn; nothing was written.
     """
+    cfg = cfg.model_copy(update={"crf": matching_crf(video) if cfg.crf is None else cfg.crf})
     clock = frame_times(video)
     whole_s = audio.length_s if cfg.length == "audio" else clock[1]
     if cfg.loop == "cut":
@@ -186,6 +188,7 @@ def redraw(
         "n_generated": int(generated.sum()),
         "passed_through": dict(sorted(passed.items())),
         "cut_s": round(whole_s - wanted_s, 3),
+        "crf": cfg.crf,
         "order": plan.order,
         "times_s": plan.times_s,
         "end_s": np.float64(plan.end_s),
@@ -261,7 +264,8 @@ def _write_parts(
             opened.append(ExitStack())
             end_s = float(plan.times_s[stop]) if stop < len(plan.times_s) else plan.end_s
             clock = plan.times_s[start:stop] - plan.times_s[start], end_s - float(plan.times_s[start])
-            writer = opened[-1].enter_context(open_writer(file, like, video, *clock, cfg.crf, cfg.encoder_threads))
+            writing_as: dict[str, Any] = {"crf": cfg.crf, "threads": cfg.encoder_threads, "codec": cfg.codec}
+            writer = opened[-1].enter_context(open_writer(file, like, video, *clock, **writing_as))
             for number, frame in enumerate(islice(frames, stop - start), start + 1):
                 writing.call(write, writer, frame)
                 progress(report(number))
@@ -281,7 +285,7 @@ def _written(
     batch = models.frames * cfg.batch_size
     drawings = [Drawing(number, plan, models, cfg, watch) for number in range(len(plan.voices))]
     begin = min(drawing.needed_from(first) for drawing in drawings)
-    items: Iterator[Item] = ahead(_read(video, plan, models.resolution, begin, watch), batch)
+    items: Iterator[Item] = ahead(_read(video, plan, models.resolution, cfg.codec, begin, watch), batch)
     for drawing in drawings:
         items = drawing.drawn(items, begin, first)
     wanted = (item for item in items if item.index >= first)
@@ -298,13 +302,13 @@ def _written(
     yield from mapped(pasted, wanted)
 
 
-def _read(video: Path, plan: Plan, resolution: int, begin: int, watch: Stopwatch) -> Iterator[Item]:
+def _read(video: Path, plan: Plan, resolution: int, codec: CodecName, begin: int, watch: Stopwatch) -> Iterator[Item]:
     """Decoded frames from `begin` on, and the crops that the voices need."""
     frames = watch.over("decode", in_order(video, plan.order[begin:]))
     pix_fmt = None
     for index, frame in enumerate(frames, begin):
         with watch("crop"):
-            pix_fmt = pix_fmt or output_format(frame.width, frame.height, frame.format.name)
+            pix_fmt = pix_fmt or output_format(frame.width, frame.height, frame.format.name, codec)
             frame = yuv(frame, pix_fmt)
             shown = DisplayedFrame(frame, 0, False)
             crops = [

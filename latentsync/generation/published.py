@@ -45,6 +45,7 @@ from latentsync.media.write import VideoWriter
 from latentsync.models import vae as vaes
 from latentsync.timing import SAMPLE_RATE_HZ, TICKS_PER_S, WHISPER_ROW_SAMPLES
 
+PUBLISHED_CRF = 13
 FILL = 127.0  # beyond the crop, in the units of the network, where 1 is white
 
 
@@ -80,7 +81,8 @@ def redraw(
     first = next(frames)
     height, width = first.shape[:2]
     untagged = av.VideoFrame(width, height, "yuv420p")  # converted back by the matrix that it was converted with
-    quality: dict[str, Any] = {"crf": cfg.crf, "threads": cfg.encoder_threads}
+    crf = PUBLISHED_CRF if cfg.crf is None else cfg.crf
+    quality: dict[str, Any] = {"crf": crf, "threads": cfg.encoder_threads}
     with VideoWriter(out, TICKS_PER_S, width, height, **quality, audio=samples, like=untagged) as writer:
         frames = _with(first, frames)
         for start in range(0, n, models.frames):
@@ -100,6 +102,7 @@ def redraw(
         "n_frames": n,
         "n_generated": n,
         "passed_through": {},
+        "crf": crf,
         "cut_s": round((n_spoken - n) / TICKS_PER_S, 3),
         "order": at_25[order],
         "times_s": np.arange(n) / TICKS_PER_S,

@@ -13,7 +13,7 @@ import av
 import cv2
 import numpy as np
 
-from latentsync.config import Enhance, Tracking
+from latentsync.config import CodecName, Enhance, Tracking
 from latentsync.faces import alignment
 from latentsync.faces.face import Detector, Scheme
 from latentsync.faces.smoothing import smooth
@@ -77,6 +77,10 @@ def enhance_video(
     cfg: Enhance,
     detector: Detector,
     tracking: Tracking = speakers.PUBLISHED,
+    *,
+    crf: int,
+    codec: CodecName = "h264",
+    threads: int = 1,
 ) -> int:
     """Write `video` with its generated frames restored; returns their number.
 
@@ -86,9 +90,10 @@ def enhance_video(
         matrices: float64 [m, 2, 3] of the render; NaN marks frames that are copied.
         resolution: of the generated faces.
         restore: faces float32 (n, S, S, 3), 0..255, FFHQ-aligned -> the same, restored; `restore.size` is S.
-        cfg: strength, region, lip protection, crf.
+        cfg: strength, region, lip protection.
         detector: finds the faces in the written frames; its scheme says which landmarks align them.
         tracking: how cuts are found, and how long a face may be lost.
+        crf, codec, threads: as VideoWriter takes them.
     """
     times_s, end_s = frame_times(video)
     frames = (frame for _, frame in read_video_frames(video))
@@ -97,7 +102,7 @@ def enhance_video(
     shown = _landmarks(speakers.track_video(video, detector, cfg=tracking), matrices @ to_file, resolution)
     landmarks = [None if points is None else alignment.apply(to_file[:2], points) for points in shown]
     n_enhanced = 0
-    with open_writer(out, first, video, times_s, end_s, cfg.crf, copy_audio_from=video) as writer:
+    with open_writer(out, first, video, times_s, end_s, crf, threads, copy_audio_from=video, codec=codec) as writer:
         items = zip(chain([first], frames), matrices, landmarks, strict=True)
         while batch := list(islice(items, BATCH)):
             batch = [(yuv(frame, writer.pix_fmt), matrix, points) for frame, matrix, points in batch]

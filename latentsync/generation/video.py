@@ -9,6 +9,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
+from latentsync.config import CodecName
 from latentsync.generation import timeline
 from latentsync.generation.audio import DrivingAudio
 from latentsync.media import probe
@@ -16,6 +17,8 @@ from latentsync.media.join import join
 from latentsync.media.read import read_video_frames
 from latentsync.media.write import FrameClock, VideoWriter
 
+BEST_CRF, WORST_CRF = 13, 28  # of `matching_crf`; the worst keeps unchanged areas above 43 dB on all clips
+THRIFT = {"hevc": 1.3, "vp9": 1.3, "av1": 1.6}  # how much more a bit of other codecs says than one of H.264
 BACKWARDS_BLOCK = 32  # frames held at once while the video runs backwards
 
 
@@ -56,6 +59,7 @@ def open_writer(
     crf: int,
     threads: int = 1,
     copy_audio_from: Path | None = None,
+    codec: CodecName = "h264",
 ) -> VideoWriter:
     """A writer with the source's size, format, pixel aspect and frame times; a constant rate stays exact."""
     with probe.opened(source) as container:
@@ -69,6 +73,7 @@ def open_writer(
         rate or _nominal(source),
         like.width,
         like.height,
+        codec=codec,
         crf=crf,
         threads=threads,
         like=like,
@@ -96,10 +101,25 @@ def _nominal(source: Path) -> Fraction:
     return Fraction(probe.timeline(source).info.fps).limit_denominator(1001)
 
 
+def matching_crf(source: Path) -> int:
+    """The CRF that makes a result about twice as large as its source, between BEST_CRF and WORST_CRF.
+
+    Six steps of CRF halve a file, and the bits of a pixel fall with the fourth root of the number of pixels. Fitted to
+    clips of 256 x 256 to 1080 x 1920 in H.264, HEVC and MPEG-4 (docs/benchmarks.md).
+    """
+    found = probe.timeline(source)
+    with probe.opened(source) as container:
+        sizes = [packet.size for packet in container.demux(container.streams[found.stream])]
+    n_pixels = found.info.width * found.info.height
+    bits = 8 * sum(sizes) / (len(found.pts) * n_pixels)
+    bits *= (n_pixels / 512**2) ** 0.25 / THRIFT.get(found.info.video_codec, 1.0)
+    return int(np.clip(round(15 - 6 * np.log2(max(bits, 1e-6) / 0.1)), BEST_CRF, WORST_CRF))
+
+
 def join_parts(
     parts: list[Path], out: Path, source: Path, times_s: np.ndarray, end_s: float, audio: DrivingAudio
 ) -> None:
     """Join parts written by `open_writer` and add the audio; `times_s` and `end_s` are those of the whole result."""
     rate = constant_rate(source, times_s, end_s)
     clock = FrameClock.of(_nominal(source), times_s, end_s) if rate is None else FrameClock.of(rate)
-    join(parts, out, clock, audio.track(end_s))
+    join(parts, out, clock, audio.track(end_s, out.suffix))

@@ -198,4 +198,4 @@ def mixed(audio: Sequence[DrivingAudio]) -> DrivingAudio:
     total = np.sum([np.pad(one.for_model, (0, n - len(one.for_model))) for one in files.values()], axis=0)
     layout = "mono" if all(one.layout == "mono" for one in audio) else "stereo"
     rate_hz = max(one.rate_hz for one in audio)
-    return Mixed(total.astype(np.float32), audio[0].path, False, rate_hz, layout, False, tuple(files.values()))
+    return Mixed(total.astype(np.float32), audio[0].path, rate_hz=rate_hz, layout=layout, files=tuple(files.values()))

@@ -15,10 +15,11 @@ from av.stream import Disposition
 
 from latentsync.ledger.files import replacing
 from latentsync.media.probe import opened, timeline
-from latentsync.media.write import MP4, PREROLL_S, FrameClock
+from latentsync.media.write import PREROLL_S, FrameClock, output
 
 AAC_FRAME = 1024  # samples
-AAC_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")  # that the AAC encoder takes
+AAC_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1")  # that the AAC encoder takes, and PyAV gives frames of
+AAC_BITS = 128_000  # bits per second of a channel: as good as the original to nearly all ears
 Packets = Iterator[tuple[Fraction, av.Packet]]  # with their times in seconds, in order
 AddAudio = Callable[[av.container.OutputContainer], Callable[[], Packets]]
 """Adds an audio stream to a container that is not started; what it returns gives the packets."""
@@ -29,13 +30,13 @@ def join(parts: Sequence[Path], out: Path, clock: FrameClock, add_audio: AddAudi
 
     Args:
         parts: files without audio and with the same settings.
-        out: the mp4; it appears whole or not at all.
+        out: the mp4 or mov; it appears whole or not at all.
         clock: when all frames are shown.
         add_audio: `copied_audio` or `encoded_audio`; None: no audio.
     """
     with (
         replacing(out) as temporary,
-        av.open(str(temporary.absolute()), "w", format="mp4", options=MP4) as container,
+        output(temporary, out.suffix) as container,
     ):
         with opened(parts[0]) as first:
             copy = container.add_stream_from_template(first.streams.video[0])
@@ -74,14 +75,16 @@ def _video_packets(part: Path, clock: FrameClock) -> Iterator[tuple[int, int, av
                 yield round(packet.pts * ticks), round(packet.dts * ticks), packet
 
 
-def copied_audio(path: Path, end_s: float) -> AddAudio:
+def copied_audio(path: Path, end_s: float, later_s: float = 0.0) -> AddAudio:
     """The packets of a file's audio, on the time zero of its video or, without one, of its first sample, up to `end_s`.
 
-    Its decoder's warm-up before time zero is kept; players skip it, as the mp4 says.
+    They are heard `later_s` later than in the file. The decoder's warm-up before time zero is kept; players skip it,
+    as the mp4 says.
     """
 
     def add(container: av.container.OutputContainer) -> Callable[[], Packets]:
         index, zero_s = _audio_stream(path)
+        zero_s -= Fraction(later_s)
         with opened(path) as source:
             copy = container.add_stream_from_template(source.streams[index])
 
@@ -117,21 +120,24 @@ def _audio_stream(path: Path) -> tuple[int, Fraction]:
     return found.audio_stream, found.zero_s
 
 
-def encoded_audio(pieces: Iterator[np.ndarray], rate_hz: int, layout: str, end_s: float) -> AddAudio:
-    """Audio as AAC of up to 128 kb/s a channel, cut or padded with silence to `end_s`, to the sample.
+def encoded_audio(
+    pieces: Iterator[np.ndarray], rate_hz: int, layout: str, end_s: float, channel_bits: int = AAC_BITS
+) -> AddAudio:
+    """Audio as AAC, cut or padded with silence to `end_s`, to the sample.
 
     Args:
         pieces: float32 [c, n], one after another from time zero.
         rate_hz: one that AAC knows.
         layout: one of AAC_LAYOUTS.
         end_s: end of the video.
+        channel_bits: bits per second for each channel, as far as AAC allows.
     """
 
     def add(container: av.container.OutputContainer) -> Callable[[], Packets]:
         stream = container.add_stream("aac", rate=rate_hz, layout=layout)
         channels = av.AudioLayout(layout).nb_channels
         # AAC's limit is 6144 bits for 1024 samples of a channel.
-        stream.codec_context.bit_rate = min(128_000, 6 * rate_hz) * channels
+        stream.codec_context.bit_rate = min(channel_bits, 6 * rate_hz) * channels
 
         def packets() -> Packets:
             start = 0

@@ -1,4 +1,4 @@
-"""Write frames and audio: H.264 mp4 (same frames and threads, same bytes), 16-bit FLAC.
+"""Write frames and audio: mp4 or mov (same frames and threads, same bytes), 16-bit FLAC.
 
 Files appear whole or not at all (temporary name, then rename).
 """
@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import av
 import av.container
 import numpy as np
 from av.video.reformatter import Interpolation
 
+from latentsync.config import CodecName
 from latentsync.ledger.files import replacing
 from latentsync.ledger.rows import Rejection
+from latentsync.media.codecs import CODECS, hdr_light, options, output_format
 from latentsync.media.frames import planes
 from latentsync.media.probe import display_matrix, opened, orientation, timeline
 
@@ -25,19 +28,9 @@ _FINE = Fraction(1, 90_000)  # time base of files with frame times of their own
 PREROLL_S = Fraction(1, 10)  # copied audio before time zero: decoders need a packet or two to warm up
 _AAC_FRAME = 1024
 _FLAC_FRAME = 4096
-# x264's macroblock tree reads memory that it never wrote (in its assembly; found by filling the heap through
-# MALLOC_PERTURB_), so the same frames now and then gave other bytes. Without it, 22 files were equal under 12 fillings.
-_X264 = "mbtree=0"
 MP4 = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: no version of the muxer in the file
 _BT709, _LIMITED = 1, 1  # values of AVColorSpace, AVColorPrimaries, AVColorTransferCharacteristic and AVColorRange
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
-# What x264 takes as it is; any other format of `like` becomes the one with its chroma (4:2:0 where x264 knows it not)
-# and depth (10 bits for more than 8).
-_X264_FORMATS = {f"{base}{depth}" for base in ("yuv420p", "yuv422p", "yuv444p") for depth in ("", "10le")} | {
-    "yuvj420p",
-    "yuvj422p",
-    "yuvj444p",
-}
 
 
 @dataclass(frozen=True)
@@ -81,21 +74,27 @@ class FrameClock:
         return (self.pts[number + 1] if number + 1 < len(self.pts) else self.end) - self.pts[number]
 
 
+def output(path: Path, suffix: str = ".mp4") -> av.container.OutputContainer:
+    """An mp4, or a mov if the suffix says so, whose bytes depend on nothing but what is written into it."""
+    return av.open(str(path.absolute()), "w", format="mov" if suffix == ".mov" else "mp4", options=MP4)
+
+
 class VideoWriter:
-    """An H.264 mp4 being written; a context manager.
+    """A video being written, an H.264 mp4 unless `codec` says otherwise; a context manager.
 
     Args:
         path: the file, which appears when the block ends well.
         fps: constant frame rate, exact; with `frame_times` only a hint to the rate control.
         width, height: of the frames given. 4:2:0 needs even sides, so odd ones are written as yuv444p, never cropped.
-        crf: x264 quality, 0 without loss. `preset`: x264 preset. `keyint`: longest distance of key frames.
-        threads: of x264. The same frames with as many threads give the same bytes.
+        codec: one of `codecs.CODECS`; the suffix of `path` must be its own.
+        crf: quality of x264 and x265, 0 without loss. `preset`: theirs. `keyint`: longest distance of key frames.
+        threads: of the encoder. The same frames with as many threads give the same bytes.
         audio: float32 [n], mono, or [c, n], mono or stereo, from time zero, written as AAC of `audio_bitrate` bits per
             second.
         copy_audio_from: a video whose audio is copied packet by packet, on the same time zero; instead of `audio`.
         frame_times: seconds [n] of every frame from time zero, for variable rates; the times must increase.
         end_s: end of the last frame where `frame_times` is given; default: as long as the frame before.
-        like: a decoded frame; pixel format, colour tags and display matrix are taken from it.
+        like: a decoded frame; pixel format, colour tags, display matrix and the light of HDR10 are taken from it.
             Without it: yuv420p, BT.709, limited range.
         sample_aspect: width of a stored pixel over its height; None: square. A frame of PyAV does not tell.
     """
@@ -106,6 +105,7 @@ class VideoWriter:
         fps: Fraction | int,
         width: int,
         height: int,
+        codec: CodecName = "h264",
         crf: int = 13,
         preset: str = "medium",
         keyint: int = 25,
@@ -122,8 +122,8 @@ class VideoWriter:
         if audio is not None and copy_audio_from is not None:
             raise ValueError("give audio or copy_audio_from, not both")
         self.path, self.fps, self.width, self.height = Path(path), Fraction(fps), width, height
-        quality = {"crf": str(crf)} if crf else {"qp": "0"}  # crf 0 loses a little of ten bits, qp 0 nothing
-        self.options = quality | {"preset": preset, "x264-params": _X264}
+        self.codec: CodecName = codec
+        self.crf, self.preset = crf, preset
         self.keyint, self.threads, self.like, self.sample_aspect = keyint, threads, like, sample_aspect
         self.audio, self.audio_rate_hz, self.audio_bitrate = audio, audio_rate_hz, audio_bitrate
         self.copy_audio_from = copy_audio_from
@@ -133,22 +133,27 @@ class VideoWriter:
     def __enter__(self) -> "VideoWriter":
         with ExitStack() as stack:
             temporary = stack.enter_context(replacing(self.path))
-            self.container = stack.enter_context(av.open(str(temporary.absolute()), "w", format="mp4", options=MP4))
+            self.container = stack.enter_context(output(temporary, self.path.suffix))
             self.video = self._add_video()
             self.sound = self._add_sound()
             self.stack = stack.pop_all()
         return self
 
     def _add_video(self) -> av.VideoStream:
-        video = self.container.add_stream("libx264", rate=self.fps, options=self.options)
+        like, codec = self.like, CODECS[self.codec]
+        self.pix_fmt = output_format(self.width, self.height, like.format.name if like else "yuv420p", self.codec)
+        light = hdr_light(like) if like else ""
+        asked = options(self.codec, self.crf, self.preset, self.threads, self.pix_fmt, light)
+        video = cast(av.VideoStream, self.container.add_stream(codec.encoder, rate=self.fps, options=asked))
         context = video.codec_context
+        if codec.tag:
+            context.codec_tag = codec.tag
         context.width, context.height, context.gop_size = self.width, self.height, self.keyint
         context.thread_count = self.threads  # other numbers of threads give other bytes
         context.time_base = self.clock.time_base
         if self.clock.pts is not None:
             context.max_b_frames = 0  # mp4 stores the durations of frames in order of decoding
-        like = self.like
-        context.pix_fmt = self.pix_fmt = output_format(self.width, self.height, like.format.name if like else "yuv420p")
+        context.pix_fmt = self.pix_fmt
         context.colorspace = like.colorspace if like else _BT709
         context.color_primaries = like.color_primaries if like else _BT709
         context.color_trc = like.color_trc if like else _BT709
@@ -254,24 +259,6 @@ def _clip_ten_bits(frame: av.VideoFrame) -> None:
             np.minimum(plane, 1023, out=plane)
 
 
-def output_format(width: int, height: int, wanted: str) -> str:
-    """The pixel format of a written video: `wanted` where x264 can write it at this size."""
-    if wanted not in _X264_FORMATS:
-        wanted = _nearest(av.VideoFormat(wanted))
-    deep = "10le" if wanted.endswith("10le") else ""
-    if (width % 2 and "444" not in wanted) or (height % 2 and "420" in wanted):
-        return "yuvj444p" if wanted.startswith("yuvj") else f"yuv444p{deep}"
-    return wanted
-
-
-def _nearest(like: av.VideoFormat) -> str:
-    deep = like.components[0].bits > 8
-    chroma = {(16, 16): "444", (8, 16): "422"}.get((like.chroma_width(16), like.chroma_height(16)), "420")
-    if like.is_rgb or len(like.components) < 3:
-        chroma = "420"
-    return f"yuv{chroma}p{'10le' if deep else ''}"
-
-
 def _encoded_sound(
     container: av.container.OutputContainer, samples: np.ndarray, rate_hz: int, bitrate: int
 ) -> list[av.Packet]:
@@ -297,7 +284,7 @@ def mux_clip(
     """Mux the copied video packets of one of our files with audio (float32 [n], from time zero) as AAC in an mp4."""
     with (
         replacing(path) as temporary,
-        av.open(str(temporary.absolute()), "w", format="mp4", options=MP4) as container,
+        output(temporary) as container,
     ):
         packets = []
         with opened(video) as source:  # closed before anything is written: a full disk is no fault of `video`

@@ -37,8 +37,9 @@ def run(cfg: EnhanceInRun, inputs: dict[str, list[Path]], outputs: dict[str, Pat
             with np.load(root / row["render_file"]) as render:
                 matrices = render["matrices"]
             video = root / row["video_file"]
-            n_enhanced = session.restore(video, out, matrices, row["resolution"], row["faces"], row["n_faces"])
+            crf = row["crf"] if cfg.crf is None else cfg.crf
+            n_enhanced = session.restore(video, out, matrices, row["resolution"], row["faces"], row["n_faces"], crf)
             files = {"video_file": out.relative_to(root).as_posix(), "unenhanced_file": row["video_file"]}
-            return [row | files | {"n_enhanced": n_enhanced, "crf": cfg.crf}]
+            return [row | files | {"n_enhanced": n_enhanced, "crf": crf}]
 
         run_shard(ledger, [row | restorer for row in rows], cfg, VERSIONS["enhance"], work)

@@ -36,6 +36,10 @@ RENDER = tuple(columns(Render))
 def run(cfg: GenerateInRun, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
     """Pairs of one shard -> videos in the folder media beside the ledger. Without pairs, torch is not imported."""
     ledger = outputs["ledger"]
+    if cfg.codec == "prores":
+        raise ValueError(
+            "generate.codec is prores, which browsers do not play in the report; set h264, hevc10 or lossless."
+        )
     rows = videos(read_ledgers(inputs["pairs"]), cfg.controls)
     if not rows:
         write_ledger(ledger, [])
@@ -101,12 +105,8 @@ def generate(
     out.parent.mkdir(parents=True, exist_ok=True)
     trained = row["system"] == "ours"
     written = session.redraw(video, audio, out, faces, max_faces, chosen=chosen, trained=trained)
-    del (
-        written["seconds"],
-        written["waited_s"],
-        written["weights"],
-    )  # they differ from run to run, and a ledger does not
-    del written["choice"]  # the clips of the video decide
+    for name in ("seconds", "waited_s", "weights", "audio_offset_ms", "choice"):
+        del written[name]  # they differ from run to run, or the settings or the clips of the video say them
     with replacing(out.with_suffix(".npz")) as temporary:
         np.savez(temporary, **{name: written.pop(name) for name in RENDER})
     files = {
@@ -114,7 +114,7 @@ def generate(
         "render_file": out.with_suffix(".npz").relative_to(root).as_posix(),
     }
     resolution = session.models(trained).resolution
-    return files | written | {"resolution": resolution, "crf": cfg.crf, "faces": faces, "n_faces": max_faces}
+    return files | written | {"resolution": resolution, "faces": faces, "n_faces": max_faces}
 
 
 def speaker(session: "LipSync", video: Path, clips: list[Clip], root: Path) -> tuple[str, int, list[int]]:

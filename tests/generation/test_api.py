@@ -95,9 +95,9 @@ def test_enhancement_is_part_of_it_and_encodes_only_once(trained, video, tmp_pat
     between = []
     enhance_video = restore.enhance_video
 
-    def watched(source, *args):
+    def watched(source, *args, **settings):
         between.append(probe_media(source))
-        return enhance_video(source, *args)
+        return enhance_video(source, *args, **settings)
 
     monkeypatch.setattr(restore, "enhance_video", watched)
     monkeypatch.setattr(restorers, "open_restorer", lambda method, path: Same())

@@ -33,7 +33,7 @@ def test_audio_is_copied_where_an_mp4_can_hold_it(tmp_path, codec, container, co
         tmp_path / f"own.{container}", audio=clicks(2, [1.0], 44_100), audio_codec=codec, audio_layout="stereo"
     )
     driving = driving_audio(source)
-    assert driving.copied is copied
+    assert driving.copied() is copied
     out = joined(tmp_path, driving)
     assert probe_media(out).audio_rate_hz == 44_100
     heard, original = read_audio(out), read_audio(source)
@@ -65,12 +65,75 @@ def test_a_file_of_audio_keeps_its_packets_and_its_time(tmp_path, suffix, codec,
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     driving = driving_audio(path)
-    assert driving.copied is copied and driving.length_s == pytest.approx(3.0, abs=0.05)
+    assert driving.copied() is copied and driving.length_s == pytest.approx(3.0, abs=0.05)
     out = joined(tmp_path, driving)
     heard = read_audio(out)
     assert 1.9 < len(heard) / 16_000 < 2.05  # longer audio ends with the video, at a packet
     at_model = np.abs(driving.for_model).argmax()
     assert abs(np.abs(heard).argmax() - at_model) <= 16 and abs(at_model - 16_000) <= 16
+
+
+def write_audio(path, codec, samples, rate_hz, layout, bit_rate=None):
+    """A file of audio from float32 [c, n]."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate_hz, layout=layout)
+        if bit_rate:
+            stream.codec_context.bit_rate = bit_rate
+        for start in range(0, samples.shape[1], 960):
+            part = np.ascontiguousarray(samples[:, start : start + 960], np.float32)
+            frame = av.AudioFrame.from_ndarray(part, "fltp", layout)
+            frame.sample_rate, frame.time_base, frame.pts = rate_hz, Fraction(1, rate_hz), start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("later_s", [0.3, -0.4])
+@pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("mp3", "libmp3lame"), ("wav", "pcm_s16le")])
+def test_an_offset_moves_the_audio_of_the_model_and_of_the_file(tmp_path, suffix, codec, later_s):
+    path = write_audio(tmp_path / f"a.{suffix}", codec, clicks(3.0, [1.0], 44_100)[None], 44_100, "mono")
+    driving = driving_audio(path).shifted(later_s)
+    heard = read_audio(joined(tmp_path, driving))
+    for samples in (driving.for_model, heard):
+        assert abs(np.abs(samples).argmax() - (1 + later_s) * 16_000) <= 16
+    with pytest.raises(ValueError, match="--audio-offset -5000 leaves nothing of an audio of 3"):
+        driving_audio(path).shifted(-5)
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "layout", "source_bits", "written", "channel_bits"),
+    [
+        ("pcm_s16le", "wav", "5.1", None, "5.1", 128_000),
+        ("pcm_s16le", "wav", "stereo", None, "stereo", 128_000),
+        ("mp2", "mp2", "stereo", 96_000, "stereo", 96_000),
+        ("mp2", "mp2", "mono", 32_000, "mono", 64_000),
+    ],
+)
+def test_encoded_audio_keeps_its_channels_at_a_rate_that_suits_it(
+    tmp_path, codec, suffix, layout, source_bits, written, channel_bits
+):
+    channels = av.AudioLayout(layout).nb_channels
+    noise = 0.3 * np.random.default_rng(0).standard_normal((channels, 96_000))
+    driving = driving_audio(write_audio(tmp_path / f"a.{suffix}", codec, noise, 48_000, layout, source_bits))
+    assert (driving.copied(), driving.layout, driving.channel_bits) == (False, written, channel_bits)
+    with av.open(str(joined(tmp_path, driving))) as container:
+        stream = container.streams.audio[0]
+        assert stream.codec_context.layout.name == written
+        n_bits = 8 * sum(packet.size for packet in container.demux(stream))
+    assert n_bits / 2 == pytest.approx(channel_bits * channels, rel=0.3)
+
+
+def test_a_mov_holds_the_samples_of_a_wav(tmp_path):
+    tones = two_tones(96_000, 48_000)
+    driving = driving_audio(write_audio(tmp_path / "a.wav", "pcm_s24le", tones, 48_000, "stereo"))
+    assert not driving.copied(".mp4") and driving.copied(".mov")
+    with VideoWriter(tmp_path / "part.mov", 25, 64, 64, codec="prores") as writer:
+        for _ in range(50):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+    out = tmp_path / "out.mov"
+    join([tmp_path / "part.mov"], out, FrameClock.of(Fraction(25)), driving.track(2.0, ".mov"))
+    again = read_channels(out, 48_000, "stereo")
+    assert again.shape == tones.shape and np.abs(again - tones).max() < 1e-6
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -100,7 +163,7 @@ def test_stereo_is_heard_as_its_mean_and_written_in_stereo(tmp_path):
         file.writeframes((tones.T * 32767).astype(np.int16).tobytes())
     driving = driving_audio(tmp_path / "speech.wav")
     written = np.concatenate(list(driving.pieces(rate_hz, "stereo")), axis=1)
-    assert (driving.copied, driving.layout, driving.rate_hz) == (False, "stereo", rate_hz)
+    assert (driving.copied(), driving.layout, driving.rate_hz) == (False, "stereo", rate_hz)
     assert np.abs(written - tones).max() < 1e-4
     mean = two_tones(32_000, 16_000).mean(0)
     assert np.abs(driving.for_model[200:-200] - mean[200:-200]).max() < 0.01
@@ -112,5 +175,5 @@ def test_stereo_is_heard_as_its_mean_and_written_in_stereo(tmp_path):
     start = read_channels(tmp_path / "out.mp4", rate_hz, "stereo", max_s=0.5)
     assert start.shape == (2, 22_050) and (start == again[:, :22_050]).all()
     of_video = driving_audio(tmp_path / "out.mp4")
-    assert of_video.copied and of_video.layout == "stereo"
+    assert of_video.copied() and of_video.layout == "stereo"
     assert np.abs(of_video.for_model[2000:30_000]).max() <= 0.95  # a sum would clip

@@ -98,7 +98,7 @@ def test_the_result_has_the_sum_of_all_files(spoken):
     rows = [voices.Row(1, 0, 9, spoken / "one.wav"), voices.Row(2, 0, 9, spoken / "two.wav")]
     audio = [one for _, one in voices.voices(rows, TRACKS, TIMES_S)]
     both = voices.mixed(audio)
-    assert both.length_s == pytest.approx(2.0) and (both.rate_hz, both.layout, both.copied) == (44_100, "mono", False)
+    assert both.length_s == pytest.approx(2.0) and (both.rate_hz, both.layout, both.copied()) == (44_100, "mono", False)
     written = np.concatenate(list(both.pieces(44_100, "mono")), axis=1)[0]
     parts = [np.concatenate(list(one.pieces(44_100, "mono")), axis=1)[0] for one in audio]
     assert [len(part) for part in parts] == [44_100, 88_200] and len(written) == 88_200

@@ -80,8 +80,8 @@ def matrices(video, detector):
 
 
 def run(video, out, matrices, detector, restore, **settings):
-    cfg = Enhance(method="gfpgan", crf=0, **settings)
-    n = enhance.enhance_video(video, out, matrices, RESOLUTION, restore, cfg, detector)
+    cfg = Enhance(method="gfpgan", **settings)
+    n = enhance.enhance_video(video, out, matrices, RESOLUTION, restore, cfg, detector, crf=0)
     luma = [[planes(paste.copied(f))[0].astype(int) for _, f in read_video_frames(p)] for p in (video, out)]
     return n, np.abs(np.array(luma[0]) - np.array(luma[1]))
 

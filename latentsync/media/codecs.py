@@ -1,0 +1,104 @@
+"""The codecs that videos are written with, the pixel formats they take, and the HDR10 light that they carry along."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import av
+import numpy as np
+
+from latentsync.config import CodecName
+
+# x264's macroblock tree reads memory that it never wrote (in its assembly; found by filling the heap through
+# MALLOC_PERTURB_), so the same frames now and then gave other bytes. Without it, 22 files were equal under 12 fillings.
+_X264 = "mbtree=0"
+_X265 = "log-level=none:open-gop=0"  # parts of a video are joined at key frames, and nothing may refer across one
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One row of the table of codecs."""
+
+    encoder: str
+    """FFmpeg's name."""
+    suffix: str
+    """Of the file, which also says the container."""
+    tag: str | None
+    """FourCC in the container; None: the usual one."""
+    depths: Sequence[str]
+    """Ends of the pixel formats it takes: "" for 8 bits, "10le" for 10."""
+    chroma: Sequence[str]
+    """Chroma it takes, the preferred one first."""
+    full_range: bool
+    """Whether it takes yuvj420p and the like."""
+    meaning: str
+
+
+_ALL = ("420", "422", "444")
+CODECS: dict[CodecName, Codec] = {
+    "h264": Codec("libx264", ".mp4", None, ("", "10le"), _ALL, True, "plays everywhere; the depth of the source"),
+    "hevc10": Codec("libx265", ".mp4", "hvc1", ("10le",), _ALL, False, "10 bits, with the light of HDR10"),
+    "prores": Codec("prores_ks", ".mov", None, ("10le",), ("422", "444"), False, "ProRes 422 HQ or 4444, for editing"),
+    "lossless": Codec("libx264", ".mp4", None, ("", "10le"), _ALL, True, "H.264 without loss; large"),
+}
+assert tuple(CODECS) == get_args(CodecName)
+
+
+def output_format(width: int, height: int, wanted: str, codec: CodecName = "h264") -> str:
+    """The pixel format of a written video: `wanted` where the codec can write it at this size.
+
+    Otherwise the one with its chroma (4:2:0 where that is unknown) and depth (10 bits for more than 8), as far as the
+    codec takes them. 4:2:0 and 4:2:2 need even sides, so odd ones become 4:4:4.
+    """
+    takes, like = CODECS[codec], av.VideoFormat(wanted)
+    full = wanted.startswith("yuvj")
+    chroma = {(16, 16): "444", (8, 16): "422"}.get((like.chroma_width(16), like.chroma_height(16)), "420")
+    first, *others = like.components
+    if like.is_rgb or len(others) < 2:
+        chroma = "420"
+    chroma = chroma if chroma in takes.chroma else takes.chroma[0]
+    if (width % 2 and chroma != "444") or (height % 2 and chroma == "420"):
+        chroma = "444"
+    depth = "10le" if first.bits > 8 else ""
+    depth = depth if depth in takes.depths else takes.depths[-1]
+    return f"yuv{'j' if full and takes.full_range else ''}{chroma}p{depth}"
+
+
+def options(codec: CodecName, crf: int, preset: str, threads: int, pix_fmt: str, light: str) -> dict[str, str]:
+    """Options of the encoder; `light`: what `hdr_light` says."""
+    if codec == "prores":
+        return {"profile": "4" if "444" in pix_fmt else "3", "vendor": "apl0"}
+    if codec == "hevc10":
+        quality = {"crf": str(crf)} if crf else {}
+        lossless = "" if crf else ":lossless=1"
+        return quality | {"preset": preset, "x265-params": f"{_X265}:pools={threads}{lossless}{light}"}
+    # crf 0 loses a little of ten bits, qp 0 nothing
+    quality = {"crf": str(crf)} if crf and codec == "h264" else {"qp": "0"}
+    return quality | {"preset": preset, "x264-params": _X264 + _of_x264(light)}
+
+
+def _of_x264(light: str) -> str:
+    return light.replace(":master-display", ":mastering-display").replace(":max-cll", ":cll")
+
+
+def hdr_light(frame: av.VideoFrame) -> str:
+    """HDR10's mastering display and content light of a decoded frame, as x265's parameters; empty without them.
+
+    PyAV cannot write them into the container, so they go into the stream, where players read them too.
+
+    Chromaticities are in units of 0.00002 and luminances in 0.0001 cd/m2, as SEI messages hold them (HEVC, D.3.28).
+    """
+    said, display = "", frame.side_data.get("MASTERING_DISPLAY_METADATA")
+    if display is not None:
+        numbers = np.frombuffer(bytes(display), np.int32)
+        # AVMasteringDisplayMetadata: fractions (x, y of red, green, blue, white; luminance from, to), then two flags
+        values = numbers[:20:2] / np.maximum(numbers[1:20:2], 1)
+        if numbers[20:22].all():
+            xy = [f"({x},{y})" for x, y in np.rint(values[:8] * 50_000).astype(int).reshape(4, 2).tolist()]
+            low, high = np.rint(values[8:] * 10_000).astype(int).tolist()
+            said += f":master-display=G{xy[1]}B{xy[2]}R{xy[0]}WP{xy[3]}L({high},{low})"
+    light = frame.side_data.get("CONTENT_LIGHT_LEVEL")
+    if light is not None:
+        most, mean = np.frombuffer(bytes(light), np.uint32)[:2].tolist()
+        said += f":max-cll={most},{mean}"
+    return said
