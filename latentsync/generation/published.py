@@ -3,12 +3,12 @@
     video -> 25 fps -> RGB -> the largest face -> crop, truncated -> its latents, drawn -> DDIM in windows of 16
           -> pixels, pasted by a hard mask -> the whole box, pasted back and truncated -> 25 fps, audio 16 kHz mono
 
-Restated from shared facts about LatentSync a229c39 (lipsync_pipeline.py, affine_transform.py, image_processor.py,
-audio2feature.py). docs/models.md lists where the defaults of this project differ, and why. Three things are not copied:
+Restated from a description of LatentSync a229c39. docs/models.md lists where the defaults of this project differ, and
+why. Three things are not copied:
 
 - Upstream encodes the video before it reads it and encodes the result twice. Here frames are read as they are and
   encoded once; everything below holds for the frames in between.
-- Upstream computes crops and pastes in fp16, which moves them by half a pixel and more; here they are float32.
+- Upstream computes crops and pastes in fp16, which places samples up to half a pixel off; here they are float32.
 - Only windows, not whole videos, are in memory. No number depends on that.
 
 A GPU draws other numbers from the same seed than a CPU, here as there.
@@ -121,8 +121,8 @@ def _with(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.ndarra
 def retimed(times_s: np.ndarray, end_s: float) -> np.ndarray:
     """Which source frame each frame at 25 fps shows, int64 [m]: as `ffmpeg -r 25` keeps, drops and repeats frames.
 
-    It drops a frame only once it would come more than 1.1 ticks late, so that 30 fps and more run up to 1.5 ticks (60
-    ms) behind, and the first frames are all kept. A test holds what ffmpeg 9.0 wrote.
+    It drops a frame only where the frame after it, too, would come more than 1.1 ticks late, so the first frames are
+    all kept, and faster videos run 60 ms behind from then on. A test holds what ffmpeg 9.0 made of constant rates.
 
     Args:
         times_s: float64 [n], presentation times from zero.
@@ -154,14 +154,10 @@ def rgb_frames(video: Path, order: np.ndarray) -> Iterator[np.ndarray]:
     """Displayed frames uint8 (h, w, 3) in this order, as OpenCV reads them: always BT.601, in swscale's quick way."""
     found = timeline(video)
     turn = found.info.rotation_deg // 90, found.mirrored
-    edges = np.flatnonzero(np.append(True, np.diff(order) != 0))
-    counts = np.diff(np.append(edges, len(order))).tolist()
-    for frame, count in zip(in_order(video, order[edges]), counts, strict=True):
+    for frame in in_order(video, order):
         full = "JPEG" if frame.format.name.startswith("yuvj") else "MPEG"
         rgb = frame.reformat(format="rgb24", src_colorspace="ITU601", src_color_range=full, threads=1).to_ndarray()
-        shown = turned(rgb, *turn)
-        for _ in range(count):
-            yield shown
+        yield turned(rgb, *turn)
 
 
 def align(
