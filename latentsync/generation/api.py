@@ -133,8 +133,9 @@ def lip_sync(
     video, audio, out = _checked(video, audio, out, voices, cfg.generate.codec)
     if resolution is not None and (resolution <= 0 or resolution % 64):
         raise ValueError(f"--resolution is {resolution}, not a multiple of 64; published U-Nets draw 256 or 512 px.")
-    if cfg.generate.as_published and (preview or voices is not None):
-        given = "--tiny-vae" if preview else f"--voices {voices}"
+    unpublished = {"--tiny-vae": preview, "--voices": voices, "--start": start_s, "--end": end_s is not None}
+    if cfg.generate.as_published and any(unpublished.values()):
+        given = next(option for option, value in unpublished.items() if value)
         raise ValueError(f"{given} is no part of the published pipeline; leave out either it or --as-published.")
     unet, vae = find_weights(Path(weights), None if vae is None else Path(vae))
     tiny = registry.find("taesd", key="--tiny-vae") if preview else None

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -345,5 +346,11 @@ def test_what_would_have_no_effect_is_refused(folder, short_clip, tmp_path):
             config.validate({"generate": {"as_published": True} | keys})
     config.validate({"generate": {"as_published": True, "overlap": 0, "steps": 25, "guidance": 2.0, "max_s": 5.0}})
     files = short_clip, short_clip, tmp_path / "out.mp4", "none"
-    with pytest.raises(ValueError, match="^--preview is no part of the published pipeline"):
-        latentsync.lip_sync(*files, generate={"as_published": True}, preview=True)
+    unpublished: dict[str, dict[str, Any]] = {
+        "--tiny-vae": {"preview": True},
+        "--start": {"start_s": 0.1},
+        "--end": {"end_s": 0.2},
+    }
+    for option, extra in unpublished.items():
+        with pytest.raises(ValueError, match=f"^{option} is no part of the published pipeline; leave out"):
+            latentsync.lip_sync(*files, generate={"as_published": True}, **extra)
