@@ -39,15 +39,17 @@ def whisper_logmel(samples: Float[np.ndarray, " n"]) -> Float32[np.ndarray, "80 
     Values are clamped at 8 (a factor of 10^8 in power) below the loudest value of the whole audio, so every column
     depends on all of it. Upstream's last STFT column is dropped here too.
     """
-    samples = np.asarray(samples, np.float64)
     columns = len(samples) // WHISPER_HOP
     if columns == 0:
         return np.zeros((N_MELS, 0), np.float32)
     half = WHISPER_FFT // 2
     padded = np.pad(samples, half, mode="reflect" if len(samples) > half else "constant")
-    mel = _mel(padded, mel_filters(WHISPER_FFT, 0, SAMPLE_RATE_HZ / 2), WHISPER_HOP, columns, power=2)
-    log = np.log10(np.maximum(1e-10, mel))
-    return ((np.maximum(log, log.max() - 8) + 4) / 4).astype(np.float32)
+    log = _mel(padded, mel_filters(WHISPER_FFT, 0, SAMPLE_RATE_HZ / 2), WHISPER_HOP, columns, power=2)
+    np.log10(np.maximum(1e-10, log, out=log), out=log)  # in place: an hour of audio is 230 MB
+    log = np.maximum(log, log.max() - 8, out=log)
+    log += 4
+    log /= 4
+    return log.astype(np.float32)
 
 
 def _mel(padded: np.ndarray, filters: np.ndarray, hop: int, count: int, power: int) -> np.ndarray:
@@ -55,9 +57,11 @@ def _mel(padded: np.ndarray, filters: np.ndarray, hop: int, count: int, power: i
     n_fft = 2 * (filters.shape[1] - 1)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)  # periodic
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop][:count]
-    blocks = (frames[start : start + _BLOCK] * window for start in range(0, count, _BLOCK))
-    magnitudes = (np.abs(scipy.fft.rfft(block)) for block in blocks)  # pyright: ignore[reportArgumentType, reportCallIssue]  # scipy.fft has no types
-    return np.concatenate([filters @ (part**power).T for part in magnitudes], axis=1)
+    result = np.empty((len(filters), count))
+    for start in range(0, count, _BLOCK):
+        magnitudes = np.abs(scipy.fft.rfft(frames[start : start + _BLOCK] * window))  # pyright: ignore[reportArgumentType, reportCallIssue]  # scipy.fft has no types
+        result[:, start : start + _BLOCK] = filters @ (magnitudes**power).T
+    return result
 
 
 @lru_cache

@@ -11,6 +11,7 @@ Axes: n frames of video, t rows (50 a second), s states, d width.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ from latentsync.weights import layouts, registry
 
 CHUNK_COLUMNS = 3000  # 30 s
 HOP_COLUMNS = 2000
+KEPT = 3  # windows: two overlap, and the next begins
 
 Chunking = Literal["overlap", "published"]
 
@@ -42,17 +44,15 @@ class WhisperFeatures:
 
     def features(self, samples: Float[np.ndarray, " n"]) -> Float32[np.ndarray, "t s d"]:
         """Samples (16 kHz mono) -> float32 [t, s, d], t = n // 160 // 2."""
-        logmel = whisper_logmel(samples)
-        rows = logmel.shape[1] // 2
-        total = np.zeros((rows, self.states, self.width), np.float32)
-        for start, weight in _windows(logmel.shape[1], self.chunking):
-            piece = logmel[:, start : start + CHUNK_COLUMNS]
-            first, count = start // 2, len(weight)
-            total[first : first + count] += weight[:, None, None] * self._encode(piece)[:count]
-        return total
+        rows = self.rows(samples)
+        return rows[np.arange(len(rows))].cpu().numpy()
+
+    def rows(self, samples: Float[np.ndarray, " n"]) -> "Rows":
+        """The same features, computed when they are asked for, on the encoder's device."""
+        return Rows(self, samples)
 
     @torch.inference_mode()
-    def _encode(self, logmel: Float32[np.ndarray, "80 columns"]) -> Float32[np.ndarray, "1500 s d"]:
+    def encode(self, logmel: Float32[np.ndarray, "80 columns"]) -> Float32[Tensor, "1500 s d"]:
         """The states of one piece, padded to 30 s with 0 in the log-mel domain, as published: [1500, s, d]."""
         columns = np.zeros((1, N_MELS, CHUNK_COLUMNS), np.float32)
         columns[0, :, : logmel.shape[1]] = logmel
@@ -65,7 +65,42 @@ class WhisperFeatures:
         finally:
             for hook in hooks:
                 hook.remove()
-        return torch.stack([state[0] for state in states], dim=1).float().cpu().numpy()
+        return torch.stack([state[0] for state in states], dim=1).float()
+
+
+class Rows:
+    """Features t s d of one audio; windows of 30 s are encoded when their rows are asked for, in any order.
+
+    The KEPT windows used last are held, so memory does not grow with the audio, apart from its log-mel (32 kB a
+    second). The loudest value of the log-mel is that of the whole audio.
+    """
+
+    def __init__(self, encoder: WhisperFeatures, samples: Float[np.ndarray, " n"]):
+        logmel = whisper_logmel(samples)
+        self.shape = logmel.shape[1] // 2, encoder.states, encoder.width
+        self.device = encoder.encoder.device
+        self.windows = list(_windows(logmel.shape[1], encoder.chunking))
+
+        def encode(window: int) -> Tensor:
+            start = self.windows[window][0]
+            return encoder.encode(logmel[:, start : start + CHUNK_COLUMNS])
+
+        self.encoded = lru_cache(KEPT)(encode)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Int[np.ndarray, "*n"]) -> Float32[Tensor, "*n s d"]:
+        """Rows by number, 0 .. t - 1."""
+        wanted, places = np.unique(rows, return_inverse=True)
+        found = torch.zeros(len(wanted), *self.shape[1:], device=self.device)
+        for number, (start, weight) in enumerate(self.windows):
+            inside = slice(*np.searchsorted(wanted, [start // 2, start // 2 + len(weight)]).tolist())
+            here = wanted[inside] - start // 2
+            if len(here):
+                shares = torch.from_numpy(weight[here])[:, None, None].to(self.device)
+                found[inside] += shares * self.encoded(number)[torch.from_numpy(here).to(self.device)]
+        return found[torch.from_numpy(places.reshape(rows.shape)).to(self.device)]
 
 
 def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -169,7 +204,7 @@ def _embedded(width: int, layers: int, seed: int) -> WhisperEncoder:
 
 
 def tokens_at(
-    features: Num[np.ndarray | Tensor, "t s d"], centres: Int[np.ndarray, " n"]
+    features: Num[np.ndarray | Tensor, "t s d"] | Rows, centres: Int[np.ndarray, " n"]
 ) -> Num[np.ndarray | Tensor, "n tokens d"]:
     """The tokens around centre rows: [t, s, d], (n,) -> [n, 10 s, d]; token = row * s + state, rows clamped."""
     rows = timing.whisper_window(centres, len(features))

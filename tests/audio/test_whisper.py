@@ -91,6 +91,32 @@ def test_windows_cover_every_row_once(columns, chunking):
     np.testing.assert_allclose(total, 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("chunking", ["overlap", "published"])
+def test_rows_are_computed_when_asked_for_in_any_order(embedded, chunking):
+    """Bit for bit the sum over all windows, while few windows are held."""
+    samples = np.random.default_rng(0).normal(size=105 * 16_000).astype(np.float32)
+    features, encoded = WhisperFeatures(embedded.encoder, chunking), []
+    encode = features.encode
+    features.encode = lambda logmel: encoded.append(logmel) or encode(logmel)
+    logmel, rows = whisper.whisper_logmel(samples), features.rows(samples)
+    assert len(rows) == 5250 and not encoded
+    expected = np.zeros(rows.shape, np.float32)
+    for start, weight in whisper._windows(logmel.shape[1], chunking):
+        piece = encode(logmel[:, start : start + whisper.CHUNK_COLUMNS]).numpy()[: len(weight)]
+        expected[start // 2 : start // 2 + len(weight)] += weight[:, None, None] * piece
+    forward = [np.arange(first, first + 100) for first in range(0, 5250, 350)]
+    for asked in [*forward, np.array([[3, 3], [5000, 1]])]:
+        assert np.array_equal(rows[asked].numpy(), expected[asked])
+    n_windows, n_encoded = len(rows.windows), len(encoded)
+    assert n_windows <= n_encoded <= n_windows + 2 and rows.encoded.cache_info().currsize <= whisper.KEPT
+    there_and_back = [np.arange(first, first + 30) for first in (1300, 1400, 1500, 1400, 1300, 1400, 1500)]
+    for asked in there_and_back:
+        rows[asked]
+    assert len(encoded) <= n_encoded + whisper.KEPT
+    tokens = tokens_at(rows, np.array([0, 2600, 5249]))
+    assert np.array_equal(tokens.numpy(), tokens_at(expected, np.array([0, 2600, 5249])))
+
+
 def test_tokens_of_a_tensor_are_those_of_an_array():
     features = np.random.default_rng(0).normal(size=(31, 5, 6)).astype(np.float32)
     array, tensor = window_tokens(features, 3, 16), window_tokens(torch.from_numpy(features), 3, 16)
