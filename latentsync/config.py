@@ -44,6 +44,8 @@ Length = Literal["audio", "video"]
 Solver = Literal["ddim", "dpmpp", "unipc"]
 Loop = Literal["bounce", "repeat", "hold", "cut"]
 CodecName = Literal["h264", "hevc10", "prores", "lossless"]
+Compile = Literal["none", "graph", "compile"]
+Preset = Literal["exact", "balanced", "fast"]
 FaceBackend = Literal["mediapipe", "face_alignment", "insightface"]  # the names of faces/backends.py
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -352,6 +354,7 @@ class Generate(Section):
     guidance: float = key(1.5, "classifier-free guidance scale; 1 switches it off", ge=1)
     guided_from: Share = key(0.0, "share of the steps after which guidance begins to act")
     guided_to: Share = key(1.0, "share of the steps after which guidance no longer acts")
+    reuse: Positive = key(1, "the deep levels of the U-Net are computed every so many steps (DeepCache); 1: in all")
     seed: int = key(1247, "seed of the noise")
     length: Length = key(
         "audio",
@@ -364,7 +367,12 @@ class Generate(Section):
     )
     max_s: float | None = key(60.0, "longest result, in seconds; the rest is left out; null: no limit", gt=0)
     overlap: int = key(2, "frames that neighbouring windows share, where they are joined; published: 0", ge=0, le=7)
-    batch_size: Positive = key(1, "windows per call of the U-Net")
+    batch_size: Positive | None = key(
+        None, "windows per call of the U-Net; null: as many as fit the free memory of the GPU, at most 4; 1 on a CPU"
+    )
+    compile: Compile = key(
+        "none", "graph: calls of the U-Net are replayed as CUDA graphs, on a GPU; compile: and compiled (torch.compile)"
+    )
     face: str = key(
         "largest",
         "face that is redrawn: largest, speaking, left, right, a number as `latentsync faces` lists them, or x,y: a "
@@ -416,6 +424,13 @@ class Generate(Section):
                     "(generate.as_published); leave out one of the two."
                 )
         return self
+
+
+PRESETS: dict[Preset, dict[str, Any]] = {  # of `generate`, by what they cost; benchmarks/presets.py measures them
+    "exact": {},
+    "balanced": {"solver": "dpmpp", "steps": 10},
+    "fast": {"solver": "dpmpp", "steps": 6, "reuse": 2},
+}
 
 
 class Enhance(Section):

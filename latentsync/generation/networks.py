@@ -16,10 +16,14 @@ import torch
 from torch import Tensor
 
 from latentsync.audio.whisper import WhisperFeatures, tokens_at
-from latentsync.config import Generate
+from latentsync.config import Compile, Generate
 from latentsync.faces.mask import keep_mask, latent_mask
 from latentsync.generation import sampling
+from latentsync.generation.graphs import Replayed
 from latentsync.models import vae as vaes
+from latentsync.models.unet import UNet3D
+
+VAE_PIXELS = 2**20  # per call: 16 faces of 256 px, 4 of 512
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class Models:
 
     def listen(self, samples: np.ndarray) -> Callable[[np.ndarray], Tensor]:
         """Samples float32 [n], 16 kHz mono -> a function from feature rows int64 [f] to audio tokens f s d."""
-        features = torch.from_numpy(self.encoder.features(samples)).to(self.device, self.dtype)
-        return lambda rows: cast(Tensor, tokens_at(features, rows))
+        features = self.encoder.rows(samples)
+        return lambda rows: cast(Tensor, tokens_at(features, rows)).to(self.device, self.dtype)
 
     @torch.inference_mode()
     def encode(self, faces: np.ndarray) -> Tensor:
@@ -63,9 +67,20 @@ class Models:
 
         The mode of the VAE's distribution. Sampling it for every frame, as published, adds noise that flickers.
         """
-        pixels = torch.from_numpy(faces).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        given = torch.from_numpy(faces)
+        if self.device.type == "cuda":  # from there it is copied while the GPU works on what came before
+            given = given.pin_memory()
+        return torch.cat([self._encode(part) for part in given.split(self._at_once)])
+
+    def _encode(self, faces: Tensor) -> Tensor:
+        pixels = faces.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 127.5 - 1
         moments = vaes.encode_moments(self.vae, torch.cat([pixels * self.keep, pixels]).to(self.dtype)).float()
         return torch.cat(vaes.mode(self.vae, moments).chunk(2), dim=1)
+
+    @property
+    def _at_once(self) -> int:
+        """Faces per call of the VAE, whose memory must not grow with the number of windows."""
+        return max(1, VAE_PIXELS // self.resolution**2)
 
     @torch.inference_mode()
     def denoise(self, conditioning: Tensor, tokens: Tensor, cfg: Generate) -> Tensor:
@@ -75,11 +90,25 @@ class Models:
         noise = sampling.shared_noise(cfg.seed, height, width, self.vae.config.latent_channels).to(self.device)
         masked, reference = conditioning.chunk(2, dim=2)
         guided = cfg.guided_from, cfg.guided_to
-        given = noise, mask, masked, reference, tokens, cfg.steps, cfg.guidance, cfg.solver, guided
-        return sampling.denoise(self.unet, *given)
+        given = noise, mask, masked, reference, tokens, cfg.steps, cfg.guidance, cfg.solver, guided, cfg.reuse
+        return sampling.denoise(self._unet(cfg.compile), *given)
+
+    def _unet(self, mode: Compile) -> sampling.Unet:
+        if mode not in self._prepared:
+            assert mode != "none" and isinstance(self.unet, UNet3D)
+            self._prepared[mode] = Replayed(self.unet, self.frames, mode)
+        return self._prepared[mode]
+
+    @cached_property
+    def _prepared(self) -> dict[str, sampling.Unet]:
+        return {"none": self.unet}
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Faces float32 f 3 R R, RGB 0..255, of latents f c h w."""
-        pixels = vaes.decode(self.preview or self.vae, latents.to(self.dtype)).float()
+        decoder = self.preview or self.vae
+        return torch.cat([self._decode(decoder, part) for part in latents.split(self._at_once)])
+
+    def _decode(self, decoder: Any, latents: Tensor) -> Tensor:
+        pixels = vaes.decode(decoder, latents.to(self.dtype)).float()
         return (pixels.clamp(-1, 1) + 1) * 127.5

@@ -33,7 +33,7 @@ from latentsync.config import CodecName, Generate, Loop
 from latentsync.faces import alignment
 from latentsync.faces.crop import align_face
 from latentsync.faces.tracking import Track
-from latentsync.generation import gates, joining, paste, paste_gpu, timeline
+from latentsync.generation import gates, joining, paste, paste_gpu, sampling, timeline
 from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.parts import Parts
 from latentsync.generation.progress import Progress, Report, silent
@@ -159,7 +159,8 @@ def redraw(
     Raises:
         Rejection: not_redrawn; nothing was written.
     """
-    cfg = cfg.model_copy(update={"crf": matching_crf(video) if cfg.crf is None else cfg.crf})
+    quality = matching_crf(video) if cfg.crf is None else cfg.crf
+    cfg = cfg.model_copy(update={"crf": quality, "batch_size": _batch_size(models, cfg)})  # all that the bytes follow
     clock = frame_times(video)
     whole_s = audio.length_s if cfg.length == "audio" else clock[1]
     if cfg.loop == "cut":
@@ -225,6 +226,11 @@ def make_plan(
     return Plan(order, starts_s, stop_s, plans)
 
 
+def _batch_size(models: Generator, cfg: Generate) -> int:
+    device = getattr(models, "device", torch.device("cpu"))
+    return cfg.batch_size or sampling.windows_at_once(models.frames, models.resolution, device)
+
+
 def _key(video: Path, plan: Plan, models: Generator, cfg: Generate) -> str:
     """16 hex digits over everything that decides the written frames."""
     stat = video.stat()
@@ -282,7 +288,7 @@ def _written(
     video: Path, plan: Plan, models: Generator, cfg: Generate, first: int, watch: Stopwatch
 ) -> PythonGenerator[av.VideoFrame, None, None]:
     """The frames of the result from `first` on, bit for bit those of a whole run."""
-    batch = models.frames * cfg.batch_size
+    batch = models.frames * _batch_size(models, cfg)
     drawings = [Drawing(number, plan, models, cfg, watch) for number in range(len(plan.voices))]
     begin = min(drawing.needed_from(first) for drawing in drawings)
     items: Iterator[Item] = ahead(_read(video, plan, models.resolution, cfg.codec, begin, watch), batch)
@@ -326,6 +332,7 @@ class Drawing:
         self.rows = whisper_rows(plan.times_s)
         with watch("networks"):
             self.tokens = models.listen(self.voice.samples)
+        self.batch_size = _batch_size(models, cfg)
         self.overlap = min(cfg.overlap, (models.frames - 1) // 2)
         self.spans = [
             (start, stop, joining.windows(stop - start, models.frames, self.overlap) if label >= 0 else [])
@@ -335,7 +342,7 @@ class Drawing:
     def needed_from(self, first: int) -> int:
         """The first frame that must be read so that frames from `first` on are those of a whole run."""
         start, _, windows = next(span for span in self.spans if span[1] > first)
-        return start + joining.needed_from(windows, self.cfg.batch_size, first - start) if windows else first
+        return start + joining.needed_from(windows, self.batch_size, first - start) if windows else first
 
     def drawn(self, items: Iterator[Item], begin: int, first: int) -> Iterator[Item]:
         """The items from frame `begin` on; those from frame `first` on with their mouths."""
@@ -345,7 +352,7 @@ class Drawing:
             if not windows or stop <= first:
                 yield from islice(items, stop - max(start, begin))
                 continue
-            own = start + joining.needed_from(windows, self.cfg.batch_size, max(0, first - start))
+            own = start + joining.needed_from(windows, self.batch_size, max(0, first - start))
             yield from islice(items, own - max(start, begin))
             yield from self._span(items, start, own, windows, max(0, first - start))
 
@@ -373,7 +380,7 @@ class Drawing:
                 tokens = torch.stack([self.tokens(self.rows[start + window]) for window in batch])
                 return self.models.denoise(seen, tokens, self.cfg)
 
-        for at, latents in joining.joined(windows, self.cfg.batch_size, self.overlap, latents_of, first):
+        for at, latents in joining.joined(windows, self.batch_size, self.overlap, latents_of, first):
             while held[0].index < start + at:
                 yield held.popleft()
             with self.watch("networks"):

@@ -29,13 +29,24 @@ _SCHEDULE = {
     "timestep_spacing": "trailing",
 }
 
+# Memory of one more window per call of the U-Net, by arithmetic: with guidance, about 20 activations of the outermost
+# level live at once, 320 channels of 2 bytes for each of 64 pixels, twice.
+BYTES_PER_PIXEL = 400
+FREE_SHARE = 0.5
+MOST_WINDOWS = 4  # as many as fill an H100 at 256; decoded frames of all of them wait in memory
+
 
 @runtime_checkable
 class Unet(Protocol):
     """The U-Net as the loop calls it."""
 
-    def __call__(self, sample: Tensor, timesteps: Tensor, audio: Any, /) -> Tensor:
-        """Sample b 13 f h w, timesteps b, audio tokens or what `listen` made of them -> noise b 4 f h w."""
+    def predict(
+        self, sample: Tensor, timesteps: Tensor, heard: Any, deep: Tensor | None, /
+    ) -> tuple[Tensor, Tensor | None]:
+        """Sample b 13 f h w, timesteps b, what `listen` returned -> noise b 4 f h w, and what may be reused.
+
+        deep: what an earlier step returned for reuse; None: everything is computed.
+        """
         ...
 
     def listen(self, audio: Tensor, /) -> Any:
@@ -46,6 +57,17 @@ class Unet(Protocol):
 def shared_noise(seed: int, height: int, width: int, channels: int = 4) -> Tensor:
     """One draw, 1 c 1 h w, on the CPU, so that a seed means the same on every device."""
     return diffusion.shared_noise((1, channels, 1, height, width), torch.Generator().manual_seed(seed))
+
+
+def windows_at_once(frames: int, resolution: int, device: torch.device) -> int:
+    """How many windows fit the free memory of a GPU, 1 to MOST_WINDOWS; 1 on a CPU, where more gain nothing.
+
+    frames: per window. resolution: side of the face, pixels.
+    """
+    if device.type != "cuda":
+        return 1
+    needed = frames * resolution**2 * BYTES_PER_PIXEL
+    return max(1, min(MOST_WINDOWS, int(torch.cuda.mem_get_info(device)[0] * FREE_SHARE) // needed))
 
 
 def solver_steps(solver: Solver, steps: int) -> list[tuple[int, Step]]:
@@ -77,6 +99,7 @@ def denoise(
     guidance: float,
     solver: Solver = "ddim",
     guided: tuple[float, float] = (0.0, 1.0),
+    reuse: int = 1,
 ) -> Tensor:
     """Denoised latents b f c h w of windows.
 
@@ -85,16 +108,22 @@ def denoise(
     steps: of the solver (DDIM with eta 0, DPM-Solver++ 2M of arXiv 2211.01095, UniPC of arXiv 2302.04867).
     guidance: against zero tokens. The unconditioned half is computed only where guidance acts, in the shares `guided`
     of the steps (0, 1: all), and nowhere if guidance is 1.
+    reuse: every how many steps the deep levels of the network are computed (DeepCache, arXiv 2312.00858); 1: in all.
     """
     assert masked.shape == reference.shape and audio.shape[:2] == masked.shape[:2], (masked.shape, audio.shape)
     masked, reference = masked.transpose(1, 2), reference.transpose(1, 2)
-    latents, heard = noise.to(masked).expand_as(masked), unet.listen(audio)
+    latents, heard, deep = noise.to(masked).expand_as(masked), unet.listen(audio), None
     for number, (t, step) in enumerate(solver_steps(solver, steps)):
         sample = diffusion.unet_input(latents, mask, masked, reference).to(audio.dtype)
         guides = guidance != 1 and guided[0] <= number / steps < guided[1]
         if guides:  # null first, as published
             sample = torch.cat([sample, sample])
-        eps = unet(sample, torch.full((len(sample),), t, device=sample.device), heard).float()
+        if number % reuse == 0 or deep is None or len(deep) < len(sample):
+            deep = None
+        else:  # of both halves, the null first, if there are two
+            deep = deep[-len(sample) :]
+        eps, deep = unet.predict(sample, torch.full((len(sample),), t, device=sample.device), heard, deep)
+        eps = eps.float()
         if guides:
             null, conditioned = eps.chunk(2)
             eps = null + guidance * (conditioned - null)

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 Clip = Float[Tensor, "b f h w c"]  # inside the network
-Heard = dict[nn.Module, tuple[Tensor, Tensor]]  # attention to audio -> its keys and values, see UNet3D.listen
+KeysValues = tuple[Tensor, Tensor]
+Heard = dict[str, tuple[KeysValues, KeysValues | None]]  # by block: of the audio, and of no audio; see UNet3D.listen
 Audio = Float[Tensor, "bf s width"] | Heard | None
 
 
@@ -198,6 +199,8 @@ class ResnetBlock(nn.Module):
 class TransformerBlock(nn.Module):
     """Self attention inside a frame, cross attention to its audio tokens, feed forward; each after a LayerNorm."""
 
+    name = ""  # of the block in the network, which `listen` uses
+
     def __init__(self, cfg: UNetConfig, width: int):
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
@@ -211,7 +214,7 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Float[Tensor, "bf n c"], audio: Audio) -> Float[Tensor, "bf n c"]:  # noqa: D102
         x = x + self.attn1(self.norm1(x))
         if isinstance(audio, dict):
-            x = x + self._attend_to_heard(x, *audio[self.attn2])
+            x = x + self._attend_to_heard(x, *audio[self.name])
         elif audio is not None:
             x = x + self.attn2(self.norm2(x), audio)
         return x + self.ff(self.norm3(x))
@@ -221,11 +224,19 @@ class TransformerBlock(nn.Module):
         assert isinstance(bias, Tensor)
         return bias
 
-    def _attend_to_heard(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Frames that come before those with keys hear zero tokens: values of zero, so only the bias is left."""
-        silent = len(x) - len(k)
-        heard = self.attn2.attend(self.norm2(x[silent:]), k, v)
-        return torch.cat([self._bias().expand(silent, *x.shape[1:]), heard]) if silent else heard
+    def _attend_to_heard(self, x: Tensor, own: KeysValues, null: KeysValues | None) -> Tensor:
+        """Frames that come before those with keys have the null condition.
+
+        Its tokens are zero, so their values are, and only the bias is left, unless positions were added (`null`).
+        """
+        silent = len(x) - len(own[0])
+        heard = self.attn2.attend(self.norm2(x[silent:]), *own)
+        if not silent:
+            return heard
+        if null is None:
+            return torch.cat([self._bias().expand(silent, *x.shape[1:]), heard])
+        k, v = (one.expand(silent, -1, -1, -1) for one in null)
+        return torch.cat([self.attn2.attend(self.norm2(x[:silent]), k, v), heard])
 
 
 class SpatialTransformer(nn.Module):
@@ -455,6 +466,9 @@ class UNet3D(nn.Module):
         assert self.conv_out.bias is not None
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
+        for name, block in self.named_modules():
+            if isinstance(block, TransformerBlock):
+                block.name = name
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Trade compute for memory in every layer of the encoder and the decoder."""
@@ -464,9 +478,14 @@ class UNet3D(nn.Module):
 
     def listen(self, audio: Float[Tensor, "*bf s d"]) -> Heard:
         """Keys and values of audio b f s d in every attention to it: they are the same in all denoising steps."""
-        audio = self._placed(audio)
-        attentions = [block.attn2 for block in self.modules() if isinstance(block, TransformerBlock)]
-        return {attention: attention.keys_values(audio) for attention in attentions}
+        heard, null = self._placed(audio), None
+        if self.config.audio_positions:  # without them, zero tokens have values of zero
+            null = self._placed(torch.zeros_like(heard[:1]))
+        blocks = [block for block in self.modules() if isinstance(block, TransformerBlock)]
+        return {
+            block.name: (block.attn2.keys_values(heard), None if null is None else block.attn2.keys_values(null))
+            for block in blocks
+        }
 
     def _placed(self, audio: Tensor) -> Tensor:
         audio = audio.reshape(-1, *audio.shape[-2:])
@@ -486,6 +505,20 @@ class UNet3D(nn.Module):
             cross attention altogether. What `listen` returns saves computing keys and values in every step; if it is
             of fewer clips than the sample, those at the end, the clips before them have the null condition.
         """
+        return self.predict(sample, timesteps, audio)[0]
+
+    def predict(
+        self,
+        sample: Float[Tensor, "b c f h w"],
+        timesteps: Int[Tensor, " *b"] | int,
+        audio: Float[Tensor, "*bf s d"] | Heard | None = None,
+        deep: Float[Tensor, "b f h w inner"] | None = None,
+    ) -> tuple[Float[Tensor, "b out f h w"], Float[Tensor, "b f h w inner"]]:
+        """Noise prediction, and what all levels but the outermost contribute to it, b f h w c.
+
+        The latter changes little from one denoising step to the next (DeepCache, arXiv 2312.00858): given as `deep`, it
+        is used as it is, and only the outermost level is computed. The rest as in `forward`.
+        """
         b, _, f, _, _ = sample.shape
         if self.config.motion != "none" and f > self.config.motion_max_frames:
             raise ValueError(
@@ -495,12 +528,20 @@ class UNet3D(nn.Module):
         if isinstance(audio, Tensor):
             audio = self._placed(audio)
         time = self.time_embedding(torch.as_tensor(timesteps, device=sample.device).expand(b))
-        x = self.conv_in(sample.permute(0, 2, 3, 4, 1).contiguous())
-        skips = [x]
-        for block in self.down_blocks:
+        x_in = self.conv_in(sample.permute(0, 2, 3, 4, 1).contiguous())
+        x, outputs = self.down_blocks[0](x_in, time, audio)
+        skips = [x_in, *outputs]
+        if deep is None:
+            deep = self._below(x, time, audio, skips)
+        x = self.up_blocks[-1](deep, time, audio, skips[: 1 + self.config.layers_per_block])  # not the downsampled one
+        return self.conv_out(F.silu(self.conv_norm_out(x))).permute(0, 4, 1, 2, 3), deep
+
+    def _below(self, x: Tensor, time: Tensor, audio: Audio, skips: list[Tensor]) -> Tensor:
+        """All levels but the outermost; takes its skips off the list."""
+        for block in self.down_blocks[1:]:
             x, outputs = block(x, time, audio)
             skips += outputs
         x = self.mid_block(x, time, audio)
-        for block in self.up_blocks:
+        for block in self.up_blocks[:-1]:
             x = block(x, time, audio, skips)
-        return self.conv_out(F.silu(self.conv_norm_out(x))).permute(0, 4, 1, 2, 3)
+        return x

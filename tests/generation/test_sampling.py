@@ -8,17 +8,18 @@ from safetensors.torch import load_file
 
 from latentsync.generation import sampling
 from latentsync.models.unet import UNet3D, UNetConfig
+from latentsync.training import diffusion
 from latentsync.weights.files import load_strictly
 
 
 class Simple:
-    """A U-Net from a function; clips before those with audio have the null condition."""
+    """A U-Net from a function of sample, timesteps and audio; clips before those with audio have the null condition."""
 
     def __init__(self, function, listen=lambda audio: audio):
         self.function, self.listen = function, listen
 
-    def __call__(self, sample, timesteps, heard):
-        return self.function(sample, timesteps, heard)
+    def predict(self, sample, timesteps, heard, deep):
+        return self.function(sample, timesteps, heard), sample
 
 
 @pytest.fixture(scope="module")
@@ -114,20 +115,20 @@ def tiny_net():
 
 
 @pytest.mark.parametrize("solver", ["dpmpp", "unipc"])
-def test_solvers_reach_what_ddim_reaches_in_fewer_steps(tiny_net, solver):
-    generator = torch.Generator().manual_seed(0)
-    masked, reference = (torch.randn(1, 4, 4, 8, 8, generator=generator) for _ in range(2))
-    audio, noise, mask = torch.randn(1, 4, 5, 16, generator=generator), sampling.shared_noise(1, 8, 8), torch.ones(8, 8)
-    given = tiny_net, noise, mask, masked, reference, audio
-    exact = sampling.denoise(*given, steps=200, guidance=1.5)
-    away = {
-        name: (sampling.denoise(*given, steps=10, guidance=1.5, solver=name) - exact).abs().max().item()
-        for name in ("ddim", solver)
-    }
-    finer = sampling.denoise(*given, steps=40, guidance=1.5, solver=solver)
-    assert away[solver] < away["ddim"] / 2 and (finer - exact).abs().max() < away[solver]
-    again = sampling.denoise(*given, steps=10, guidance=1.5, solver=solver)
-    assert (again - exact).abs().max().item() == away[solver]  # a solver remembers nothing from one batch to the next
+def test_solvers_reach_what_ddim_reaches_in_fewer_steps(solver):
+    """On latents of a standard normal distribution, whose noise prediction is known."""
+    faces, audio = torch.zeros(1, 4, 4, 8, 8), torch.zeros(1, 4, 5, 16)
+    rest = 1 - diffusion.alphas_cumprod()
+    unet = Simple(lambda sample, timesteps, heard: rest[timesteps[0]].sqrt() * sample[:, :4])
+    given = unet, sampling.shared_noise(1, 8, 8), torch.ones(8, 8), faces, faces, audio
+    exact = sampling.denoise(*given, steps=999, guidance=1)
+    assert 0.9 < exact.std() < 1.1
+
+    def away(solver, steps):
+        return (sampling.denoise(*given, steps=steps, guidance=1, solver=solver) - exact).abs().max().item()
+
+    assert away(solver, 10) < away("ddim", 10) / 2 and away(solver, 100) < 0.01
+    assert away(solver, 10) == away(solver, 10)  # nothing is remembered from one batch to the next
 
 
 @pytest.mark.parametrize(("guided", "doubled"), [((0.0, 1.0), 10), ((0.2, 0.6), 4), ((1.0, 1.0), 0)])
@@ -144,8 +145,10 @@ def test_the_null_half_is_computed_only_where_guidance_acts(guided, doubled):
     assert sizes.count(4) == doubled and sizes.count(2) == 10 - doubled
 
 
-def test_keys_and_values_of_the_audio_are_those_of_every_step(tiny):
+@pytest.mark.parametrize("positions", [False, True])
+def test_keys_and_values_of_the_audio_are_those_of_every_step(tiny, positions):
     """Bit for bit what the whole forward pass computes, and the null half what zero tokens give."""
+    tiny = tiny if not positions else net_with_positions()
     generator = torch.Generator().manual_seed(0)
     sample = torch.randn(1, 13, 4, 8, 8, generator=generator)
     audio = torch.randn(1, 4, 50, 48, generator=generator)
@@ -155,3 +158,50 @@ def test_keys_and_values_of_the_audio_are_those_of_every_step(tiny):
         heard = tiny.listen(audio)
         torch.testing.assert_close(tiny(torch.cat([sample, sample]), time, heard), both, atol=2e-6, rtol=1e-5)
         assert torch.equal(tiny(sample, time[:1], heard), tiny(sample, time[:1], audio))
+
+
+def net_with_positions():
+    torch.manual_seed(0)
+    shape = UNetConfig(
+        block_out_channels=(16, 16), cross_attention_dim=48, attention_heads=2, norm_groups=8, audio_positions=True
+    )
+    net = UNet3D(shape).eval()
+    torch.nn.init.normal_(net.conv_out.weight, std=0.1)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("reuse", "guided", "deep"), [(1, (0.0, 1.0), 6), (2, (0.0, 1.0), 3), (3, (0.0, 0.5), 2), (4, (0.5, 1.0), 3)]
+)
+def test_deep_levels_are_computed_every_few_steps(tiny_net, reuse, guided, deep):
+    """And in the first step with guidance, for the null half is new."""
+    computed = []
+    hook = tiny_net.mid_block.register_forward_hook(lambda *call: computed.append(len(call[1][0])))
+    given = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    audio, noise, mask = torch.ones(1, 4, 5, 16), sampling.shared_noise(1, 8, 8), torch.ones(8, 8)
+    with_reuse, without = (
+        sampling.denoise(tiny_net, noise, mask, given, given, audio, 6, 1.5, guided=guided, reuse=n) for n in (reuse, 1)
+    )
+    hook.remove()
+    assert len(computed) == deep + 6
+    assert torch.equal(with_reuse, without) == (reuse == 1)
+    assert (with_reuse - without).abs().max() < 0.2 * without.std()
+
+
+def test_what_a_step_reuses_is_what_it_computed(tiny):
+    generator = torch.Generator().manual_seed(0)
+    sample, audio = torch.randn(2, 13, 4, 8, 8, generator=generator), torch.randn(2, 4, 50, 48, generator=generator)
+    time = torch.tensor([500, 500])
+    with torch.inference_mode():
+        noise, deep = tiny.predict(sample, time, audio)
+        again, same = tiny.predict(sample, time, audio, deep)
+    assert torch.equal(noise, again) and same is deep and torch.equal(noise, tiny(sample, time, audio))
+
+
+@pytest.mark.parametrize(
+    ("side", "free_gb", "windows"), [(256, 80, 4), (256, 2, 2), (256, 0.1, 1), (512, 80, 4), (512, 8, 2)]
+)
+def test_as_many_windows_as_fit_the_free_memory(monkeypatch, side, free_gb, windows):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_gb * 1e9, 80e9))
+    assert sampling.windows_at_once(16, side, torch.device("cuda")) == windows
+    assert sampling.windows_at_once(16, side, torch.device("cpu")) == 1
