@@ -8,7 +8,18 @@ import typer
 
 from latentsync import required
 from latentsync.cli import options
-from latentsync.config import CodecName, Enhance, FaceBackend, Generate, Length, Loop, Restorer, Solver
+from latentsync.config import (
+    PRESETS,
+    CodecName,
+    Enhance,
+    FaceBackend,
+    Generate,
+    Length,
+    Loop,
+    Preset,
+    Restorer,
+    Solver,
+)
 from latentsync.faces.backends import BACKENDS
 from latentsync.weights import registry
 
@@ -17,6 +28,7 @@ HIGH_QUALITY_CRF = 8
 
 
 def generate(
+    context: typer.Context,
     video: Annotated[Path, typer.Option(help="the video; it is never changed")],
     out: Annotated[Path, typer.Option(help="the mp4 to write; with --codec prores a mov")],
     weights: Annotated[
@@ -33,6 +45,9 @@ def generate(
     whisper: Annotated[
         Path | None, typer.Option(help="Whisper's weights, if they are not in the weights folder")
     ] = None,
+    preset: Annotated[
+        Preset, options.choice("--preset", Preset, "how much is given up for speed; other options win over it")
+    ] = "exact",
     steps: Annotated[int, options.key(Generate, "steps")] = KEYS.steps,
     solver: Annotated[Solver, options.key(Generate, "solver")] = KEYS.solver,
     guidance: Annotated[float, options.key(Generate, "guidance")] = KEYS.guidance,
@@ -60,7 +75,7 @@ def generate(
     ] = KEYS.audio_offset_ms,
     crf: Annotated[int | None, options.key(Generate, "crf")] = KEYS.crf,
     codec: Annotated[CodecName, options.key(Generate, "codec")] = KEYS.codec,
-    batch: Annotated[int, options.key(Generate, "batch_size", "--batch")] = KEYS.batch_size,
+    batch: Annotated[int | None, options.key(Generate, "batch_size", "--batch")] = KEYS.batch_size,
     start: Annotated[float, typer.Option(min=0, help="redraw from this second of the video on")] = 0.0,
     end: Annotated[float | None, typer.Option(help="redraw up to this second; the rest passes through")] = None,
     preview: Annotated[
@@ -86,6 +101,8 @@ def generate(
     from latentsync.generation.api import lip_sync
     from latentsync.generation.progress import Printed
 
+    of_preset = {name for name in PRESETS[preset] if not options.given(context, name)}
+    keys = {"solver": solver, "steps": steps, "guidance": guidance}
     progress = Printed()
     try:
         result = lip_sync(
@@ -94,7 +111,9 @@ def generate(
             out,
             weights,
             voices=voices,
-            generate={"solver": solver, "steps": steps, "guidance": guidance, "seed": seed}
+            preset=preset,
+            generate={name: value for name, value in keys.items() if name not in of_preset}
+            | {"seed": seed}
             | {"length": length, "loop": loop, "overlap": overlap, "face": face, "batch_size": batch, "max_s": preview}
             | {"crf": HIGH_QUALITY_CRF if high_quality else crf, "codec": codec}
             | {"audio_offset_ms": audio_offset, "as_published": as_published},

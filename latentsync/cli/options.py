@@ -33,3 +33,9 @@ def key(section: type[Section], name: str, option: str | None = None) -> Any:
         return choice(option, literal, field.description)
     limits = {end: getattr(one, end) for one in field.metadata for end in ("ge", "le") if hasattr(one, end)}
     return typer.Option(option, min=limits.get("ge"), max=limits.get("le"), help=field.description)
+
+
+def given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line; else its value is its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentsync import config
-from latentsync.config import CodecName, Enhance, FaceBackend, Generate, Tracking
+from latentsync.config import PRESETS, CodecName, Enhance, FaceBackend, Generate, Preset, Tracking
 from latentsync.generation.progress import Progress, Report, silent
 from latentsync.ledger.files import write_json
 from latentsync.ledger.rows import Rejection
@@ -84,6 +84,7 @@ def lip_sync(
     weights: str | Path,
     *,
     voices: str | Path | None = None,
+    preset: Preset = "exact",
     generate: Mapping[str, Any] | None = None,
     enhance: Mapping[str, Any] | None = None,
     faces: FaceBackend = "mediapipe",
@@ -108,6 +109,7 @@ def lip_sync(
         weights: results/<run> of a finished run, a release such as "latentsync-1.6" (`latentsync weights list`), a
             folder of published weights, or a U-Net file.
         voices: the table that `latentsync faces` writes, with audio files for several faces. The result has their sum.
+        preset: how much is given up for speed, "exact", "balanced" or "fast": values of keys of `generate`.
         generate: keys of the configuration's section `generate`, e.g. {"steps": 10, "length": "video"}. Defaults are
             those of config/README.md, except that the video is not limited to its first minute (max_s).
         enhance: keys of the section `enhance`, e.g. {"method": "gfpgan", "strength": 0.5}.
@@ -128,7 +130,9 @@ def lip_sync(
         ValueError: an argument is wrong, or a file is missing or unusable. Arguments are checked before anything is
             loaded, and nothing is written.
     """
-    cfg = config.validate({"generate": NO_LIMIT | dict(generate or {}), "enhance": dict(enhance or {})})
+    config.require_choice("--preset", preset, Preset)
+    keys = NO_LIMIT | PRESETS[preset] | dict(generate or {})
+    cfg = config.validate({"generate": keys, "enhance": dict(enhance or {})})
     config.require_choice("--faces", faces, FaceBackend)
     video, audio, out = _checked(video, audio, out, voices, cfg.generate.codec)
     if resolution is not None and (resolution <= 0 or resolution % 64):

@@ -13,8 +13,10 @@ import pytest
 import torch
 from skimage import data
 
+from latentsync import config
 from latentsync.cli import main as cli
 from latentsync.config import Enhance, Generate, TrainVae
+from latentsync.generation import api
 from latentsync.generation.loading import load_models
 from latentsync.ledger.files import write_ledger
 from latentsync.ledger.superseded import superseded_media
@@ -290,3 +292,25 @@ def test_help_starts_without_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     shown = subprocess.run([sys.executable, "-m", "latentsync", "--help"], capture_output=True, text=True, check=True)
     assert "generate" in shown.stdout and "clean" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((), {"steps": 20, "solver": "ddim"}),
+        (("--preset", "fast"), config.PRESETS["fast"]),
+        (("--preset", "fast", "--steps", "20"), config.PRESETS["fast"] | {"steps": 20}),
+    ],
+)
+def test_options_win_over_the_preset(monkeypatch, given, expected):
+    taken = {}
+
+    def lip_sync(*files, preset, generate, **others):
+        taken.update(config.PRESETS[preset] | generate)
+        raise ValueError("stop here")
+
+    monkeypatch.setattr(api, "lip_sync", lip_sync)
+    arguments = ("generate", "--video", "v", "--audio", "a", "--out", "o.mp4", "--weights", "w")
+    with pytest.raises(ValueError, match="stop here"):
+        latentsync(*arguments, *given)
+    assert taken | expected == taken
