@@ -154,9 +154,9 @@ class Loudness(whisper.WhisperFeatures):
     def __init__(self):
         pass
 
-    def features(self, samples: np.ndarray) -> np.ndarray:
+    def rows(self, samples: np.ndarray) -> torch.Tensor:
         level = np.abs(samples[: len(samples) // 320 * 320]).reshape(-1, 320).mean(1)
-        return np.tile(level[:, None, None], (1, 2, 16)).astype(np.float32)
+        return torch.from_numpy(np.tile(level[:, None, None], (1, 2, 16)).astype(np.float32))
 
 
 def test_the_audio_at_its_own_time_moves_the_mouth(source, tracks, models, tmp_path):
