@@ -134,9 +134,9 @@ def generate(
         )
     except KeyboardInterrupt:
         progress.close()
-        typer.echo(
-            f"latentsync: stopped; the same command goes on behind the last finished part in {out}.parts", err=True
-        )
+        parts = Path(f"{out}.parts")  # none if it was stopped early, with --enhance or --as-published
+        rest = f"; the same command continues after the last finished part in {parts}" if parts.exists() else ""
+        typer.echo(f"latentsync: stopped{rest}", err=True)
         raise
     progress.close()
     unchanged = ", ".join(f"{n} {reason}" for reason, n in result.passed_through.items())

@@ -145,9 +145,10 @@ def lip_sync(
     tiny = registry.find("taesd", key="--tiny-vae") if preview else None
     whisper = None if whisper is None else Path(whisper)
     parts = {"whisper": whisper, "resolution": resolution, "preview": tiny}
+    stop_s = float("inf") if end_s is None else end_s
+    if not 0 <= start_s < stop_s:
+        raise ValueError(f"--start {start_s} is not before --end {end_s}; both are seconds of the video.")
     with LipSync(unet, vae, generate=cfg.generate, enhance=cfg.enhance, **parts) as session:
-        if not 0 <= start_s < (stop_s := float("inf") if end_s is None else end_s):
-            raise ValueError(f"--start {start_s} does not lie before --end {end_s}; both are seconds of the video.")
         result = session(video, audio, out, faces, progress, voices, (start_s, stop_s))
     if report is not None:
         files = {"video": str(video), "audio": audio and str(audio), "voices": voices and str(voices), "out": str(out)}

@@ -105,7 +105,7 @@ def matching_crf(source: Path) -> int:
     """The CRF that makes a result about twice as large as its source, between BEST_CRF and WORST_CRF.
 
     Six steps of CRF halve a file, and the bits of a pixel fall with the fourth root of the number of pixels. Fitted to
-    clips of 256 x 256 to 1080 x 1920 in H.264, HEVC and MPEG-4 (docs/benchmarks.md).
+    clips of 256 x 256 to 1080 x 1920 in H.264, HEVC and MPEG-4 (docs/decisions.md).
     """
     found = probe.timeline(source)
     with probe.opened(source) as container:
