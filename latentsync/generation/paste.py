@@ -118,12 +118,14 @@ def _sampled(
     return cv2.warpAffine(values, back, size, flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=border)
 
 
-def shrink_of(matrix: np.ndarray) -> int:
-    """By what power of two a face is averaged before it is sampled at `matrix`, frame -> face.
+def resizing_of(matrix: np.ndarray) -> float:
+    """By what power of two a face is resized before it is sampled at `matrix`, frame -> face.
 
-    Single cubic samples that lie three and more pixels of the face apart would flicker.
+    Single cubic samples that lie three and more pixels of the face apart would flicker, so it is averaged first. Where
+    it is enlarged, cubics double it and lines fill the rest: half the time of cubics, and 0.3 dB less.
     """
-    return 2 ** max(0, math.ceil(math.log2(alignment.scale_of(matrix) / MAX_STEP_PX + 1e-9)))
+    step_px = alignment.scale_of(matrix)
+    return 2.0 if step_px <= 1 else 2.0 ** -min(3, max(0, math.ceil(math.log2(step_px / MAX_STEP_PX + 1e-9))))
 
 
 class Grid(NamedTuple):
@@ -158,19 +160,19 @@ Layers = list[tuple[Grid, np.ndarray, np.ndarray]]  # grid, values float32 (h, w
 def layers(frame: av.VideoFrame, face: np.ndarray, matrix: np.ndarray, resolution: int) -> Layers:
     """The face float32 (R, R, 3), RGB 0..255, as code values at the pixels of the frame's planes.
 
-    One affine map from the face to the planes, sampled by cubics (Keys' with a = -0.75, as OpenCV has them).
+    One affine map from the face to the planes; cubics are Keys' with a = -0.75, as OpenCV has them.
     """
     top, bottom = hole_rows(resolution)
     codes = cv2.split(cv2.transform(face[top:bottom], rgb_to_codes(*colour_of(frame))))
     result = []
     for grid in grids(frame, matrix, resolution):
         size, values = _size(grid.region), cv2.merge([codes[channel] for channel in grid.channels])
-        back, shrink = grid.back - [[0, 0, 0], [0, 0, top]], min(shrink_of(grid.back), 8)
-        if shrink > 1:
-            whole, small = (resolution, bottom - top), (resolution // shrink, (bottom - top) // shrink)
-            values = cv2.resize(values, small, interpolation=cv2.INTER_AREA)
-            back = alignment.resized(back, whole, small)
-        values = _sampled(values, back, size, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
+        back, scale = grid.back - [[0, 0, 0], [0, 0, top]], resizing_of(grid.back)
+        if scale != 1:
+            whole, new = (resolution, bottom - top), (int(resolution * scale), int((bottom - top) * scale))
+            values = cv2.resize(values, new, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+            back = alignment.resized(back, whole, new)
+        values = _sampled(values, back, size, cv2.INTER_LINEAR if scale > 1 else cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
         alpha = _sampled(opacity(resolution), grid.back, size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
         result.append((grid, values, alpha))
     return result

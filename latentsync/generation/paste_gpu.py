@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentsync.faces import alignment
-from latentsync.generation.paste import Layers, grids, hole_rows, opacity, shrink_of
+from latentsync.generation.paste import Layers, grids, hole_rows, opacity, resizing_of
 from latentsync.media.colour import rgb_to_codes
 from latentsync.media.frames import colour_of
 
@@ -27,12 +27,14 @@ def layers(frame: av.VideoFrame, face: Tensor, matrix: np.ndarray, resolution: i
     result = []
     for grid in grids(frame, matrix, resolution):
         values = codes[list(grid.channels)]
-        back, shrink = grid.back - [[0, 0, 0], [0, 0, top]], min(shrink_of(grid.back), 8)
-        if shrink > 1:
-            values = F.avg_pool2d(values, shrink)
-            back = alignment.resized(back, (resolution, bottom - top), (values.shape[2], values.shape[1]))
+        back, scale = grid.back - [[0, 0, 0], [0, 0, top]], resizing_of(grid.back)
+        if scale < 1:
+            values = F.avg_pool2d(values, round(1 / scale))
+        elif scale > 1:
+            values = F.interpolate(values[None], scale_factor=scale, mode="bicubic", align_corners=False)[0]
+        back = alignment.resized(back, (resolution, bottom - top), (values.shape[2], values.shape[1]))
         x0, y0, x1, y1 = grid.region
-        values = _sampled(values, back, (x1 - x0, y1 - y0), "bicubic", "border")
+        values = _sampled(values, back, (x1 - x0, y1 - y0), "bilinear" if scale > 1 else "bicubic", "border")
         opaque = _sampled(alpha[None], grid.back, (x1 - x0, y1 - y0), "bilinear", "zeros")[0]
         values = values.permute(1, 2, 0).contiguous().cpu().numpy()
         result.append((grid, values, opaque.cpu().numpy()))
