@@ -118,6 +118,7 @@ def generate(video: str, resolution: int, out: str) -> dict:
     from latentsync.config import Generate
     from latentsync.faces.backends import open_detector
     from latentsync.generation.audio import driving_audio
+    from latentsync.generation.gates import measure_faces
     from latentsync.generation.pipeline import redraw
     from latentsync.generation.speakers import track_video
 
@@ -125,7 +126,7 @@ def generate(video: str, resolution: int, out: str) -> dict:
     path, cfg = Path(video), Generate(max_s=None, length="video", crf=CRF)
     with open_detector("mediapipe", 2) as detector:
         start_s, cpu_s = time.perf_counter(), time.process_time()
-        tracks = track_video(path, detector)
+        tracks = track_video(path, detector, measure=measure_faces(detector.scheme))
         tracked_s = time.process_time() - cpu_s
         written = redraw(path, driving_audio(path), Path(out), identity(resolution), cfg, tracks)
         cpu_s, passed_s = time.process_time() - cpu_s, time.perf_counter() - start_s

@@ -11,7 +11,7 @@ from av.stream import Disposition
 
 from latentsync.ledger.rows import Rejection
 from latentsync.media import join
-from latentsync.media.audio import AVERAGED, audio_pieces, in_range, read_channels
+from latentsync.media.audio import AVERAGED, audio_pieces, in_range, joined, read_channels
 from latentsync.media.probe import opened
 from latentsync.timing import SAMPLE_RATE_HZ
 
@@ -124,7 +124,7 @@ def driving_audio(path: Path, for_model: np.ndarray | None = None, max_s: float 
     elif in_video:
         samples = read_channels(path, SAMPLE_RATE_HZ, "mono", max_s)[0]
     else:
-        samples = np.concatenate([np.zeros((1, 0), np.float32), *_file_pieces(path, SAMPLE_RATE_HZ, "mono")], 1)[0]
+        samples = joined(_file_pieces(path, SAMPLE_RATE_HZ, "mono"), 1)[0]
     if not len(samples):
         raise Rejection("no_audio", f"{path.name} holds no samples")
     rate_hz = rate_hz if rate_hz in AAC_RATES_HZ else 48_000

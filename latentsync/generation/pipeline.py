@@ -220,7 +220,9 @@ def make_plan(
             for frame in np.flatnonzero(voice.labels[track.start : track.stop] == index) + track.start:
                 matrices[frame] = alignment.similarity(track.anchors[frame - track.start], resolution) @ to_displayed
         # After the end of the audio comes silence; repeating its last features would keep the mouth at the last vowel.
-        samples = np.pad(voice.samples[:n_samples], (0, max(0, n_samples - len(voice.samples))))
+        samples = voice.samples[:n_samples]
+        if len(samples) < n_samples:
+            samples = np.pad(samples, (0, n_samples - len(samples)))
         labels = voice.labels[order]
         plans.append(VoicePlan(labels, matrices[order], gates.opacity(labels, shots), samples))
     return Plan(order, starts_s, stop_s, plans)
@@ -259,7 +261,7 @@ def _write_parts(
     report = partial(Progress, "redrawing mouths", total=len(plan.order))
     progress(report(first))
     frames = _written(video, plan, models, cfg, first, watch)
-    writing, opened = Behind(), list[ExitStack]()
+    writing, finishing, opened = Behind(), Behind(), list[ExitStack]()
 
     def write(writer: VideoWriter, frame: av.VideoFrame) -> None:
         with watch("encode"):
@@ -275,10 +277,13 @@ def _write_parts(
             for number, frame in enumerate(islice(frames, stop - start), start + 1):
                 writing.call(write, writer, frame)
                 progress(report(number))
-            writing.call(opened[-1].close)  # the part appears once its last frame is encoded
+            # The part appears once its last frame is encoded, which another thread does while the next part begins.
+            writing.call(finishing.call, opened[-1].close)
         writing.wait()
+        finishing.wait()
     finally:
         writing.stop()
+        finishing.stop()
         frames.close()
         for part in opened:
             part.__exit__(*sys.exc_info())  # of a part that is finished: nothing

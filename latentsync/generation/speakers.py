@@ -67,11 +67,12 @@ def track_video(
     max_gap = round(cfg.max_gap_ticks / TICKS_PER_S * len(times_s) / end_s)
     if max_s is not None:
         times_s = times_s[times_s < max_s]
-    frames = ahead(frame for _, frame in Reader(video).displayed_frames(np.arange(len(times_s))))
+    frames = (frame for _, frame in Reader(video).displayed_frames(np.arange(len(times_s))))
+    images = ahead((number, frame.quick()) for number, frame in scenes(frames, cfg.scenes))
     tracks, start = [], 0
-    for _, scene in groupby(scenes(frames, cfg.scenes), key=lambda pair: pair[0]):
-        counted = _Counted(_reported((frame for _, frame in scene), start, len(times_s), progress))
-        found = track_faces(counted, detector, max_gap, to_rgb=DisplayedFrame.quick, measure=measure)
+    for _, scene in groupby(images, key=lambda pair: pair[0]):
+        counted = _Counted(_reported((image for _, image in scene), start, len(times_s), progress))
+        found = track_faces(counted, detector, max_gap, measure=measure)
         shot = start, start + counted.n
         for track in found:
             tracks.append(dataclasses.replace(track, start=track.start + start, stop=track.stop + start, shot=shot))
@@ -80,17 +81,17 @@ def track_video(
     return tracks
 
 
-def _reported(frames: Iterable[DisplayedFrame], start: int, total: int, progress: Report) -> Iterator[DisplayedFrame]:
-    for number, frame in enumerate(frames, start):
+def _reported(images: Iterable[np.ndarray], start: int, total: int, progress: Report) -> Iterator[np.ndarray]:
+    for number, image in enumerate(images, start):
         progress(Progress("finding faces", number, total))
-        yield frame
+        yield image
 
 
 class _Counted:
-    def __init__(self, items: Iterable[DisplayedFrame]):
+    def __init__(self, items: Iterable[np.ndarray]):
         self.items, self.n = items, 0
 
-    def __iter__(self) -> Iterator[DisplayedFrame]:
+    def __iter__(self) -> Iterator[np.ndarray]:
         for item in self.items:
             self.n += 1
             yield item

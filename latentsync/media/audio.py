@@ -4,7 +4,8 @@ Audio is placed by its time stamps: what comes before the first frame is cut, ga
 runs a little fast or slow is followed.
 """
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -34,13 +35,19 @@ def read_audio(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
 def read_channels(path: Path, sample_rate_hz: int, layout: str, max_s: float | None = None) -> np.ndarray:
     """As `read_audio`, but float32 [c, n] in mono or stereo (`layout`), and of `max_s` seconds at most."""
     longest = None if max_s is None else round(max_s * sample_rate_hz)
-    parts, n = [np.zeros((av.AudioLayout(layout).nb_channels, 0), np.float32)], 0
-    for part in audio_pieces(path, sample_rate_hz, layout):
-        parts.append(part)
-        n += part.shape[1]
-        if longest is not None and n >= longest:
+    return joined(audio_pieces(path, sample_rate_hz, layout), av.AudioLayout(layout).nb_channels, longest)
+
+
+def joined(pieces: Iterable[np.ndarray], n_channels: int, longest: int | None = None) -> np.ndarray:
+    """Pieces float32 [c, k] as one array [c, n], of `longest` samples at most; they are never all held beside it."""
+    channels = [array("f") for _ in range(n_channels)]
+    for piece in pieces:
+        for channel, samples in zip(channels, piece, strict=True):
+            channel.frombytes(samples.tobytes())
+        if longest is not None and len(channels[0]) >= longest:
             break
-    return np.concatenate(parts, axis=1)[:, :longest]
+    rows = [np.asarray(channel)[:longest] for channel in channels]
+    return rows[0][None] if n_channels == 1 else np.stack(rows)
 
 
 def audio_pieces(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ, layout: str = "mono") -> Iterator[np.ndarray]:
