@@ -278,7 +278,7 @@ def facts(device: str) -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     names = re.findall(r"model name\s*: (.+)", cpuinfo)
     return {
-        "command": shlex.join(["python", "benchmarks/models.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", str(Path(sys.argv[0]).resolve().relative_to(ROOT)), *sys.argv[1:]]),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} x {names[0] if names else 'CPU'}",
         "device": torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads",
         "load_before": os.getloadavg()[0],

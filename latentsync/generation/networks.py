@@ -85,15 +85,19 @@ class Models:
     @torch.inference_mode()
     def denoise(self, conditioning: Tensor, tokens: Tensor, cfg: Generate) -> Tensor:
         """Latents b f c h w of windows, from their conditioning b f 2c h w and audio tokens b f s d."""
-        mask = self.latent_keep
+        n, mask = len(conditioning), self.latent_keep
+        if cfg.compile == "compile" and n < (cfg.batch_size or n):  # less work than to compile for another batch size
+            last = [-1] * (cfg.batch_size - n)
+            conditioning, tokens = (torch.cat([given, given[last]]) for given in (conditioning, tokens))
         height, width = mask.shape
         noise = sampling.shared_noise(cfg.seed, height, width, self.vae.config.latent_channels).to(self.device)
         masked, reference = conditioning.chunk(2, dim=2)
         guided = cfg.guided_from, cfg.guided_to
         given = noise, mask, masked, reference, tokens, cfg.steps, cfg.guidance, cfg.solver, guided, cfg.reuse
-        return sampling.denoise(self._unet(cfg.compile), *given)
+        return sampling.denoise(self.network(cfg.compile), *given)[:n]
 
-    def _unet(self, mode: Compile) -> sampling.Unet:
+    def network(self, mode: Compile) -> sampling.Unet:
+        """The U-Net, called as the configuration's `compile` says."""
         if mode not in self._prepared:
             assert mode != "none" and isinstance(self.unet, UNet3D)
             self._prepared[mode] = Replayed(self.unet, self.frames, mode)

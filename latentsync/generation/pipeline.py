@@ -5,7 +5,8 @@ that work side by side and hand frames on in order:
 
     a thread decodes and crops -> the networks -> two threads paste -> a thread encodes
 
-At most two batches of windows are held, and a few frames between two threads. Frames without a face, or with another
+Between two places as many frames may wait as one batch of windows draws at once, so the networks go on while those
+are written. Frames without a face, or with another
 face than the speaker's, pass through unchanged and are counted by reason.
 
 Axes: f frames, c channels, h w pixels or latent cells, s audio tokens, d their width.
@@ -233,6 +234,11 @@ def _batch_size(models: Generator, cfg: Generate) -> int:
     return cfg.batch_size or sampling.windows_at_once(models.frames, models.resolution, device)
 
 
+def _waiting(models: Generator, cfg: Generate) -> int:
+    """Frames that may wait between two threads: as many as a batch of windows draws at once."""
+    return models.frames * _batch_size(models, cfg)
+
+
 def _key(video: Path, plan: Plan, models: Generator, cfg: Generate) -> str:
     """16 hex digits over everything that decides the written frames."""
     stat = video.stat()
@@ -261,7 +267,7 @@ def _write_parts(
     report = partial(Progress, "redrawing mouths", total=len(plan.order))
     progress(report(first))
     frames = _written(video, plan, models, cfg, first, watch)
-    writing, finishing, opened = Behind(), Behind(), list[ExitStack]()
+    writing, finishing, opened = Behind(_waiting(models, cfg)), Behind(), list[ExitStack]()
 
     def write(writer: VideoWriter, frame: av.VideoFrame) -> None:
         with watch("encode"):
@@ -293,10 +299,9 @@ def _written(
     video: Path, plan: Plan, models: Generator, cfg: Generate, first: int, watch: Stopwatch
 ) -> PythonGenerator[av.VideoFrame, None, None]:
     """The frames of the result from `first` on, bit for bit those of a whole run."""
-    batch = models.frames * _batch_size(models, cfg)
     drawings = [Drawing(number, plan, models, cfg, watch) for number in range(len(plan.voices))]
     begin = min(drawing.needed_from(first) for drawing in drawings)
-    items: Iterator[Item] = ahead(_read(video, plan, models.resolution, cfg.codec, begin, watch), batch)
+    items: Iterator[Item] = ahead(_read(video, plan, models.resolution, cfg.codec, begin, watch), _waiting(models, cfg))
     for drawing in drawings:
         items = drawing.drawn(items, begin, first)
     wanted = (item for item in items if item.index >= first)
@@ -310,7 +315,7 @@ def _written(
                 paste.blend(result, layers(), strength)
             return result
 
-    yield from mapped(pasted, wanted)
+    yield from mapped(pasted, wanted, depth=_waiting(models, cfg))
 
 
 def _read(video: Path, plan: Plan, resolution: int, codec: CodecName, begin: int, watch: Stopwatch) -> Iterator[Item]:
