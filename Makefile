@@ -45,9 +45,9 @@ bench-graph: setup ## what planning 100,000 sources in 500 shards costs; JSON=<f
 bench-models: setup ## time, memory and FLOPs of the U-Net and StableSyncNet; JSON=<file> keeps the figures
 	python benchmarks/models.py $(if $(JSON),--json $(JSON))
 
-bench-gpu: setup ## on a machine with a GPU: its tests, none skipped, then bench-models; JSON=<file> keeps the figures
-	FAIL_WITHOUT_CUDA=1 pytest -m needs_cuda
-	python benchmarks/models.py --device cuda $(if $(JSON),--json $(JSON))
+bench-gpu: setup ## on a machine with a GPU: its tests, none skipped, then generation at full size; SMALL=1: anywhere
+	$(if $(SMALL),,FAIL_WITHOUT_CUDA=1 pytest -m needs_cuda)
+	python benchmarks/generate_gpu.py $(if $(SMALL),--small) $(if $(JSON),--json $(JSON))
 
 bench-growth: setup ## a hundred sources added to a hundred: what is worked on, and how long it takes
 	BEFORE=100 ADDED=100 pytest -q -s tests/workflow/test_growth.py

@@ -181,7 +181,7 @@ def random_models(device: torch.device, small: bool) -> Models:
     encoder.encoder.to(device)
     return Models(
         unet.eval().requires_grad_(False).to(device, dtype),
-        vae.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last),
+        vae.eval().requires_grad_(False).to(device, dtype),
         encoder,
         256,
         16,
@@ -378,7 +378,7 @@ def paste_difference(work: Material, resolution: int, device: torch.device) -> d
         spent_s[0].append(time.perf_counter() - start_s)
         face = face.to(device)
         start_s = time.perf_counter()
-        on_gpu = paste_gpu.layers(frame, face, matrix, resolution)
+        on_gpu = paste_gpu.layers(frame, face, matrix, resolution)()
         spent_s[1].append(time.perf_counter() - start_s)
         for (_, values, opaque), (_, others, also) in zip(on_cpu, on_gpu, strict=True):
             opaque, also = (np.asarray(one).reshape(values.shape[:2])[..., None] for one in (opaque, also))

@@ -368,7 +368,7 @@ class Generate(Section):
     max_s: float | None = key(60.0, "longest result, in seconds; the rest is left out; null: no limit", gt=0)
     overlap: int = key(2, "frames that neighbouring windows share, where they are joined; published: 0", ge=0, le=7)
     batch_size: Positive | None = key(
-        None, "windows per call of the U-Net; null: as many as fit the free memory of the GPU, at most 4; 1 on a CPU"
+        None, "windows per call of the U-Net; null: as many as fit the free memory of the GPU, at most 2; 1 on a CPU"
     )
     compile: Compile = key(
         "none", "graph: calls of the U-Net are replayed as CUDA graphs, on a GPU; compile: and compiled (torch.compile)"
@@ -403,7 +403,7 @@ class Generate(Section):
         ge=0,
         le=51,
     )
-    encoder_threads: Positive = key(4, "threads of the encoder; another number gives other bytes")
+    encoder_threads: Positive = key(8, "threads of the encoder; another number gives other bytes")
     controls: int = key(0, "cross pairs that an untrained U-Net generates too, as a control of the evaluation", ge=0)
     torch_threads: Positive = key(2, "CPU threads")
 

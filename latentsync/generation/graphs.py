@@ -22,7 +22,7 @@ class Recorded:
     """One graph, and the places of its inputs and outputs."""
 
     graph: torch.cuda.CUDAGraph
-    inputs: list[Tensor]
+    inputs: list[Tensor | None]
     outputs: tuple[Tensor, Tensor]
     heard: Any
     """The keys and values that lie at the places now; they are copied once per batch of windows."""
@@ -64,14 +64,16 @@ class Replayed:
             self.graphs[shapes] = self._record(own, keys, structure)
         recorded = self.graphs[shapes]
         for place, given in zip(recorded.inputs, own if recorded.heard is heard else own + keys, strict=False):
-            place.copy_(given)
+            if place is not None:
+                place.copy_(given)
         recorded.heard = heard
         recorded.graph.replay()
         noise, deep = recorded.outputs
         return noise.clone(), deep.clone()  # the next replay overwrites them
 
-    def _record(self, own: list[Tensor], keys: list[Tensor], structure: Any) -> Recorded:
-        inputs = [one.clone() for one in own + keys]
+    def _record(self, own: list[Tensor], keys: list[Tensor | None], structure: Any) -> Recorded:
+        """Keys of zero tokens are None where their values are zero."""
+        inputs = [one if one is None else one.clone() for one in own + keys]
 
         def call() -> tuple[Tensor, Tensor]:
             sample, timesteps, *deep = inputs[: len(own)]

@@ -61,9 +61,9 @@ def needed_from(windows: list[Window], size: int, first: int) -> int:
     return int(batches_for(windows, size, first)[0][0][0])
 
 
-def fade(length: int) -> Tensor:
+def fade(length: int, device: torch.device | None = None) -> Tensor:
     """Weights float32 [length] from nearly 1 to exactly 0, smooth at both ends."""
-    at = torch.arange(1, length + 1) / max(1, length)
+    at = torch.arange(1, length + 1, device=device) / max(1, length)
     return (1 + torch.cos(torch.pi * at.double())).float() / 2
 
 
@@ -74,11 +74,11 @@ def continued(before: Tensor, latents: Tensor, overlap: int) -> Tensor:
     window shares: so a frame depends on no more than two windows.
     """
     offset = (before[:overlap] - latents[:overlap]).mean(0)
-    weight = torch.zeros(len(latents), dtype=latents.dtype)
-    weight[:overlap] = 1
     length = min(len(latents) - overlap, max(1, len(latents) - 2 * overlap))
-    weight[overlap : overlap + length] = fade(length)
-    return latents + weight.to(latents.device)[:, None, None, None] * offset
+    weight = torch.zeros_like(latents[:, :1, :1, :1])  # made where the latents are: a copy would wait for the GPU
+    weight[:overlap] = 1
+    weight[overlap : overlap + length, 0, 0, 0] = fade(length, latents.device)
+    return latents + weight * offset
 
 
 def joined(

@@ -69,7 +69,7 @@ def load_models(
             f"gives {encoder.width}; Whisper tiny gives 384, small 768: name the right one with --whisper."
         )
     encoder.encoder.to(device)  # pyright: ignore[reportArgumentType]  # typed as the unbound Module.to
-    moved: dict[str, Any] = {"device": device, "dtype": dtype, "memory_format": torch.channels_last}
+    moved: dict[str, Any] = {"device": device, "dtype": dtype}  # channels-last weights would cost copies in GroupNorm
     return Models(
         network.eval().requires_grad_(False).to(device, dtype),
         torch.nn.Module.to(vaes.load(vae), **moved),  # diffusers' own `to` warns of modules that do not exist

@@ -23,7 +23,7 @@ from latentsync.generation.graphs import Replayed
 from latentsync.models import vae as vaes
 from latentsync.models.unet import UNet3D
 
-VAE_PIXELS = 2**20  # per call: 16 faces of 256 px, 4 of 512
+VAE_PIXELS = 2**19  # per call: 8 faces of 256 px, 2 of 512; they take about 2 GB
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,9 @@ class Models:
     def denoise(self, conditioning: Tensor, tokens: Tensor, cfg: Generate) -> Tensor:
         """Latents b f c h w of windows, from their conditioning b f 2c h w and audio tokens b f s d."""
         n, mask = len(conditioning), self.latent_keep
-        if cfg.compile == "compile" and n < (cfg.batch_size or n):  # less work than to compile for another batch size
-            last = [-1] * (cfg.batch_size - n)
+        missing = (cfg.batch_size or n) - n
+        if cfg.compile == "compile" and missing > 0:  # less work than to compile for another batch size
+            last = [-1] * missing
             conditioning, tokens = (torch.cat([given, given[last]]) for given in (conditioning, tokens))
         height, width = mask.shape
         noise = sampling.shared_noise(cfg.seed, height, width, self.vae.config.latent_channels).to(self.device)

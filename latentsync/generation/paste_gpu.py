@@ -1,7 +1,10 @@
-"""`paste.layers` in torch, for faces that are on a GPU: only the sampled layers come back to the host.
+"""`paste.layers` in torch, for faces that are on a GPU: only the sampled layers come back to the host, and nobody waits.
 
 Samples are placed as cv2.warpAffine places them, on a grid of 1/32 of a pixel, so that both give the same pixels.
 """
+
+from collections.abc import Callable
+from functools import lru_cache
 
 import av
 import numpy as np
@@ -17,14 +20,14 @@ from latentsync.media.frames import colour_of
 _COARSE, _FINE = 1024, 32  # fixed point of OpenCV's warpAffine: coordinates, then places in its table of weights
 
 
-def layers(frame: av.VideoFrame, face: Tensor, matrix: np.ndarray, resolution: int) -> Layers:
-    """The face float32 (3, R, R), RGB 0..255, as code values at the pixels of the frame's planes; see paste.layers."""
+def layers(frame: av.VideoFrame, face: Tensor, matrix: np.ndarray, resolution: int) -> Callable[[], Layers]:
+    """Begin to compute `paste.layers` of a face float32 (3, R, R), RGB 0..255; the function returned waits for them."""
     top, bottom = hole_rows(resolution)
-    to_codes = torch.from_numpy(np.array(rgb_to_codes(*colour_of(frame)), np.float32)).to(face.device)
+    to_codes = _moved(rgb_to_codes(*colour_of(frame)), face.device)
     part = face[:, top:bottom]
     codes = torch.tensordot(to_codes[:, :3], part, 1) + to_codes[:, 3, None, None]
-    alpha = torch.from_numpy(opacity(resolution).copy()).to(face.device)
-    result = []
+    alpha = _opacity(resolution, face.device)
+    found, cuda = [], face.device.type == "cuda"
     for grid in grids(frame, matrix, resolution):
         values = codes[list(grid.channels)]
         back, scale = grid.back - [[0, 0, 0], [0, 0, top]], resizing_of(grid.back)
@@ -36,9 +39,29 @@ def layers(frame: av.VideoFrame, face: Tensor, matrix: np.ndarray, resolution: i
         x0, y0, x1, y1 = grid.region
         values = _sampled(values, back, (x1 - x0, y1 - y0), "bilinear" if scale > 1 else "bicubic", "border")
         opaque = _sampled(alpha[None], grid.back, (x1 - x0, y1 - y0), "bilinear", "zeros")[0]
-        values = values.permute(1, 2, 0).contiguous().cpu().numpy()
-        result.append((grid, values, opaque.cpu().numpy()))
-    return result
+        values = values.permute(1, 2, 0).contiguous()
+        found.append((grid, values.to("cpu", non_blocking=cuda), opaque.to("cpu", non_blocking=cuda)))
+    done = torch.cuda.Event() if cuda else None
+    if done:
+        done.record()
+
+    def waited() -> Layers:
+        if done:
+            done.synchronize()
+        return [(grid, values.numpy(), opaque.numpy()) for grid, values, opaque in found]
+
+    return waited
+
+
+@lru_cache(maxsize=2)
+def _opacity(resolution: int, device: torch.device) -> Tensor:
+    return _moved(opacity(resolution), device)
+
+
+def _moved(values: np.ndarray, device: torch.device) -> Tensor:
+    """Copied while the GPU works on what came before."""
+    given = torch.from_numpy(np.array(values, np.float32))
+    return given.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else given
 
 
 def _sampled(values: Tensor, back: np.ndarray, size: tuple[int, int], mode: str, padding: str) -> Tensor:

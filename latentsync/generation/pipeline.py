@@ -18,7 +18,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Generator as PythonGenerator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -179,6 +179,7 @@ def redraw(
     start_s = time.perf_counter()
     _write_parts(video, first, plan, models, cfg, parts, watch, progress)
     passed_s = time.perf_counter() - start_s
+    watch.settle()
     with watch("join"):
         join_parts(parts.files, parts.joined, video, plan.times_s, plan.end_s, audio)
         parts.joined.replace(out)
@@ -229,9 +230,12 @@ def make_plan(
     return Plan(order, starts_s, stop_s, plans)
 
 
+def _device(models: Generator) -> torch.device:
+    return getattr(models, "device", torch.device("cpu"))
+
+
 def _batch_size(models: Generator, cfg: Generate) -> int:
-    device = getattr(models, "device", torch.device("cpu"))
-    return cfg.batch_size or sampling.windows_at_once(models.frames, models.resolution, device)
+    return cfg.batch_size or sampling.windows_at_once(models.frames, models.resolution, _device(models))
 
 
 def _waiting(models: Generator, cfg: Generate) -> int:
@@ -340,7 +344,8 @@ class Drawing:
     def __init__(self, number: int, plan: Plan, models: Generator, cfg: Generate, watch: Stopwatch):
         self.number, self.voice, self.models, self.cfg, self.watch = number, plan.voices[number], models, cfg, watch
         self.rows = whisper_rows(plan.times_s)
-        with watch("networks"):
+        self.device = _device(models)
+        with self._networks():
             self.tokens = models.listen(self.voice.samples)
         self.batch_size = _batch_size(models, cfg)
         self.overlap = min(cfg.overlap, (models.frames - 1) // 2)
@@ -348,6 +353,9 @@ class Drawing:
             (start, stop, joining.windows(stop - start, models.frames, self.overlap) if label >= 0 else [])
             for start, stop, label in timeline.spans(self.voice.labels, plan.order)
         ]
+
+    def _networks(self) -> AbstractContextManager[None]:
+        return self.watch.on(self.device, "networks")
 
     def needed_from(self, first: int) -> int:
         """The first frame that must be read so that frames from `first` on are those of a whole run."""
@@ -379,7 +387,7 @@ class Drawing:
             read = list(islice(items, stop - position))
             position = stop
             held.extend(read)
-            with self.watch("networks"):
+            with self._networks():
                 if read:
                     crops = [item.crops[self.number] for item in read]
                     encoded = self.models.encode(np.stack(crops))  # pyright: ignore[reportArgumentType, reportCallIssue]  # none is None
@@ -393,18 +401,15 @@ class Drawing:
         for at, latents in joining.joined(windows, self.batch_size, self.overlap, latents_of, first):
             while held[0].index < start + at:
                 yield held.popleft()
-            with self.watch("networks"):
-                faces = self.models.decode(latents)
-            for face in faces:
-                item = held.popleft()
-                item.pastes.append((self._layers(item, face), float(self.voice.opacity[item.index])))
-                yield item
+            with self._networks():
+                drawn = [(held.popleft(), face) for face in self.models.decode(latents)]
+                for item, face in drawn:
+                    item.pastes.append((self._layers(item, face), float(self.voice.opacity[item.index])))
+            yield from (item for item, _ in drawn)
 
     def _layers(self, item: Item, face: Tensor) -> Callable[[], paste.Layers]:
-        """What to paste: on a CPU it is computed by the threads that paste, on a GPU here, where the face is."""
-        matrix, resolution = self.voice.matrices[item.index], self.models.resolution
+        """What to paste: on a CPU the threads that paste compute it, on a GPU it is begun here, where the face is."""
+        given: Any = (self.voice.matrices[item.index], self.models.resolution)
         if face.device.type == "cpu":
-            return partial(paste.layers, item.frame, face.permute(1, 2, 0).numpy(), matrix, resolution)
-        with self.watch("networks"):
-            layers = paste_gpu.layers(item.frame, face, matrix, resolution)
-        return lambda: layers
+            return partial(paste.layers, item.frame, face.permute(1, 2, 0).numpy(), *given)
+        return paste_gpu.layers(item.frame, face, *given)

@@ -29,11 +29,10 @@ _SCHEDULE = {
     "timestep_spacing": "trailing",
 }
 
-# Memory of one more window per call of the U-Net, by arithmetic: with guidance, about 20 activations of the outermost
-# level live at once, 320 channels of 2 bytes for each of 64 pixels, twice.
-BYTES_PER_PIXEL = 400
+# Memory of one more window per call of the U-Net, measured with guidance at 256 and 512 px (docs/benchmarks.md).
+BYTES_PER_PIXEL = 700
 FREE_SHARE = 0.5
-MOST_WINDOWS = 4  # as many as fill an H100 at 256; decoded frames of all of them wait in memory
+MOST_WINDOWS = 2  # on an H100 at 256 px one takes 47 ms a step, of two each 43, of four 41
 
 
 @runtime_checkable

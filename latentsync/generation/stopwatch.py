@@ -5,7 +5,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -16,6 +19,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self.lock = threading.Lock()
+        self.on_gpu: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -26,6 +30,30 @@ class Stopwatch:
         finally:
             with self.lock:
                 self.seconds[stage] += time.perf_counter() - start_s
+
+    @contextmanager
+    def on(self, device: "torch.device", stage: str) -> Iterator[None]:
+        """Count what the block asks of a device towards a stage; a GPU works on it later, and its own time counts."""
+        if device.type != "cuda":
+            with self(stage):
+                yield
+            return
+        import torch
+
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        try:
+            yield
+        finally:
+            end.record()
+            self.on_gpu.append((stage, start, end))
+
+    def settle(self) -> None:
+        """Wait for the GPU, and add what it took."""
+        for stage, start, end in self.on_gpu:
+            end.synchronize()
+            self.seconds[stage] += start.elapsed_time(end) / 1000
+        self.on_gpu.clear()
 
     def over(self, stage: str, items: Iterator[T]) -> Iterator[T]:
         """The items; the time until each one comes counts towards a stage."""

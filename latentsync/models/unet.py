@@ -78,10 +78,29 @@ class PixelConv(nn.Conv2d):
         return F.linear(x, self.weight.flatten(1), self.bias)
 
 
+def without_copies(x: Float[Tensor, "n *positions c"], norm: nn.GroupNorm) -> Float[Tensor, "n *positions c"]:
+    """GroupNorm of x, channels last. On a GPU PyTorch's own first brings channels to the front, and back afterwards.
+
+    Means and mean squares are float32 sums. The transposes were a fifth of a denoising step at 512 px.
+    """
+    c = x.shape[-1]
+    groups = x.reshape(len(x), -1, norm.num_groups, c // norm.num_groups)
+    n = groups.shape[1] * groups.shape[3]
+    mean = groups.sum((1, 3), dtype=torch.float32) / n
+    square = torch.linalg.vector_norm(groups, dim=(1, 3), dtype=torch.float32).square() / n
+    per_std = (square - mean.square()).clamp_min(0).add(norm.eps).rsqrt()
+    scale = per_std[..., None] * norm.weight.float().view(norm.num_groups, -1)
+    shift = norm.bias.float().view(norm.num_groups, -1) - mean[..., None] * scale
+    scale, shift = (one.reshape(len(x), *[1] * (x.dim() - 2), c).to(x.dtype) for one in (scale, shift))
+    return torch.addcmul(shift, x, scale)
+
+
 class ClipNorm(nn.GroupNorm):
     """GroupNorm with statistics over all frames of the clip, as published: the result depends on the clip's length."""
 
     def forward(self, x: Clip) -> Clip:  # noqa: D102
+        if x.is_cuda and not torch.is_grad_enabled():
+            return without_copies(x, self)
         return super().forward(x.flatten(1, 2).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(x.shape)
 
 
@@ -89,6 +108,8 @@ class FrameNorm(nn.GroupNorm):
     """GroupNorm with statistics of each frame alone, before attention."""
 
     def forward(self, x: Clip) -> Clip:  # noqa: D102
+        if x.is_cuda and not torch.is_grad_enabled():
+            return without_copies(x.flatten(0, 1), self).reshape(x.shape)
         return super().forward(x.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(x.shape)
 
 

@@ -1,5 +1,6 @@
 """Replayed calls give what the network gives, whatever is asked for in which order."""
 
+import jaxtyping
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from latentsync.models.unet import UNet3D, UNetConfig
 FRAMES = 4
 
 
-def network() -> UNet3D:
+def network(positions: bool = True) -> UNet3D:
     torch.manual_seed(0)
     shape = UNetConfig(
         block_out_channels=(16, 16),
@@ -18,7 +19,7 @@ def network() -> UNet3D:
         cross_attention_dim=16,
         attention_heads=2,
         norm_groups=8,
-        audio_positions=True,
+        audio_positions=positions,
     )
     net = UNet3D(shape).eval().requires_grad_(False)
     torch.nn.init.normal_(net.conv_out.weight, std=0.1)
@@ -43,7 +44,7 @@ def in_place(unet: Replayed):
                 place.copy_(result)
 
     def record(own, keys, structure):
-        inputs, graph = [one.clone() for one in own + keys], Graph()
+        inputs, graph = [one if one is None else one.clone() for one in own + keys], Graph()
 
         def compute():
             sample, timesteps, *deep = inputs[: len(own)]
@@ -61,8 +62,9 @@ def in_place(unet: Replayed):
     return recorded
 
 
-def test_replayed_calls_follow_their_inputs(monkeypatch):
-    net = network()
+@pytest.mark.parametrize("positions", [False, True])  # without them zero tokens have no keys, as in published weights
+def test_replayed_calls_follow_their_inputs(monkeypatch, positions):
+    net = network(positions)
     replayed = Replayed(net, FRAMES, "graph")
     monkeypatch.setattr(replayed, "records", True)
     monkeypatch.setattr(replayed, "_record", in_place(replayed))
@@ -74,9 +76,10 @@ def test_replayed_calls_follow_their_inputs(monkeypatch):
 
 
 @pytest.mark.needs_cuda
-@pytest.mark.parametrize("mode", ["graph", "compile"])
-def test_graphs_of_a_gpu_give_what_the_network_gives(mode):
-    net = network().to("cuda", torch.float16)
+@pytest.mark.parametrize(("mode", "positions"), [("graph", False), ("graph", True), ("compile", False)])
+def test_graphs_of_a_gpu_give_what_the_network_gives(monkeypatch, mode, positions):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", mode == "compile")  # annotations cannot be compiled
+    net = network(positions).to("cuda", torch.float16)
     replayed = Replayed(net, FRAMES, mode)
     for frames, windows, seed in ((4, 2, 0), (4, 2, 1), (3, 2, 2), (4, 1, 3), (4, 2, 4)):
         given = frames, windows, seed, "cuda", torch.float16

@@ -303,7 +303,7 @@ def test_colours_come_back(matrix, full_range, depth):
 def test_the_paste_of_a_gpu_is_that_of_the_cpu(x, y, size, angle, resolution, pix_fmt):
     face = cv2.resize(image(64, 64).astype(np.float32), (resolution, resolution), interpolation=cv2.INTER_CUBIC)
     frame, matrix = grey(pix_fmt=pix_fmt), face_at(x, y, size, angle, resolution)
-    ours = paste_gpu.layers(frame, torch.from_numpy(face).permute(2, 0, 1), matrix, resolution)
+    ours = paste_gpu.layers(frame, torch.from_numpy(face).permute(2, 0, 1), matrix, resolution)()
     wanted = paste.layers(frame, face, matrix, resolution)
     assert len(ours) == len(wanted)
     for (grid, values, alpha), (same, given_values, given_alpha) in zip(ours, wanted, strict=True):

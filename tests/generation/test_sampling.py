@@ -199,7 +199,7 @@ def test_what_a_step_reuses_is_what_it_computed(tiny):
 
 
 @pytest.mark.parametrize(
-    ("side", "free_gb", "windows"), [(256, 80, 4), (256, 2, 2), (256, 0.1, 1), (512, 80, 4), (512, 8, 2)]
+    ("side", "free_gb", "windows"), [(256, 80, 2), (256, 4, 2), (256, 2, 1), (256, 0.1, 1), (512, 80, 2), (512, 8, 1)]
 )
 def test_as_many_windows_as_fit_the_free_memory(monkeypatch, side, free_gb, windows):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_gb * 1e9, 80e9))
