@@ -4,7 +4,7 @@ Audio is placed by its time stamps: what comes before the first frame is cut, ga
 runs a little fast or slow is followed.
 """
 
-from array import array
+import mmap
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -38,15 +38,23 @@ def read_channels(path: Path, sample_rate_hz: int, layout: str, max_s: float | N
     return joined(audio_pieces(path, sample_rate_hz, layout), av.AudioLayout(layout).nb_channels, longest)
 
 
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # a shared mapping has no memory behind what it grew by
+
+
 def joined(pieces: Iterable[np.ndarray], n_channels: int, longest: int | None = None) -> np.ndarray:
-    """Pieces float32 [c, k] as one array [c, n], of `longest` samples at most; they are never all held beside it."""
-    channels = [array("f") for _ in range(n_channels)]
+    """Pieces float32 [c, k] as one array [c, n], of `longest` samples at most.
+
+    Each channel has a mapping of its own, which grows without being copied and leaves no holes in the heap.
+    """
+    channels = [mmap.mmap(-1, mmap.PAGESIZE, flags=_PRIVATE) for _ in range(n_channels)]
     for piece in pieces:
         for channel, samples in zip(channels, piece, strict=True):
-            channel.frombytes(samples.tobytes())
-        if longest is not None and len(channels[0]) >= longest:
+            if len(channel) < channel.tell() + samples.nbytes:
+                channel.resize(2 * (channel.tell() + samples.nbytes))
+            channel.write(samples.tobytes())
+        if longest is not None and channels[0].tell() >= longest * piece.itemsize:
             break
-    rows = [np.asarray(channel)[:longest] for channel in channels]
+    rows = [np.frombuffer(channel, np.float32)[: channel.tell() // 4][:longest] for channel in channels]
     return rows[0][None] if n_channels == 1 else np.stack(rows)
 
 
