@@ -128,7 +128,7 @@ def write_video(
                 packets += video.encode(frame)
             packets += video.encode(None)
         if audio is not None:
-            channels = 2 if audio_layout == "stereo" else 1
+            channels = av.AudioLayout(audio_layout).nb_channels
             size_of = 1024
             for start in range(0, len(audio), size_of):
                 part = np.repeat(audio[None, start : start + size_of], channels, axis=0)

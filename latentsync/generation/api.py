@@ -194,6 +194,8 @@ def _checked(
             raise ValueError(f"--{name} {path} is not a file.")
     if out.resolve() in {path.resolve() for path in inputs.values()}:
         raise ValueError(f"--out {out} is one of the inputs, which are never changed; choose another name.")
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; give the name of the file to write.")
     suffix = ".mov" if codec == "prores" else ".mp4"
     if out.suffix.lower() != suffix:
         raise ValueError(

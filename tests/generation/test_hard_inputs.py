@@ -1,0 +1,220 @@
+"""Difficult inputs, one row each: what generation makes of them, or the sentence that it ends with.
+
+A stand-in draws the mouths; reading, tracking, pasting, encoding and joining are those of `latentsync generate`.
+"""
+
+import resource
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from latentsync.config import Generate
+from latentsync.generation.api import LipSync
+from latentsync.media.read import frame_times
+from tests.generation.test_two_voices import Loud
+from tests.generation.test_voices import two_heads
+from tests.toys import face
+from tests.videos import VFR_S, head, write_video
+
+N = 20  # frames of the usual video
+SECOND = 16_000
+
+
+def tone(seconds: float, rate_hz: int = SECOND) -> np.ndarray:
+    return (0.3 * np.sin(np.arange(round(seconds * rate_hz)) / 9)).astype(np.float32)
+
+
+def leaves(index: int, width: int, height: int) -> np.ndarray:
+    """A head that is gone for ten frames."""
+    return np.full((height, width, 3), 90, np.uint8) if 10 <= index < 20 else head(index, width, height)
+
+
+def cut_to_another_place(index: int, width: int, height: int) -> np.ndarray:
+    image = head(index, width, height)
+    return image if index < 10 else 255 - image[:, ::-1] // 3
+
+
+def drawn(index: int, width: int, height: int) -> np.ndarray:
+    return cv2.resize(face(0.5, 3, (0, 0), 176), (width, height))
+
+
+def nobody(index: int, width: int, height: int) -> np.ndarray:
+    return np.full((height, width, 3), 40 + index, np.uint8)
+
+
+@dataclass
+class Case:
+    """One input, and what is wanted of it."""
+
+    video: dict[str, Any] = field(default_factory=dict)  # of write_video
+    audio: dict[str, Any] = field(default_factory=dict)  # of write_video, without pictures
+    suffix: str = ".wav"
+    cfg: dict[str, Any] = field(default_factory=dict)
+    n_frames: int = N
+    n_redrawn: int | None = None  # None: all
+    passed: dict[str, int] = field(default_factory=dict)
+    shows: dict[str, Any] = field(default_factory=dict)  # attributes of the result's video and audio stream
+    says: str = ""  # the sentence it ends with instead
+
+
+SOUND = {"audio": tone(0.8), "audio_rate_hz": SECOND, "audio_codec": "pcm_s16le"}
+CASES = {
+    "audio longer": Case(audio={"audio": tone(1.2)}, n_frames=30),
+    "audio shorter": Case(audio={"audio": tone(0.4)}, n_frames=10),
+    "audio shorter, whole video": Case(audio={"audio": tone(0.4)}, cfg={"length": "video"}),
+    "stereo": Case(audio={"audio_layout": "stereo"}, shows={"channels": 2}),
+    "5.1": Case(audio={"audio_layout": "5.1"}, shows={"channels": 6}),
+    "silence": Case(audio={"audio": 0 * tone(0.8)}),
+    "0.2 s": Case(audio={"audio": tone(0.2)}, n_frames=5),
+    "mp3": Case(audio={"audio_codec": "libmp3lame"}, suffix=".mp3", shows={"audio": "mp3"}),
+    "m4a": Case(audio={"audio_codec": "aac"}, suffix=".m4a", n_frames=21, shows={"audio": "aac"}),
+    "60 fps": Case({"fps": 60, "n_frames": 48}, n_frames=48, shows={"rate": 60}),
+    "16 fps": Case({"fps": 16, "n_frames": 13}, {"audio": tone(13 / 16)}, n_frames=13, shows={"rate": 16}),
+    "4 fps": Case({"fps": 4, "n_frames": 4}, {"audio": tone(1.0)}, n_frames=28, shows={"rate": 28}),  # held
+    "29.97 fps": Case(
+        {"fps": Fraction(30_000, 1001), "n_frames": 24}, n_frames=24, shows={"rate": Fraction(30_000, 1001)}
+    ),
+    "variable rate": Case({"times_s": VFR_S, "n_frames": len(VFR_S)}, cfg={"length": "video"}, n_frames=0),
+    "portrait HEVC": Case({"codec": "libx265", "size": (176, 208)}, shows={"size": (176, 208)}),
+    "10 bits": Case({"codec": "libx265", "pix_fmt": "yuv420p10le"}, shows={"pix_fmt": "yuv420p10le"}),
+    "odd size": Case({"size": (207, 175), "pix_fmt": "yuv444p"}, shows={"size": (207, 175), "pix_fmt": "yuv444p"}),
+    "4:4:4": Case({"pix_fmt": "yuv444p"}, shows={"pix_fmt": "yuv444p"}),
+    "rotated": Case(
+        {"rotation": (90, False), "images": lambda i, w, h: np.rot90(head(i, h, w), -1), "size": (176, 208)},
+        shows={"size": (176, 208), "rotated": True},
+    ),
+    "pixel aspect": Case({"sample_aspect": Fraction(12, 11)}, shows={"aspect": Fraction(12, 11)}),
+    "a cut": Case({"images": cut_to_another_place}, n_redrawn=-1),
+    "a face that leaves and returns": Case(
+        {"images": leaves, "n_frames": 30}, {"audio": tone(1.2)}, n_frames=30, n_redrawn=20, passed={"no_face": 10}
+    ),
+    "two faces": Case({"images": lambda i, w, h: two_heads(20, w, h), "size": (416, 176)}),
+    "a drawn face": Case({"images": drawn, "size": (176, 176)}, n_redrawn=-1),
+    "no face": Case({"images": nobody}, says="no face"),
+    "RGB": Case({"codec": "libx264rgb", "pix_fmt": "rgb24"}, n_redrawn=None),
+}
+
+
+@pytest.fixture(scope="module")
+def session():
+    with LipSync() as opened:
+        opened.models = lambda trained: Loud()
+        yield opened
+
+
+def files(case: Case, folder: Path) -> tuple[Path, Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    video = write_video(folder / "in.mp4", **({"n_frames": N, "images": head, "size": (208, 176)} | case.video))
+    return video, write_video(folder / f"says{case.suffix}", video_track=False, **(SOUND | case.audio))
+
+
+def redrawn(session: LipSync, case: Case, video: Path, audio: Path, out: Path):
+    session.generate = Generate(max_s=None, steps=1, **case.cfg)
+    return session(video, audio, out)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_hard_input(session, tmp_path, name):
+    case = CASES[name]
+    video, audio = files(case, tmp_path / "in")
+    before, out = {path: path.read_bytes() for path in (video, audio)}, tmp_path / "out.mp4"
+    if case.says:
+        with pytest.raises(ValueError, match=case.says):
+            redrawn(session, case, video, audio, out)
+        assert [path.name for path in tmp_path.iterdir()] == ["in"]
+        return
+    result = redrawn(session, case, video, audio, out)
+    print(name, result.n_frames, result.n_generated, result.passed_through)
+    assert result.n_frames == (case.n_frames or len(VFR_S))
+    if case.n_redrawn != -1:
+        assert result.n_generated == (case.n_redrawn or result.n_frames) and result.passed_through == case.passed
+    assert {path: path.read_bytes() for path in before} == before  # never changed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.mp4"]  # and nothing is left behind
+    times_s, end_s = frame_times(out)
+    assert len(times_s) == result.n_frames
+    if case.cfg.get("length") == "video":
+        assert np.abs(np.append(times_s, end_s) - np.append(*frame_times(video))).max() < 1e-4
+    found = shown(out)
+    assert {key: found[key] for key in case.shows} == case.shows
+
+
+def shown(path: Path) -> dict[str, Any]:
+    with av.open(str(path)) as container:
+        video, sound = container.streams.video[0], container.streams.audio[0]
+        frame = next(container.decode(video))
+        return {
+            "rate": video.average_rate,
+            "size": (video.width, video.height),
+            "pix_fmt": video.pix_fmt,
+            "aspect": video.sample_aspect_ratio,
+            "rotated": frame.rotation != 0,
+            "audio": {"mp3float": "mp3"}.get(sound.codec_context.name, sound.codec_context.name),
+            "channels": sound.codec_context.channels,
+        }
+
+
+def test_paths_with_spaces_quotes_and_signs(session, tmp_path):
+    folder = tmp_path / 'some one\'s "videos" %03d [a] $x'
+    video, audio = files(Case(), folder)
+    video = video.rename(folder / "my 'film' #1.mp4")
+    out = folder / 'it\'s "new"; %d.mp4'
+    assert redrawn(session, Case(), video, audio, out).n_generated == N
+    assert out.stat().st_size > 0 and len(list(folder.iterdir())) == 3
+
+
+@contextmanager
+def small_disk(n_bytes: int):
+    """Files cannot grow beyond so many bytes: writing fails as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_nothing_under_a_hidden_name(session, tmp_path):
+    video, audio = files(Case(), tmp_path / "in")
+    with small_disk(4096), pytest.raises(OSError, match="large|space"):
+        redrawn(session, Case(), video, audio, tmp_path / "out.mp4")
+    assert [path for path in tmp_path.rglob("*") if path.name.startswith(".")] == []
+    assert not (tmp_path / "out.mp4").exists()
+    assert redrawn(session, Case(), video, audio, tmp_path / "out.mp4").n_generated == N  # once there is room
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        (lambda folder: folder / "in", "folder|directory|does not end in"),
+        (lambda folder: folder / "in" / "in.mp4", "one of the inputs"),
+        (lambda folder: folder / "a folder.mp4", "is a folder"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_first(session, tmp_path, out: Callable[[Path], Path], words):
+    video, audio = files(Case(), tmp_path / "in")
+    (tmp_path / "a folder.mp4").mkdir()
+    session.models = None  # nothing is loaded before
+    try:
+        with pytest.raises(ValueError, match=words):
+            redrawn(session, Case(), video, audio, out(tmp_path))
+    finally:
+        session.models = lambda trained: Loud()
+
+
+def test_an_output_that_exists_is_replaced_when_the_new_one_is_whole(session, tmp_path):
+    video, audio = files(Case(), tmp_path / "in")
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"an older one")
+    with pytest.raises(ValueError, match="no face"):
+        redrawn(session, Case(), write_video(tmp_path / "in/none.mp4", N, images=nobody, size=(208, 176)), audio, out)
+    assert out.read_bytes() == b"an older one"
+    assert redrawn(session, Case(), video, audio, out).n_generated == N and out.stat().st_size > 1000
