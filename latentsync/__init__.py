@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentsync.generation.api import LipSync, Result, lip_sync, list_faces
+    from latentsync.generation.api import LipSync, Result, lip_sync, lip_sync_pairs, list_faces
 
-__all__ = ["LipSync", "Result", "lip_sync", "list_faces"]
+__all__ = ["LipSync", "Result", "lip_sync", "lip_sync_pairs", "list_faces"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,9 @@
 """`latentsync generate`: lip-sync one video."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,23 +24,33 @@ from latentsync.config import (
 from latentsync.faces.backends import BACKENDS
 from latentsync.weights import registry
 
+if TYPE_CHECKING:
+    from latentsync.generation.pairs import Outcome
+    from latentsync.generation.progress import Printed
+
 KEYS, ENHANCE = Generate(), Enhance()
 HIGH_QUALITY_CRF = 8
 
 
 def generate(
     context: typer.Context,
-    video: Annotated[Path, typer.Option(help="the video; it is never changed")],
-    out: Annotated[Path, typer.Option(help="the mp4 to write; with --codec prores a mov")],
     weights: Annotated[
         Path,
         typer.Option(
             help="results/<run> of the workflow, latentsync-1.5 or -1.6, a folder of published weights, or a U-Net file"
         ),
     ],
+    video: Annotated[Path | None, typer.Option(help="the video; it is never changed")] = None,
+    out: Annotated[Path | None, typer.Option(help="the mp4 to write; with --codec prores a mov")] = None,
     audio: Annotated[Path | None, typer.Option(help="the speech: an audio file, or a video with audio")] = None,
     voices: Annotated[
         Path | None, typer.Option(help="instead of --audio: the table of `latentsync faces` with audio for each face")
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="instead of --video, --audio and --out: a CSV with these columns; continued where it stopped"
+        ),
     ] = None,
     vae: Annotated[Path | None, typer.Option(help="VAE, if it is not with the U-Net")] = None,
     whisper: Annotated[
@@ -98,40 +109,43 @@ def generate(
         required.require_commercial(_parts(weights, vae, faces, enhance, tiny_vae))
     # One command among others on a user's machine: threads that spin while they wait took minutes instead of seconds.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
-    from latentsync.generation.api import lip_sync
+    from latentsync.generation.api import lip_sync, lip_sync_pairs
     from latentsync.generation.progress import Printed
 
     of_preset = {name for name in PRESETS[preset] if not options.given(context, name)}
     keys = {"solver": solver, "steps": steps, "guidance": guidance}
     progress = Printed()
+    common: dict[str, Any] = {
+        "preset": preset,
+        "generate": {name: value for name, value in keys.items() if name not in of_preset}
+        | {"seed": seed}
+        | {"length": length, "loop": loop, "overlap": overlap, "face": face, "batch_size": batch, "max_s": preview}
+        | {"crf": HIGH_QUALITY_CRF if high_quality else crf, "codec": codec}
+        | {"audio_offset_ms": audio_offset, "as_published": as_published},
+        "enhance": {
+            "method": enhance,
+            "strength": enhance_strength,
+            "weights": None if enhance_weights is None else str(enhance_weights),
+        },
+        "faces": faces,
+        "vae": vae,
+        "whisper": whisper,
+        "resolution": resolution,
+        "preview": tiny_vae,
+        "progress": progress,
+    }
+    one = {"--video": video, "--audio": audio, "--out": out, "--voices": voices, "--report": report, "--end": end}
+    if pairs is not None:
+        given = [name for name, value in (one | {"--start": start or None}).items() if value is not None]
+        if given:
+            raise ValueError(f"--pairs has a table instead of {', '.join(given)}; leave out one of them.")
+        _redraw_pairs(pairs, lip_sync_pairs(pairs, weights, **common), progress)
+        return
+    missing = [name for name in ("--video", "--out") if one[name] is None]
+    if video is None or out is None:
+        raise ValueError(f"{' and '.join(missing)} is missing; give --video, --audio and --out, or a table as --pairs.")
     try:
-        result = lip_sync(
-            video,
-            audio,
-            out,
-            weights,
-            voices=voices,
-            preset=preset,
-            generate={name: value for name, value in keys.items() if name not in of_preset}
-            | {"seed": seed}
-            | {"length": length, "loop": loop, "overlap": overlap, "face": face, "batch_size": batch, "max_s": preview}
-            | {"crf": HIGH_QUALITY_CRF if high_quality else crf, "codec": codec}
-            | {"audio_offset_ms": audio_offset, "as_published": as_published},
-            enhance={
-                "method": enhance,
-                "strength": enhance_strength,
-                "weights": None if enhance_weights is None else str(enhance_weights),
-            },
-            faces=faces,
-            vae=vae,
-            whisper=whisper,
-            resolution=resolution,
-            preview=tiny_vae,
-            start_s=start,
-            end_s=end,
-            report=report,
-            progress=progress,
-        )
+        result = lip_sync(video, audio, out, weights, voices=voices, start_s=start, end_s=end, report=report, **common)
     except KeyboardInterrupt:
         progress.close()
         parts = Path(f"{out}.parts")  # none if it was stopped early, with --enhance or --as-published
@@ -139,11 +153,27 @@ def generate(
         typer.echo(f"latentsync: stopped{rest}", err=True)
         raise
     progress.close()
-    unchanged = ", ".join(f"{n} {reason}" for reason, n in result.passed_through.items())
-    kept = f"; unchanged: {unchanged}" if unchanged else ""
-    kept += f"; audio moved by {result.audio_offset_ms:+g} ms" if result.audio_offset_ms else ""
-    alone = f", {result.n_left_alone} left alone" if result.n_left_alone else ""
-    typer.echo(f"{out}: {result.n_generated} of {result.n_frames} frames redrawn, {result.faces}{alone}{kept}")
+    typer.echo(f"{out}: {result.sentence}")
+
+
+def _redraw_pairs(table: Path, outcomes: "Iterator[Outcome]", progress: "Printed") -> None:
+    """Print what becomes of each row; exit status 1 if one failed."""
+    from latentsync.generation.pairs import results_of
+
+    n, n_failed = 0, 0
+    try:
+        for outcome in outcomes:
+            progress.close()
+            typer.echo(f"{outcome.out}: {outcome.says}")
+            n, n_failed = n + 1, n_failed + (outcome.state == "failed")
+    except KeyboardInterrupt:
+        progress.close()
+        typer.echo(f"latentsync: stopped after {n} rows; the same command continues behind them", err=True)
+        raise
+    if n_failed:
+        raise ValueError(
+            f"{n_failed} of {n} rows failed; {results_of(table)} says why, and the same command tries again."
+        )
 
 
 def _parts(weights: Path, vae: Path | None, faces: str, enhance: str | None, tiny_vae: bool) -> list[tuple[str, str]]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from latentsync import config
 from latentsync.config import PRESETS, CodecName, Enhance, FaceBackend, Generate, Preset, Tracking
 from latentsync.generation.progress import Progress, Report, silent
-from latentsync.ledger.files import write_json
+from latentsync.ledger.files import fingerprint, write_json
 from latentsync.ledger.rows import Rejection
 from latentsync.weights import registry
 from latentsync.weights.find import find_weights
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from latentsync.faces.tracking import Track
     from latentsync.generation.audio import DrivingAudio
+    from latentsync.generation.pairs import Outcome
     from latentsync.generation.voices import Row
 
 NO_LIMIT: dict[str, Any] = {"max_s": None}  # a single video is not cut; a run limits each of its many videos
@@ -75,6 +76,15 @@ class Result:
     """How long the networks had nothing to do between the first frame and the last."""
     weights: dict[str, str] = field(default_factory=dict, compare=False)
     """Content hashes of the weights, by network."""
+
+    @property
+    def sentence(self) -> str:
+        """What was redrawn and what was not, for people."""
+        unchanged = ", ".join(f"{n} {reason}" for reason, n in self.passed_through.items())
+        alone = f", {self.n_left_alone} left alone" if self.n_left_alone else ""
+        kept = f"; unchanged: {unchanged}" if unchanged else ""
+        kept += f"; audio moved by {self.audio_offset_ms:+g} ms" if self.audio_offset_ms else ""
+        return f"{self.n_generated} of {self.n_frames} frames redrawn, {self.faces}{alone}{kept}"
 
 
 def lip_sync(
@@ -130,31 +140,90 @@ def lip_sync(
         ValueError: an argument is wrong, or a file is missing or unusable. Arguments are checked before anything is
             loaded, and nothing is written.
     """
+    session = _session(weights, preset, generate, enhance, faces, vae, whisper, resolution, preview)
+    cfg = session.generate
+    video, audio, out = _checked(video, audio, out, voices, cfg.codec)
+    unpublished = {"--tiny-vae": preview, "--voices": voices, "--start": start_s, "--end": end_s is not None}
+    if cfg.as_published and any(unpublished.values()):
+        given = next(option for option, value in unpublished.items() if value)
+        raise ValueError(f"{given} is no part of the published pipeline; leave out either it or --as-published.")
+    stop_s = float("inf") if end_s is None else end_s
+    if not 0 <= start_s < stop_s:
+        raise ValueError(f"--start {start_s} is not before --end {end_s}; both are seconds of the video.")
+    with session:
+        result = session(video, audio, out, faces, progress, voices, (start_s, stop_s))
+    if report is not None:
+        files = {"video": str(video), "audio": audio and str(audio), "voices": voices and str(voices), "out": str(out)}
+        settings = {"generate": cfg.model_dump(), "enhance": session.enhance.model_dump(), "faces": faces}
+        write_json(Path(report), files | {"start_s": start_s, "end_s": end_s} | asdict(result) | {"settings": settings})
+    return result
+
+
+def lip_sync_pairs(
+    table: str | Path,
+    weights: str | Path,
+    *,
+    preset: Preset = "exact",
+    generate: Mapping[str, Any] | None = None,
+    enhance: Mapping[str, Any] | None = None,
+    faces: FaceBackend = "mediapipe",
+    vae: str | Path | None = None,
+    whisper: str | Path | None = None,
+    resolution: int | None = None,
+    preview: bool = False,
+    progress: Report = silent,
+) -> "Iterator[Outcome]":
+    """Lip-sync every row of a table of videos, audio and outputs, with networks that are loaded once; see pairs.py.
+
+    Args:
+        table: a CSV with the columns video, audio and out.
+        weights: as of `lip_sync`, and so are the others.
+
+    Yields:
+        What became of each row, in order. Rows whose output is there already are not done again.
+
+    Raises:
+        ValueError: the table or an argument is wrong. What is wrong with one row is the outcome of that row.
+    """
+    from latentsync.generation.pairs import Pair, work_through
+
+    session = _session(weights, preset, generate, enhance, faces, vae, whisper, resolution, preview)
+    files = [str(session.unet), session.unet.stat().st_size, session.unet.stat().st_mtime_ns]
+    decides = files, session.generate.model_dump(), session.enhance.model_dump(), faces, str(vae), resolution, preview
+
+    def redraw(pair: Pair) -> str:
+        pair.out.parent.mkdir(parents=True, exist_ok=True)
+        return session(pair.video, pair.audio, pair.out, faces, progress).sentence
+
+    with session:
+        yield from work_through(Path(table), fingerprint(*decides), redraw, progress)
+
+
+def _session(
+    weights: str | Path,
+    preset: Preset,
+    generate: Mapping[str, Any] | None,
+    enhance: Mapping[str, Any] | None,
+    faces: FaceBackend,
+    vae: str | Path | None,
+    whisper: str | Path | None,
+    resolution: int | None,
+    preview: bool,
+) -> "LipSync":
+    """A session for checked arguments of `lip_sync`; nothing is loaded yet."""
     config.require_choice("--preset", preset, Preset)
     keys = NO_LIMIT | PRESETS[preset] | dict(generate or {})
     cfg = config.validate({"generate": keys, "enhance": dict(enhance or {})})
     config.require_choice("--faces", faces, FaceBackend)
-    video, audio, out = _checked(video, audio, out, voices, cfg.generate.codec)
     if resolution is not None and (resolution <= 0 or resolution % 64):
         raise ValueError(f"--resolution is {resolution}, not a multiple of 64; published U-Nets draw 256 or 512 px.")
-    unpublished = {"--tiny-vae": preview, "--voices": voices, "--start": start_s, "--end": end_s is not None}
-    if cfg.generate.as_published and any(unpublished.values()):
-        given = next(option for option, value in unpublished.items() if value)
-        raise ValueError(f"{given} is no part of the published pipeline; leave out either it or --as-published.")
-    unet, vae = find_weights(Path(weights), None if vae is None else Path(vae))
-    tiny = registry.find("taesd", key="--tiny-vae") if preview else None
-    whisper = None if whisper is None else Path(whisper)
-    parts = {"whisper": whisper, "resolution": resolution, "preview": tiny}
-    stop_s = float("inf") if end_s is None else end_s
-    if not 0 <= start_s < stop_s:
-        raise ValueError(f"--start {start_s} is not before --end {end_s}; both are seconds of the video.")
-    with LipSync(unet, vae, generate=cfg.generate, enhance=cfg.enhance, **parts) as session:
-        result = session(video, audio, out, faces, progress, voices, (start_s, stop_s))
-    if report is not None:
-        files = {"video": str(video), "audio": audio and str(audio), "voices": voices and str(voices), "out": str(out)}
-        settings = {"generate": cfg.generate.model_dump(), "enhance": cfg.enhance.model_dump(), "faces": faces}
-        write_json(Path(report), files | {"start_s": start_s, "end_s": end_s} | asdict(result) | {"settings": settings})
-    return result
+    unet, own_vae = find_weights(Path(weights), None if vae is None else Path(vae))
+    parts = {
+        "whisper": None if whisper is None else Path(whisper),
+        "resolution": resolution,
+        "preview": registry.find("taesd", key="--tiny-vae") if preview else None,
+    }
+    return LipSync(unet, own_vae, generate=cfg.generate, enhance=cfg.enhance, **parts)
 
 
 def list_faces(video: str | Path, out: str | Path, faces: FaceBackend = "mediapipe") -> list[str]:
@@ -244,7 +313,7 @@ class LipSync:
         tracking: Tracking | None = None,
     ):
         self.generate, self.enhance = generate or Generate(**NO_LIMIT), enhance or Enhance()
-        self.tracking = tracking or Tracking()
+        self.tracking, self.unet = tracking or Tracking(), unet
         self.stack = ExitStack()
         method = self.enhance.method
         restorer_file = method and registry.find(method, self.enhance.weights, f"--enhance {method}")

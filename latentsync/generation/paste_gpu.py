@@ -1,4 +1,4 @@
-"""`paste.layers` in torch, for faces that are on a GPU: only the sampled layers come back to the host, and nobody waits.
+"""`paste.layers` in torch, for faces that are on a GPU: only the sampled layers come back to the host, unwaited for.
 
 Samples are placed as cv2.warpAffine places them, on a grid of 1/32 of a pixel, so that both give the same pixels.
 """

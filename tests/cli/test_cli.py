@@ -103,6 +103,22 @@ def test_a_wav_drives_a_video_and_keeps_its_rate(trained, video, speech, tmp_pat
     assert np.corrcoef(read_audio(out, 22_050)[2000:12_000], tone(0.8, 22_050)[2000:12_000])[0, 1] > 0.99
 
 
+def test_a_table_redraws_many_and_says_what_failed(trained, video, speech, tmp_path, capsys):
+    table = tmp_path / "pairs.csv"
+    table.write_text(f"video,audio,out\n{video},{speech},one.mp4\n{speech},{speech},new folder/two.mp4\n")
+    arguments = ["generate", "--pairs", table, "--weights", trained, "--steps", 1, "--guidance", 1]
+    assert latentsync(*arguments) == 1
+    said = capsys.readouterr()
+    assert "one.mp4: 20 of 20 frames redrawn" in said.out and "two.mp4: --video" in said.out
+    assert "1 of 2 rows failed" in said.err and "pairs.results.csv" in said.err
+    written = (tmp_path / "one.mp4").stat().st_mtime_ns
+    assert latentsync(*arguments) == 1 and (tmp_path / "one.mp4").stat().st_mtime_ns == written
+    capsys.readouterr()
+    assert latentsync(*arguments, "--out", "out.mp4") == 1 and "leave out" in capsys.readouterr().err
+    assert latentsync("generate", "--video", video, "--weights", trained) == 1
+    assert "--out is missing" in capsys.readouterr().err
+
+
 def test_faces_lists_them_and_says_where(video, tmp_path, capsys):
     assert latentsync("faces", video, "--out", tmp_path / "faces") == 0
     assert capsys.readouterr().out.startswith("face 1: 0.000 to ")

@@ -1,0 +1,125 @@
+"""Many videos in one call: a table of videos, audio and outputs, continued where it stopped.
+
+The table is a CSV with the columns `video`, `audio` and `out`; paths are relative to it. What became of each row is
+written beside it, into <table>.results.csv, after every row. A row is not done again while its output is there and its
+files and the settings are those of then. A row that fails is recorded with its sentence, and the next one begins.
+"""
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from latentsync.generation.progress import Progress, Report, silent
+from latentsync.ledger.files import fingerprint, replacing
+
+COLUMNS = ("video", "audio", "out")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row: what is to be written."""
+
+    video: Path
+    audio: Path
+    out: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a row; a row of the results."""
+
+    video: str
+    audio: str
+    out: str
+    state: str
+    """written, or failed."""
+    says: str
+    """What was redrawn, or why nothing was."""
+    key: str
+    """Of its files and the settings."""
+
+
+def read_pairs(table: Path) -> list[Pair]:
+    """The rows of a table.
+
+    Raises:
+        ValueError: it is not such a table, or two rows have the same output.
+    """
+    if not table.is_file():
+        raise ValueError(f"--pairs {table} is not a file; write a CSV with the columns {', '.join(COLUMNS)}.")
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            lines = list(csv.DictReader(file))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"--pairs {table} is not a CSV file in UTF-8: {error}.") from None
+    pairs, lines_of = list[Pair](), dict[Path, int]()
+    for number, line in enumerate(lines, 2):
+        empty = [name for name in COLUMNS if not line.get(name)]
+        if empty:
+            raise ValueError(
+                f"--pairs {table} has no {' and no '.join(empty)} in line {number}; each row needs all three."
+            )
+        pair = Pair(*(table.parent / line[name] for name in COLUMNS))
+        first = lines_of.setdefault(pair.out.resolve(), number)
+        if first != number:
+            raise ValueError(f"--pairs {table} writes {line['out']} in lines {first} and {number}; give each its own.")
+        pairs.append(pair)
+    if not pairs:
+        raise ValueError(f"--pairs {table} has no rows.")
+    return pairs
+
+
+def results_of(table: Path) -> Path:
+    """Where the outcomes of a table are written."""
+    return table.with_name(f"{table.stem}.results.csv")
+
+
+def work_through(
+    table: Path, settings: str, redraw: Callable[[Pair], str], progress: Report = silent
+) -> Iterator[Outcome]:
+    """The outcome of every row, in order; rows that are done are not done again.
+
+    Args:
+        table: as `read_pairs` takes it.
+        settings: whatever else decides the outputs.
+        redraw: writes the output of a row and returns a sentence; a ValueError is the outcome of its row.
+        progress: told which row begins.
+    """
+    pairs, results = read_pairs(table), results_of(table)
+    before = {outcome.out: outcome for outcome in _read(results)}
+    done = dict(before)  # rows not yet reached keep what became of them
+    for number, pair in enumerate(pairs, 1):
+        key = fingerprint(settings, *map(_identity, (pair.video, pair.audio)))
+        known = before.get(str(pair.out))
+        if known and known.state == "written" and known.key == key and pair.out.is_file():
+            yield known
+            continue
+        progress(Progress(f"{number} of {len(pairs)}: {pair.out}"))
+        try:
+            state, says = "written", redraw(pair)
+        except ValueError as error:
+            state, says = "failed", str(error)
+        outcome = Outcome(str(pair.video), str(pair.audio), str(pair.out), state, says, key)
+        done[outcome.out] = outcome
+        _write(results, [done[str(one.out)] for one in pairs if str(one.out) in done])
+        yield outcome
+
+
+def _identity(path: Path) -> list[int]:
+    stat = path.stat() if path.is_file() else None
+    return [stat.st_size, stat.st_mtime_ns] if stat else []
+
+
+def _read(results: Path) -> list[Outcome]:
+    if not results.is_file():
+        return []
+    with results.open(encoding="utf-8", newline="") as file:
+        return [Outcome(**line) for line in csv.DictReader(file)]
+
+
+def _write(results: Path, outcomes: list[Outcome]) -> None:
+    with replacing(results) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(Outcome.__dataclass_fields__), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, outcomes))
