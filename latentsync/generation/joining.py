@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentsync.generation.timeline import SPEECH_FPS
+
 Window = np.ndarray
 """int64 [f], frames of the span that the network sees together, increasing."""
 
@@ -32,6 +34,31 @@ def windows(length: int, frames: int, overlap: int) -> list[Window]:
         if starts[-1] + frames < length:
             starts.append(length - frames)
     return [np.arange(start, min(start + frames, length)) for start in starts]
+
+
+def stride_of(times_s: np.ndarray) -> int:
+    """How many frames of a video lie in the time of one that the networks were trained with: 2 at 50 or 60 a second.
+
+    A window then takes every second frame, and another one those between, so that both span the trained time.
+    """
+    step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 1.0
+    return max(1, round(1 / (SPEECH_FPS * step_s)))
+
+
+def strided(window: Window, stride: int, frames: int) -> list[Window]:
+    """What the network sees of a window of up to stride x frames: one window for each phase, all of one length.
+
+    Where the phases differ in length the last frame is repeated. A window that the network takes whole is not split.
+    """
+    if len(window) <= frames:
+        return [window]
+    padded = np.pad(window, (0, -len(window) % stride), mode="edge")
+    return list(padded.reshape(-1, stride).T)
+
+
+def interleaved(latents: Tensor, n: int, length: int) -> Tensor:
+    """Latents (n p) f c h w of n windows that `strided` split into p phases -> n `length` c h w."""
+    return latents.unflatten(0, (n, -1)).transpose(1, 2).flatten(1, 2)[:, :length]
 
 
 def batches(windows: list[Window], size: int) -> list[list[Window]]:

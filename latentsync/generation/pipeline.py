@@ -238,9 +238,9 @@ def _batch_size(models: Generator, cfg: Generate) -> int:
     return cfg.batch_size or sampling.windows_at_once(models.frames, models.resolution, _device(models))
 
 
-def _waiting(models: Generator, cfg: Generate) -> int:
+def _waiting(plan: Plan, models: Generator, cfg: Generate) -> int:
     """Frames that may wait between two threads: as many as a batch of windows draws at once."""
-    return models.frames * _batch_size(models, cfg)
+    return models.frames * max(_batch_size(models, cfg), joining.stride_of(plan.times_s))
 
 
 def _key(video: Path, plan: Plan, models: Generator, cfg: Generate) -> str:
@@ -271,7 +271,7 @@ def _write_parts(
     report = partial(Progress, "redrawing mouths", total=len(plan.order))
     progress(report(first))
     frames = _written(video, plan, models, cfg, first, watch)
-    writing, finishing, opened = Behind(_waiting(models, cfg)), Behind(), list[ExitStack]()
+    writing, finishing, opened = Behind(_waiting(plan, models, cfg)), Behind(), list[ExitStack]()
 
     def write(writer: VideoWriter, frame: av.VideoFrame) -> None:
         with watch("encode"):
@@ -305,7 +305,9 @@ def _written(
     """The frames of the result from `first` on, bit for bit those of a whole run."""
     drawings = [Drawing(number, plan, models, cfg, watch) for number in range(len(plan.voices))]
     begin = min(drawing.needed_from(first) for drawing in drawings)
-    items: Iterator[Item] = ahead(_read(video, plan, models.resolution, cfg.codec, begin, watch), _waiting(models, cfg))
+    items: Iterator[Item] = ahead(
+        _read(video, plan, models.resolution, cfg.codec, begin, watch), _waiting(plan, models, cfg)
+    )
     for drawing in drawings:
         items = drawing.drawn(items, begin, first)
     wanted = (item for item in items if item.index >= first)
@@ -319,7 +321,7 @@ def _written(
                 paste.blend(result, layers(), strength)
             return result
 
-    yield from mapped(pasted, wanted, depth=_waiting(models, cfg))
+    yield from mapped(pasted, wanted, depth=_waiting(plan, models, cfg))
 
 
 def _read(video: Path, plan: Plan, resolution: int, codec: CodecName, begin: int, watch: Stopwatch) -> Iterator[Item]:
@@ -347,10 +349,12 @@ class Drawing:
         self.device = _device(models)
         with self._networks():
             self.tokens = models.listen(self.voice.samples)
-        self.batch_size = _batch_size(models, cfg)
-        self.overlap = min(cfg.overlap, (models.frames - 1) // 2)
+        self.stride = joining.stride_of(plan.times_s)
+        self.batch_size = max(1, _batch_size(models, cfg) // self.stride)
+        self.overlap = self.stride * min(cfg.overlap, (models.frames - 1) // 2)
+        frames = self.stride * models.frames
         self.spans = [
-            (start, stop, joining.windows(stop - start, models.frames, self.overlap) if label >= 0 else [])
+            (start, stop, joining.windows(stop - start, frames, self.overlap) if label >= 0 else [])
             for start, stop, label in timeline.spans(self.voice.labels, plan.order)
         ]
 
@@ -394,9 +398,11 @@ class Drawing:
                     conditioning.update(zip((item.index - start for item in read), encoded, strict=True))
                 for frame in range(min(conditioning), min(int(window.min()) for window in batch)):
                     del conditioning[frame]
-                seen = torch.stack([torch.stack([conditioning[frame] for frame in w.tolist()]) for w in batch])
-                tokens = torch.stack([self.tokens(self.rows[start + window]) for window in batch])
-                return self.models.denoise(seen, tokens, self.cfg)
+                strided = [one for window in batch for one in joining.strided(window, self.stride, self.models.frames)]
+                seen = torch.stack([torch.stack([conditioning[frame] for frame in w.tolist()]) for w in strided])
+                tokens = torch.stack([self.tokens(self.rows[start + window]) for window in strided])
+                latents = self.models.denoise(seen, tokens, self.cfg)
+                return joining.interleaved(latents, len(batch), len(batch[0]))
 
         for at, latents in joining.joined(windows, self.batch_size, self.overlap, latents_of, first):
             while held[0].index < start + at:

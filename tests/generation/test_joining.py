@@ -82,3 +82,22 @@ def test_motion_keeps_its_size_where_windows_meet(overlap):
     moving = torch.tensor([-1.0, 1.0]).repeat(50).reshape(-1, 1, 1, 1)
     result = whole(100, overlap, 2, latents_from(moving, 0.1))[1].diff(dim=0).abs().flatten()
     assert torch.allclose(result, torch.full_like(result, 2.0), atol=0.05)
+
+
+@pytest.mark.parametrize(("fps", "stride"), [(12, 1), (25, 1), (30_000 / 1001, 1), (50, 2), (59.94, 2), (120, 5)])
+def test_windows_span_the_time_of_training_at_any_rate(fps, stride):
+    assert joining.stride_of(np.arange(40) / fps) == stride
+    assert joining.stride_of(np.zeros(1)) == 1
+
+
+@given(st.integers(1, 60), st.integers(1, 4), st.integers(2, 12), st.integers(1, 3))
+def test_phases_come_back_in_the_order_of_the_frames(length, stride, frames, n):
+    length = min(length, stride * frames)
+    batch = [np.arange(length) + 100 * number for number in range(n)]
+    phases = [one for window in batch for one in joining.strided(window, stride, frames)]
+    assert len({len(one) for one in phases}) == 1 and len(phases[0]) <= frames
+    if length > frames:
+        assert all(set(np.diff(one)) <= {stride, *range(stride)} for one in phases)
+    latents = torch.from_numpy(np.stack(phases)).float()[:, :, None, None, None]
+    joined_again = joining.interleaved(latents, n, length)
+    assert torch.equal(joined_again[..., 0, 0, 0], torch.from_numpy(np.stack(batch)).float())
