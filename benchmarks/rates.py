@@ -3,8 +3,8 @@
     python benchmarks/rates.py --weights results/demo --sources results/demo/make_talkers/videos [--videos 4]
 
 Each picture is shown twice, at 50 frames a second, and driven by another talker's audio. Windows are of successive
-frames (0.32 s) or of every second one (0.64 s, as in training). Rows: correlation of the measured mouth opening with the
-opening behind the audio; 5 to 95 % range of the opening; root mean square difference of neighbouring drawn mouths
+frames (0.32 s) or of every second one (0.64 s, as in training). Figures: correlation of the measured mouth opening with
+the opening behind the audio; 5 to 95 % range of the opening; root mean square difference of neighbouring drawn mouths
 (`step`) and of each from the mean of its neighbours (`jitter`), grey levels.
 """
 

@@ -41,6 +41,7 @@ VERSIONS = {
 SyncScorer = Literal["syncnet_v2", "stable_syncnet", "envelope"]  # the keys of sync/scorers.py's table, see there
 Restorer = Literal["gfpgan", "codeformer", "gpen"]
 Length = Literal["audio", "video"]
+Silence = Literal["close", "keep"]
 Solver = Literal["ddim", "dpmpp", "unipc"]
 Loop = Literal["bounce", "repeat", "hold", "cut"]
 CodecName = Literal["h264", "hevc10", "prores", "lossless"]
@@ -385,6 +386,9 @@ class Generate(Section):
         40.0, "largest difference of mouth and chin from their usual colours that is redrawn, grey levels", ge=0, le=255
     )
     min_sharpness: Share = key(0.25, "least sharpness that is redrawn, as a share of the face's usual sharpness")
+    silence: Silence | None = key(
+        None, "in pauses of the audio: close: the mouth closes; keep: frames stay as they were; null: as generated"
+    )
     audio_offset_ms: float | None = key(
         None,
         "how much later the audio is heard than its file says; null: 0, but latentsync generate measures it if the "

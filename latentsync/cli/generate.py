@@ -19,6 +19,7 @@ from latentsync.config import (
     Loop,
     Preset,
     Restorer,
+    Silence,
     Solver,
 )
 from latentsync.faces.backends import BACKENDS
@@ -67,6 +68,7 @@ def generate(
     loop: Annotated[Loop, options.key(Generate, "loop")] = KEYS.loop,
     overlap: Annotated[int, options.key(Generate, "overlap")] = KEYS.overlap,
     face: Annotated[str, options.key(Generate, "face")] = KEYS.face,
+    silence: Annotated[Silence | None, options.key(Generate, "silence")] = KEYS.silence,
     resolution: Annotated[
         int | None, typer.Option(help="256 or 512, for published weights whose release is unknown")
     ] = None,
@@ -121,7 +123,7 @@ def generate(
         | {"seed": seed}
         | {"length": length, "loop": loop, "overlap": overlap, "face": face, "batch_size": batch, "max_s": preview}
         | {"crf": HIGH_QUALITY_CRF if high_quality else crf, "codec": codec}
-        | {"audio_offset_ms": audio_offset, "as_published": as_published},
+        | {"audio_offset_ms": audio_offset, "silence": silence, "as_published": as_published},
         "enhance": {
             "method": enhance,
             "strength": enhance_strength,

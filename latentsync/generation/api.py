@@ -45,6 +45,7 @@ RESULT = (
     "waited_s",
     "weights",
     "audio_offset_ms",
+    "n_closed",
 )  # of LipSync.redraw
 MAX_FACES = 6  # faces followed in one video; their numbers must not depend on the command
 MIN_PUBLISHED_PX = 256  # side of the face in the smallest published model
@@ -68,6 +69,8 @@ class Result:
     """Which faces were redrawn, as `latentsync faces` numbers them: "face 1 of 3"."""
     n_left_alone: int
     """Other people that were seen."""
+    n_closed: int = 0
+    """Frames in pauses of the audio that show the closed lips of another frame, with `silence="close"`."""
     audio_offset_ms: float = 0.0
     """How much later the audio is heard than its file says, as asked for or measured."""
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
@@ -83,6 +86,7 @@ class Result:
         unchanged = ", ".join(f"{n} {reason}" for reason, n in self.passed_through.items())
         alone = f", {self.n_left_alone} left alone" if self.n_left_alone else ""
         kept = f"; unchanged: {unchanged}" if unchanged else ""
+        kept += f"; mouth closed in {self.n_closed}" if self.n_closed else ""
         kept += f"; audio moved by {self.audio_offset_ms:+g} ms" if self.audio_offset_ms else ""
         return f"{self.n_generated} of {self.n_frames} frames redrawn, {self.faces}{alone}{kept}"
 
@@ -188,7 +192,9 @@ def lip_sync_pairs(
     from latentsync.generation.pairs import Pair, work_through
 
     session = _session(weights, preset, generate, enhance, faces, vae, whisper, resolution, preview)
-    files = [str(session.unet), session.unet.stat().st_size, session.unet.stat().st_mtime_ns]
+    assert session.unet is not None
+    stat = session.unet.stat()
+    files = str(session.unet), stat.st_size, stat.st_mtime_ns
     decides = files, session.generate.model_dump(), session.enhance.model_dump(), faces, str(vae), resolution, preview
 
     def redraw(pair: Pair) -> str:

@@ -37,7 +37,7 @@ _REFERENCES = 500  # frames of a track whose median is compared with
 # Columns of Track.measures.
 _POSE, _MARGIN, _SHARPNESS, _UPPER_RGB, _LOWER_RGB = slice(0, 12), 12, 13, slice(14, 17), slice(17, None)
 
-NO_FACE, OTHER_FACE, OUTSIDE, MOUTH_OUTSIDE, TOO_SMALL, PROFILE, OCCLUDED, MOTION_BLUR = range(-1, -9, -1)
+NO_FACE, OTHER_FACE, OUTSIDE, MOUTH_OUTSIDE, TOO_SMALL, PROFILE, OCCLUDED, MOTION_BLUR, SILENCE = range(-1, -10, -1)
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ REASONS = {
     PROFILE: Reason("profile", "the head is turned too far to the side", "max_yaw_deg"),
     OCCLUDED: Reason("occluded", "something that is not skin covers mouth or chin", "max_occlusion"),
     MOTION_BLUR: Reason("motion_blur", "much less sharp than the same face usually is", "min_sharpness"),
+    SILENCE: Reason("silence", "the audio pauses", "silence"),
 }
 PASSED_THROUGH = {code: reason.name for code, reason in REASONS.items()}
 
@@ -101,9 +102,24 @@ def _colours(rgb: np.ndarray, face: Face) -> tuple[np.ndarray, np.ndarray]:
     return np.array(upper), cv2.resize(crop[_LOWER], _CELLS, interpolation=cv2.INTER_AREA).ravel()
 
 
+def pose_deg(track: Track) -> np.ndarray:
+    """Yaw, pitch and roll of the head, degrees, float64 [k, 3]; 0 for a track without measures."""
+    if not track.measures.size:
+        return np.zeros((len(track.found), 3))
+    return head_pose(track.measures[:, _POSE].reshape(-1, 6, 2))
+
+
+def mouth_width(track: Track) -> np.ndarray:
+    """Distance of the corners of the mouth over that of the eyes, float64 [k]; 1 for a track without measures."""
+    if not track.measures.size:
+        return np.ones(len(track.found))
+    points = track.measures[:, _POSE].reshape(-1, 6, 2).astype(np.float64)  # in the order of measures.HEAD_CM
+    return np.linalg.norm(points[:, 5] - points[:, 4], axis=1) / np.linalg.norm(points[:, 3] - points[:, 2], axis=1)
+
+
 def yaw_deg(track: Track) -> np.ndarray:
     """How far the head is turned to the viewer's right, degrees, float64 [k]."""
-    return head_pose(track.measures[:, _POSE].reshape(-1, 6, 2))[:, 0]
+    return pose_deg(track)[:, 0]
 
 
 def sharpness(track: Track) -> np.ndarray:

@@ -157,12 +157,16 @@ def grids(frame: av.VideoFrame, matrix: np.ndarray, resolution: int) -> list[Gri
 Layers = list[tuple[Grid, np.ndarray, np.ndarray]]  # grid, values float32 (h, w) or (h, w, 2), opacity float32 (h, w)
 
 
-def layers(frame: av.VideoFrame, face: np.ndarray, matrix: np.ndarray, resolution: int) -> Layers:
+def layers(
+    frame: av.VideoFrame, face: np.ndarray, matrix: np.ndarray, resolution: int, opaque: np.ndarray | None = None
+) -> Layers:
     """The face float32 (R, R, 3), RGB 0..255, as code values at the pixels of the frame's planes.
 
-    One affine map from the face to the planes; cubics are Keys' with a = -0.75, as OpenCV has them.
+    One affine map from the face to the planes; cubics are Keys' with a = -0.75, as OpenCV has them. `opaque`: in place
+    of `opacity`, float32 (R, R) in 0..1, and 0 where that is 0.
     """
     top, bottom = hole_rows(resolution)
+    opaque = opacity(resolution) if opaque is None else opaque
     codes = cv2.split(cv2.transform(face[top:bottom], rgb_to_codes(*colour_of(frame))))
     result = []
     for grid in grids(frame, matrix, resolution):
@@ -173,7 +177,7 @@ def layers(frame: av.VideoFrame, face: np.ndarray, matrix: np.ndarray, resolutio
             values = cv2.resize(values, new, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
             back = alignment.resized(back, whole, new)
         values = _sampled(values, back, size, cv2.INTER_LINEAR if scale > 1 else cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
-        alpha = _sampled(opacity(resolution), grid.back, size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+        alpha = _sampled(opaque, grid.back, size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
         result.append((grid, values, alpha))
     return result
 

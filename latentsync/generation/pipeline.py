@@ -30,11 +30,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentsync.config import CodecName, Generate, Loop
+from latentsync.config import CodecName, Generate
 from latentsync.faces import alignment
 from latentsync.faces.crop import align_face
 from latentsync.faces.tracking import Track
-from latentsync.generation import gates, joining, paste, paste_gpu, sampling, timeline
+from latentsync.generation import gates, joining, paste, paste_gpu, sampling, silence, timeline
 from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.parts import Parts
 from latentsync.generation.progress import Progress, Report, silent
@@ -45,7 +45,7 @@ from latentsync.ledger.rows import Rejection
 from latentsync.media.ahead import Behind, ahead, mapped
 from latentsync.media.codecs import output_format
 from latentsync.media.frames import DisplayedFrame
-from latentsync.media.read import frame_times
+from latentsync.media.read import frame_times, read_video_frames
 from latentsync.media.write import VideoWriter
 from latentsync.timing import SAMPLE_RATE_HZ, whisper_rows
 
@@ -97,8 +97,16 @@ class VoicePlan:
     """float64 [m, 2, 3], pixels of the file -> crop pixels; NaN where nothing is generated."""
     opacity: np.ndarray
     """float32 [m], 0..1: how much of the generated mouth is pasted."""
+    closed: np.ndarray
+    """float32 [m, c], 0..1: how much of each is pasted, over the generated mouth."""
     samples: np.ndarray
     """float32 [m], 16 kHz mono, as long as the result."""
+    closed_frames: np.ndarray
+    """int64 [c], source frames whose closed mouths are shown in pauses."""
+    closed_matrices: np.ndarray
+    """float64 [c, 2, 3], pixels of the file -> crop pixels at silence.side(resolution)."""
+    n_open: int
+    """silence.Closing.n_open."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +163,8 @@ def redraw(
         n_frames, n_generated, passed_through {reason: frames}, cut_s (seconds left out because of cfg.max_s), the `crf`
         used, and per written frame: `order` int64 [m] (source frame), `times_s` float64 [m], `matrices` float64
         [m, 2, 3] from pixels of the file to crop pixels, NaN where the frame passed through; `end_s`, the end of the
-        last frame; `seconds` {stage: s} and `waited_s`, how long the networks had nothing to do.
+        last frame; `n_closed`, frames that show the lips of another frame (silence.py); `seconds` {stage: s} and
+        `waited_s`, how long the networks had nothing to do.
 
     Raises:
         Rejection: not_redrawn; nothing was written.
@@ -170,10 +179,14 @@ def redraw(
     first = next(in_order(video, np.zeros(1, np.int64)))
     voices = voices or [(speaking(tracks, len(clock[0])), audio)]
     says = [Voice(gates.passed(tracks, labels, clock[0], cfg, *part_s), own.for_model) for labels, own in voices]
-    plan = make_plan(*clock, tracks, says, wanted_s, models.resolution, paste.to_displayed(first), cfg.loop)
+    plan = make_plan(*clock, tracks, says, wanted_s, models.resolution, paste.to_displayed(first), cfg)
+    n_open = sum(voice.n_open for voice in plan.voices)
+    if n_open:
+        progress(Progress(silence.why_open(n_open)))
     generated = np.any([voice.labels >= 0 for voice in plan.voices], axis=0)
     if not generated.any():
-        raise Rejection("not_redrawn", gates.why_nothing(says[0].labels[np.unique(plan.order)]))
+        shown_first = np.unique(plan.order, return_index=True)[1]
+        raise Rejection("not_redrawn", gates.why_nothing(plan.voices[0].labels[shown_first]))
     watch = Stopwatch()
     parts = Parts(out, _key(video, plan, models, cfg), len(plan.order))
     start_s = time.perf_counter()
@@ -196,6 +209,7 @@ def redraw(
         "times_s": plan.times_s,
         "end_s": np.float64(plan.end_s),
         "matrices": main.matrices,
+        "n_closed": int(np.any([voice.closed.any(1) for voice in plan.voices], axis=0).sum()),
         "seconds": watch.rounded(),
         "waited_s": round(passed_s - watch.seconds["networks"], 3),
     }
@@ -209,24 +223,50 @@ def make_plan(
     wanted_s: float,
     resolution: int,
     to_displayed: np.ndarray,
-    loop: Loop = "bounce",
+    cfg: Generate,
 ) -> Plan:
     """What all written frames show; `times_s` and `end_s` are the source's, `to_displayed` its file -> display map."""
-    order, starts_s, stop_s = timeline.lay_out(times_s, end_s, wanted_s, loop)
+    order, starts_s, stop_s = timeline.lay_out(times_s, end_s, wanted_s, cfg.loop)
     n_samples = round(stop_s * SAMPLE_RATE_HZ)
     shots = gates.shots(tracks, len(times_s))[order]
     plans = []
+
+    def matrix(index: int, frame: int, side: int = resolution) -> np.ndarray:
+        return alignment.similarity(tracks[index].anchors[frame - tracks[index].start], side) @ to_displayed
+
     for voice in voices:
         matrices = np.full((len(times_s), 2, 3), np.nan)
         for index, track in enumerate(tracks):
-            for frame in np.flatnonzero(voice.labels[track.start : track.stop] == index) + track.start:
-                matrices[frame] = alignment.similarity(track.anchors[frame - track.start], resolution) @ to_displayed
+            for frame in (np.flatnonzero(voice.labels[track.start : track.stop] == index) + track.start).tolist():
+                matrices[frame] = matrix(index, frame)
         # After the end of the audio comes silence; repeating its last features would keep the mouth at the last vowel.
         samples = voice.samples[:n_samples]
         if len(samples) < n_samples:
             samples = np.pad(samples, (0, n_samples - len(samples)))
         labels = voice.labels[order]
-        plans.append(VoicePlan(labels, matrices[order], gates.opacity(labels, shots), samples))
+        closing = silence.no_closing(len(order))
+        if cfg.silence is not None:
+            share = silence.closed_share(silence.pauses(samples), starts_s)
+            if cfg.silence == "close":
+                closing = silence.plan_closing(tracks, labels, order, starts_s, share, cfg)
+            else:
+                labels = np.where((labels >= 0) & (share == 1), gates.SILENCE, labels)
+        shown = np.where((labels >= 0)[:, None, None], matrices[order], np.nan)
+        closed = [
+            matrix(*pair, silence.side(resolution))
+            for pair in zip(closing.tracks.tolist(), closing.frames.tolist(), strict=True)
+        ]
+        plans.append(
+            VoicePlan(
+                labels,
+                shown,
+                *closing.opacities(gates.opacity(labels, shots)),
+                samples,
+                closing.frames,
+                np.array(closed).reshape(-1, 2, 3),
+                closing.n_open,
+            )
+        )
     return Plan(order, starts_s, stop_s, plans)
 
 
@@ -303,7 +343,8 @@ def _written(
     video: Path, plan: Plan, models: Generator, cfg: Generate, first: int, watch: Stopwatch
 ) -> PythonGenerator[av.VideoFrame, None, None]:
     """The frames of the result from `first` on, bit for bit those of a whole run."""
-    drawings = [Drawing(number, plan, models, cfg, watch) for number in range(len(plan.voices))]
+    closed = [_closed(video, voice, models.resolution, cfg.codec) for voice in plan.voices]
+    drawings = [Drawing(number, plan, models, cfg, watch, faces) for number, faces in enumerate(closed)]
     begin = min(drawing.needed_from(first) for drawing in drawings)
     items: Iterator[Item] = ahead(
         _read(video, plan, models.resolution, cfg.codec, begin, watch), _waiting(plan, models, cfg)
@@ -322,6 +363,17 @@ def _written(
             return result
 
     yield from mapped(pasted, wanted, depth=_waiting(plan, models, cfg))
+
+
+def _closed(video: Path, voice: VoicePlan, resolution: int, codec: CodecName) -> np.ndarray:
+    """The faces with the closed mouths of a voice, uint8 (c, S, S, 3), S = silence.side(resolution)."""
+    side = silence.side(resolution)
+    matrices = dict(zip(voice.closed_frames.tolist(), voice.closed_matrices, strict=True))
+    faces = {}
+    for index, frame in read_video_frames(video, np.sort(voice.closed_frames)):
+        shown = yuv(frame, output_format(frame.width, frame.height, frame.format.name, codec))
+        faces[index] = align_face(DisplayedFrame(shown, 0, False), matrices[index], side)
+    return np.array([faces[index] for index in matrices], np.uint8).reshape(-1, side, side, 3)
 
 
 def _read(video: Path, plan: Plan, resolution: int, codec: CodecName, begin: int, watch: Stopwatch) -> Iterator[Item]:
@@ -343,7 +395,8 @@ def _read(video: Path, plan: Plan, resolution: int, codec: CodecName, begin: int
 class Drawing:
     """The networks' part: draws one voice's mouth into the items that come by, in order."""
 
-    def __init__(self, number: int, plan: Plan, models: Generator, cfg: Generate, watch: Stopwatch):
+    def __init__(self, number: int, plan: Plan, models: Generator, cfg: Generate, watch: Stopwatch, closed: np.ndarray):
+        self.closed = closed  # from `_closed`
         self.number, self.voice, self.models, self.cfg, self.watch = number, plan.voices[number], models, cfg, watch
         self.rows = whisper_rows(plan.times_s)
         self.device = _device(models)
@@ -410,7 +463,11 @@ class Drawing:
             with self._networks():
                 drawn = [(held.popleft(), face) for face in self.models.decode(latents)]
                 for item, face in drawn:
-                    item.pastes.append((self._layers(item, face), float(self.voice.opacity[item.index])))
+                    opacity, closed = self.voice.opacity[item.index], self.voice.closed[item.index]
+                    if opacity:
+                        item.pastes.append((self._layers(item, face), float(opacity)))
+                    if closed.any():
+                        item.pastes.append((partial(self._closed_layers, item), float(closed.sum())))
             yield from (item for item, _ in drawn)
 
     def _layers(self, item: Item, face: Tensor) -> Callable[[], paste.Layers]:
@@ -419,3 +476,11 @@ class Drawing:
         if face.device.type == "cpu":
             return partial(paste.layers, item.frame, face.permute(1, 2, 0).numpy(), *given)
         return paste_gpu.layers(item.frame, face, *given)
+
+    def _closed_layers(self, item: Item) -> paste.Layers:
+        """What to paste of closed mouths."""
+        crop, finer = item.crops[self.number], self.closed.shape[1]
+        assert crop is not None
+        face = silence.closed_face(self.voice.closed[item.index], self.closed, crop).astype(np.float32)
+        matrix = self.voice.matrices[item.index] * (finer / self.models.resolution)
+        return paste.layers(item.frame, face, matrix, finer, silence.lips(finer))

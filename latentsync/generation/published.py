@@ -102,6 +102,7 @@ def redraw(
         "n_frames": n,
         "n_generated": n,
         "passed_through": {},
+        "n_closed": 0,
         "crf": crf,
         "cut_s": round((n_spoken - n) / TICKS_PER_S, 3),
         "order": at_25[order],

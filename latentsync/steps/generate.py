@@ -105,8 +105,8 @@ def generate(
     out.parent.mkdir(parents=True, exist_ok=True)
     trained = row["system"] == "ours"
     written = session.redraw(video, audio, out, faces, max_faces, chosen=chosen, trained=trained)
-    for name in ("seconds", "waited_s", "weights", "audio_offset_ms", "choice"):
-        del written[name]  # they differ from run to run, or the settings or the clips of the video say them
+    for name in ("seconds", "waited_s", "weights", "audio_offset_ms", "choice", "n_closed"):
+        del written[name]  # they differ from run to run, or the settings or the clips of the video decide them
     with replacing(out.with_suffix(".npz")) as temporary:
         np.savez(temporary, **{name: written.pop(name) for name in RENDER})
     files = {
