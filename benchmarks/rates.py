@@ -58,7 +58,7 @@ def main() -> None:
                 "50, every second": (twice, own),
             }
             for name, (video, stride_of) in cases.items():
-                joining.stride_of, session.generate = stride_of, Generate()
+                joining.stride_of, session.generate = stride_of, Generate(steps=10)
                 models.watch(Measured())
                 render = session.redraw(video, audio, out, "mediapipe", 2)
                 seen = measure.Mouth(render, detector, models.resolution, with_crops=False)

@@ -144,8 +144,8 @@ def lip_sync(
         ValueError: an argument is wrong, or a file is missing or unusable. Arguments are checked before anything is
             loaded, and nothing is written.
     """
-    session = _session(weights, preset, generate, enhance, faces, vae, whisper, resolution, preview)
-    cfg = session.generate
+    sections = _sections(preset, generate, enhance, faces, resolution)
+    cfg = sections[0]
     video, audio, out = _checked(video, audio, out, voices, cfg.codec)
     unpublished = {"--tiny-vae": preview, "--voices": voices, "--start": start_s, "--end": end_s is not None}
     if cfg.as_published and any(unpublished.values()):
@@ -154,6 +154,7 @@ def lip_sync(
     stop_s = float("inf") if end_s is None else end_s
     if not 0 <= start_s < stop_s:
         raise ValueError(f"--start {start_s} is not before --end {end_s}; both are seconds of the video.")
+    session = _session(weights, *sections, vae, whisper, resolution, preview)
     with session:
         result = session(video, audio, out, faces, progress, voices, (start_s, stop_s))
     if report is not None:
@@ -191,7 +192,8 @@ def lip_sync_pairs(
     """
     from latentsync.generation.pairs import Pair, work_through
 
-    session = _session(weights, preset, generate, enhance, faces, vae, whisper, resolution, preview)
+    sections = _sections(preset, generate, enhance, faces, resolution)
+    session = _session(weights, *sections, vae, whisper, resolution, preview)
     assert session.unet is not None
     stat = session.unet.stat()
     files = str(session.unet), stat.st_size, stat.st_mtime_ns
@@ -205,31 +207,40 @@ def lip_sync_pairs(
         yield from work_through(Path(table), fingerprint(*decides), redraw, progress)
 
 
-def _session(
-    weights: str | Path,
+def _sections(
     preset: Preset,
     generate: Mapping[str, Any] | None,
     enhance: Mapping[str, Any] | None,
     faces: FaceBackend,
-    vae: str | Path | None,
-    whisper: str | Path | None,
     resolution: int | None,
-    preview: bool,
-) -> "LipSync":
-    """A session for checked arguments of `lip_sync`; nothing is loaded yet."""
+) -> tuple[Generate, Enhance]:
+    """The settings that arguments of `lip_sync` ask for; they are checked before any file is looked for."""
     config.require_choice("--preset", preset, Preset)
     keys = NO_LIMIT | PRESETS[preset] | dict(generate or {})
     cfg = config.validate({"generate": keys, "enhance": dict(enhance or {})})
     config.require_choice("--faces", faces, FaceBackend)
     if resolution is not None and (resolution <= 0 or resolution % 64):
         raise ValueError(f"--resolution is {resolution}, not a multiple of 64; published U-Nets draw 256 or 512 px.")
+    return cfg.generate, cfg.enhance
+
+
+def _session(
+    weights: str | Path,
+    generate: Generate,
+    enhance: Enhance,
+    vae: str | Path | None,
+    whisper: str | Path | None,
+    resolution: int | None,
+    preview: bool,
+) -> "LipSync":
+    """A session with the files that arguments of `lip_sync` name; nothing is loaded yet."""
     unet, own_vae = find_weights(Path(weights), None if vae is None else Path(vae))
     parts = {
         "whisper": None if whisper is None else Path(whisper),
         "resolution": resolution,
         "preview": registry.find("taesd", key="--tiny-vae") if preview else None,
     }
-    return LipSync(unet, own_vae, generate=cfg.generate, enhance=cfg.enhance, **parts)
+    return LipSync(unet, own_vae, generate=generate, enhance=enhance, **parts)
 
 
 def list_faces(video: str | Path, out: str | Path, faces: FaceBackend = "mediapipe") -> list[str]:

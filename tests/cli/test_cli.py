@@ -107,16 +107,18 @@ def test_a_table_redraws_many_and_says_what_failed(trained, video, speech, tmp_p
     table = tmp_path / "pairs.csv"
     table.write_text(f"video,audio,out\n{video},{speech},one.mp4\n{speech},{speech},new folder/two.mp4\n")
     arguments = ["generate", "--pairs", table, "--weights", trained, "--steps", 1, "--guidance", 1]
-    assert latentsync(*arguments) == 1
-    said = capsys.readouterr()
-    assert "one.mp4: 20 of 20 frames redrawn" in said.out and "two.mp4: --video" in said.out
-    assert "1 of 2 rows failed" in said.err and "pairs.results.csv" in said.err
+    with pytest.raises(ValueError, match="1 of 2 rows failed; .*pairs.results.csv says why"):
+        latentsync(*arguments)
+    said = capsys.readouterr().out
+    assert "one.mp4: 20 of 20 frames redrawn" in said and f"two.mp4: --video {speech} cannot be used" in said
     written = (tmp_path / "one.mp4").stat().st_mtime_ns
-    assert latentsync(*arguments) == 1 and (tmp_path / "one.mp4").stat().st_mtime_ns == written
-    capsys.readouterr()
-    assert latentsync(*arguments, "--out", "out.mp4") == 1 and "leave out" in capsys.readouterr().err
-    assert latentsync("generate", "--video", video, "--weights", trained) == 1
-    assert "--out is missing" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="1 of 2"):
+        latentsync(*arguments)
+    assert (tmp_path / "one.mp4").stat().st_mtime_ns == written
+    with pytest.raises(ValueError, match="instead of --out; leave out"):
+        latentsync(*arguments, "--out", "out.mp4")
+    with pytest.raises(ValueError, match="--out is missing"):
+        latentsync("generate", "--video", video, "--weights", trained)
 
 
 def test_faces_lists_them_and_says_where(video, tmp_path, capsys):
