@@ -1,6 +1,6 @@
 """What generation costs without its networks, and how near that is to the least: one line of JSON.
 
-    python benchmarks/generate.py [--work FOLDER] [--json FILE]
+    python benchmarks/generate.py [--work FOLDER] [--json FILE] [--only floor paste speedup peak]
 
 An identity generator stands in place of the networks: the face comes back as it went in, so everything else is as in
 `latentsync generate`: tracking, a second decode, crop, joining, paste, encoding, audio. Material: a synthetic talker of
@@ -30,6 +30,7 @@ CRF = 13  # of floor and whole alike
 SIZES = {"1080p": (1080, 1920, 420.0), "512": (512, 512, 240.0)}
 LONG = {"30s": ("1080p", 3), "60s": ("512", 6), "600s": ("512", 60)}  # packets copied so many times
 PAIRS = 3
+FIGURES = ("floor", "paste", "speedup", "peak")
 CASES = {"floor_ratio": ("1080p", 256), "floor_ratio_512": ("512", 256), "floor_ratio_512_512": ("512", 512)}
 
 
@@ -37,41 +38,46 @@ def main() -> None:
     """Make the material, run every case in a process of its own, print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=ROOT / "results" / "bench-generate", help="where everything goes")
-    parser.add_argument("--json", type=Path, help="also write the line there")
+    parser.add_argument("--json", type=Path, help="also write the line there, after every figure")
+    parser.add_argument("--only", nargs="+", choices=FIGURES, default=FIGURES)
     parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.job:
         print(json.dumps(JOBS[args.job.pop("job")](**args.job)))
         return
     work = args.work.resolve()
-    videos = make_talkers(work)
-    result, stages = {}, {}
-    for name, (size, resolution) in CASES.items():
+    videos, result, stages = make_talkers(work), {}, {}
+    whole_job = {"job": "generate", "resolution": 256, "out": str(work / "out.mp4")}
+
+    def found(**figures: object) -> None:
+        result.update(figures)
+        print(figures, file=sys.stderr, flush=True)
+        if args.json:
+            args.json.write_text(json.dumps(result | {"stages": stages}) + "\n", encoding="utf-8")
+
+    for name, (size, resolution) in CASES.items() if "floor" in args.only else ():
         ratios = []
         for _ in range(PAIRS):  # one after the other, so that other load meets both
             least = child(1, job="floor", video=videos[size])
-            whole = child(1, job="generate", video=videos[size], resolution=resolution, out=str(work / "out.mp4"))
+            whole = child(1, **whole_job | {"video": videos[size], "resolution": resolution})
             ratios.append(whole["cpu_s"] / least["cpu_s"])
-        result[name] = round(statistics.median(ratios), 3)
         stages[name] = {
             "ratios": [round(ratio, 3) for ratio in ratios],
             "ms_per_frame": whole["ms"],
             "floor_ms_per_frame": least["ms"],
         }
-    for resolution in (256, 512):
-        result[f"paste_ms_{resolution}"] = child(1, job="paste", video=videos["1080p"], resolution=resolution)["ms"]
-    one, two = (
-        child(n, job="generate", video=videos["30s"], resolution=256, out=str(work / "out.mp4")) for n in (1, 2)
-    )
-    result |= {"fps_one_core": one["fps"], "fps_two_cores": two["fps"], "speedup": round(two["fps"] / one["fps"], 3)}
-    for seconds in (60, 600):
-        found = child(2, job="generate", video=videos[f"{seconds}s"], resolution=256, out=str(work / "out.mp4"))
-        result[f"peak_mb_{seconds}s"] = found["peak_mb"]
-    result["peak_ratio"] = round(result["peak_mb_600s"] / result["peak_mb_60s"], 3)
-    line = json.dumps(result | {"stages": stages})
-    if args.json:
-        args.json.write_text(line + "\n", encoding="utf-8")
-    print(line)
+        found(**{name: round(statistics.median(ratios), 3)})
+    for resolution in (256, 512) if "paste" in args.only else ():
+        cost = child(1, job="paste", video=videos["1080p"], resolution=resolution)
+        found(**{f"paste_ms_{resolution}": cost["ms"]})
+    if "speedup" in args.only:
+        one, two = (child(cores, **whole_job | {"video": videos["30s"]})["fps"] for cores in (1, 2))
+        found(fps_one_core=one, fps_two_cores=two, speedup=round(two / one, 3))
+    if "peak" in args.only:
+        for length in ("60s", "600s"):
+            found(**{f"peak_mb_{length}": child(2, **whole_job | {"video": videos[length]})["peak_mb"]})
+        found(peak_ratio=round(result["peak_mb_600s"] / result["peak_mb_60s"], 3))
+    print(json.dumps(result | {"stages": stages}))
 
 
 def make_talkers(work: Path) -> dict[str, str]:
