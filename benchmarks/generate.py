@@ -110,7 +110,7 @@ def floor(video: str) -> dict:
 
     from latentsync.config import Generate
     from latentsync.faces.backends import open_detector
-    from latentsync.generation.video import open_writer
+    from latentsync.generation.video import encoder_threads, open_writer
     from latentsync.media.read import Reader, frame_times
 
     cv2.setNumThreads(1)
@@ -119,7 +119,7 @@ def floor(video: str) -> dict:
     out, like = path.with_name("floor.mp4"), next(Reader(path).displayed_frames())[1].stored
     with open_detector("mediapipe", 2) as detector:
         start_s = time.process_time()
-        with open_writer(out, like, path, times_s, end_s, CRF, cfg.encoder_threads) as writer:
+        with open_writer(out, like, path, times_s, end_s, CRF, encoder_threads(cfg)) as writer:
             for _, frame in Reader(path).displayed_frames():
                 detector.detect(frame.quick())
                 writer.write_frame(frame.stored)

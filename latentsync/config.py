@@ -407,7 +407,9 @@ class Generate(Section):
         ge=0,
         le=51,
     )
-    encoder_threads: Positive = key(8, "threads of the encoder; another number gives other bytes")
+    encoder_threads: Positive | None = key(
+        None, "threads of the encoder; another number gives other bytes; null: 8 beside a GPU, 2 elsewhere"
+    )
     controls: int = key(0, "cross pairs that an untrained U-Net generates too, as a control of the evaluation", ge=0)
     torch_threads: Positive = key(2, "CPU threads")
 

@@ -373,7 +373,7 @@ class LipSync:
     ) -> Result:
         """Lip-sync one video, and enhance it if a method is chosen; arguments and errors as for `lip_sync`."""
         from latentsync.generation.audio import driving_audio
-        from latentsync.generation.video import matching_crf
+        from latentsync.generation.video import encoder_threads, matching_crf
         from latentsync.generation.voices import read_table
 
         config.require_choice("--faces", faces, FaceBackend)
@@ -405,7 +405,7 @@ class LipSync:
             progress(Progress("enhancing faces"))
             crf = self.generate.crf if self.enhance.crf is None else self.enhance.crf
             crf = matching_crf(video) if crf is None else crf
-            settings = crf, self.generate.codec, self.generate.encoder_threads
+            settings = crf, self.generate.codec, encoder_threads(self.generate)
             n_enhanced = self.restore(between, out, written["matrices"], resolution, faces, MAX_FACES, *settings)
             return self._result(written, n_enhanced)
 

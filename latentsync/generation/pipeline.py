@@ -40,7 +40,7 @@ from latentsync.generation.parts import Parts
 from latentsync.generation.progress import Progress, Report, silent
 from latentsync.generation.speakers import speaking
 from latentsync.generation.stopwatch import Stopwatch
-from latentsync.generation.video import in_order, join_parts, matching_crf, open_writer, yuv
+from latentsync.generation.video import encoder_threads, in_order, join_parts, matching_crf, open_writer, yuv
 from latentsync.ledger.rows import Rejection
 from latentsync.media.ahead import Behind, ahead, mapped
 from latentsync.media.codecs import output_format
@@ -170,7 +170,8 @@ def redraw(
         Rejection: not_redrawn; nothing was written.
     """
     quality = matching_crf(video) if cfg.crf is None else cfg.crf
-    cfg = cfg.model_copy(update={"crf": quality, "batch_size": _batch_size(models, cfg)})  # all that the bytes follow
+    found = {"crf": quality, "batch_size": _batch_size(models, cfg), "encoder_threads": encoder_threads(cfg)}
+    cfg = cfg.model_copy(update=found)  # all that the bytes follow
     clock = frame_times(video)
     whole_s = audio.length_s if cfg.length == "audio" else clock[1]
     if cfg.loop == "cut":
@@ -322,7 +323,7 @@ def _write_parts(
             opened.append(ExitStack())
             end_s = float(plan.times_s[stop]) if stop < len(plan.times_s) else plan.end_s
             clock = plan.times_s[start:stop] - plan.times_s[start], end_s - float(plan.times_s[start])
-            writing_as: dict[str, Any] = {"crf": cfg.crf, "threads": cfg.encoder_threads, "codec": cfg.codec}
+            writing_as: dict[str, Any] = {"crf": cfg.crf, "threads": encoder_threads(cfg), "codec": cfg.codec}
             writer = opened[-1].enter_context(open_writer(file, like, video, *clock, **writing_as))
             for number, frame in enumerate(islice(frames, stop - start), start + 1):
                 writing.call(write, writer, frame)

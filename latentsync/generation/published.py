@@ -37,7 +37,7 @@ from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.networks import Models
 from latentsync.generation.progress import Progress, Report, silent
 from latentsync.generation.stopwatch import Stopwatch
-from latentsync.generation.video import in_order
+from latentsync.generation.video import encoder_threads, in_order
 from latentsync.media.frames import turned
 from latentsync.media.probe import timeline
 from latentsync.media.read import frame_times
@@ -82,7 +82,7 @@ def redraw(
     height, width = first.shape[:2]
     untagged = av.VideoFrame(width, height, "yuv420p")  # converted back by the matrix that it was converted with
     crf = PUBLISHED_CRF if cfg.crf is None else cfg.crf
-    quality: dict[str, Any] = {"crf": crf, "threads": cfg.encoder_threads}
+    quality: dict[str, Any] = {"crf": crf, "threads": encoder_threads(cfg)}
     with VideoWriter(out, TICKS_PER_S, width, height, **quality, audio=samples, like=untagged) as writer:
         frames = _with(first, frames)
         for start in range(0, n, models.frames):

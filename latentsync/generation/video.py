@@ -7,9 +7,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+import torch
 from av.video.stream import VideoStream
 
-from latentsync.config import CodecName
+from latentsync.config import CodecName, Generate
 from latentsync.generation import timeline
 from latentsync.generation.audio import DrivingAudio
 from latentsync.media import probe
@@ -81,6 +82,11 @@ def open_writer(
         copy_audio_from=copy_audio_from,
         **own_times,
     )
+
+
+def encoder_threads(cfg: Generate) -> int:
+    """As many as keep up with a GPU, which would wait for fewer; on a CPU, where the networks need the cores, two."""
+    return cfg.encoder_threads or (8 if torch.cuda.is_available() else 2)
 
 
 def constant_rate(source: Path, times_s: np.ndarray, end_s: float) -> Fraction | None:
