@@ -28,7 +28,7 @@ VAE_PIXELS = 2**19  # per call: 8 faces of 256 px, 2 of 512; they take about 2 G
 
 @dataclass(frozen=True)
 class Models:
-    """The networks of one release or run; a `pipeline.Generator`."""
+    """The networks of one release or run; a `drawing.Generator`."""
 
     unet: sampling.Unet
     vae: Any

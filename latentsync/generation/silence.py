@@ -1,7 +1,7 @@
 """Pauses of the driving audio, and the closed mouth that a face shows in them: `generate.silence`.
 
-keep: frames in pauses pass through (make_plan gives them gates.SILENCE). close: the generated mouth is cross-faded into
-a closed mouth of the same face: that of the frame itself where its mouth is closed, otherwise that of the reference
+keep: frames in pauses pass through (make_plan gives them gates.SILENCE). close: a closed mouth of the same face shows
+through the generated one: that of the frame itself where its mouth is closed, otherwise the lips of the reference
 nearest in pose. References are a few frames of the same track with closed mouths, known before anything is decoded.
 
 Closed means that the inner lips touch and the mouth is about as wide as usual, so pursed lips are none. Of a reference
