@@ -36,6 +36,6 @@ def key(section: type[Section], name: str, option: str | None = None) -> Any:
 
 
 def given(context: typer.Context, name: str) -> bool:
-    """Whether an option stands on the command line; else its value is its default."""
+    """Whether an option is given on the command line; else its value is its default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

@@ -30,7 +30,7 @@ def layers(frame: av.VideoFrame, face: Tensor, matrix: np.ndarray, resolution: i
     found, cuda = [], face.device.type == "cuda"
     for grid in grids(frame, matrix, resolution):
         values = codes[list(grid.channels)]
-        back, scale = grid.back - [[0, 0, 0], [0, 0, top]], resizing_of(grid.back)
+        back, scale = grid.back - [[0, 0, 0], [0, 0, top]], resizing_of(grid)
         if scale < 1:
             values = F.avg_pool2d(values, round(1 / scale))
         elif scale > 1:
