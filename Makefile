@@ -53,7 +53,7 @@ bench-growth: setup ## a hundred sources added to a hundred: what is worked on, 
 	BEFORE=100 ADDED=100 pytest -q -s tests/workflow/test_growth.py
 
 bench-kills: setup ## twenty kills at random moments of a curation, and what is left of it; SEED=<n> for other moments
-	KILLS=20 pytest -q -s tests/workflow/test_kills.py tests/generation/test_kills.py
+	KILLS=20 pytest -q -s tests/workflow/test_kills.py tests/generation/test_stopped_jobs.py
 
 fmt: setup ## format everything
 	ruff check --fix .
