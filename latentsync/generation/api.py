@@ -193,11 +193,14 @@ def lip_sync_pairs(
     from latentsync.generation.pairs import Pair, work_through
 
     sections = _sections(preset, generate, enhance, faces, resolution)
+    if sections[0].as_published and preview:
+        raise ValueError("--tiny-vae is no part of the published pipeline; leave out either it or --as-published.")
     session = _session(weights, *sections, vae, whisper, resolution, preview)
     assert session.unet is not None
     stat = session.unet.stat()
     files = str(session.unet), stat.st_size, stat.st_mtime_ns
-    decides = files, session.generate.model_dump(), session.enhance.model_dump(), faces, str(vae), resolution, preview
+    settings = session.generate.model_dump(), session.enhance.model_dump(), faces, resolution, preview
+    decides = files, settings, str(vae), str(whisper)
 
     def redraw(pair: Pair) -> str:
         pair.out.parent.mkdir(parents=True, exist_ok=True)

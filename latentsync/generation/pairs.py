@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from latentsync.generation.progress import Progress, Report, silent
-from latentsync.ledger.files import fingerprint, replacing
+from latentsync.ledger.files import csv_rows, fingerprint, replacing
 
 COLUMNS = ("video", "audio", "out")
 
@@ -46,13 +46,7 @@ def read_pairs(table: Path) -> list[Pair]:
     Raises:
         ValueError: it is not such a table, or two rows have the same output.
     """
-    if not table.is_file():
-        raise ValueError(f"--pairs {table} is not a file; write a CSV with the columns {', '.join(COLUMNS)}.")
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            lines = list(csv.DictReader(file))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"--pairs {table} is not a CSV file in UTF-8: {error}.") from None
+    lines = csv_rows(table, "--pairs", f"write a CSV with the columns {', '.join(COLUMNS)}")
     pairs, lines_of = list[Pair](), dict[Path, int]()
     for number, line in enumerate(lines, 2):
         empty = [name for name in COLUMNS if not line.get(name)]
@@ -84,7 +78,7 @@ def work_through(
         table: as `read_pairs` takes it.
         settings: whatever else decides the outputs.
         redraw: writes the output of a row and returns a sentence; a ValueError is the outcome of its row.
-        progress: told which row begins.
+        progress: called when a row begins.
     """
     pairs, results = read_pairs(table), results_of(table)
     before = {outcome.out: outcome for outcome in _read(results)}

@@ -45,8 +45,8 @@ _SMALL = 32  # size at which the light of two faces is compared
 def pauses(samples: np.ndarray) -> np.ndarray:
     """Start and end of each pause of speech, seconds, float64 [p, 2], of samples float32 [n] at 16 kHz.
 
-    Quiet is what lies 35 dB below loud speech (or little above the noise between words, if that is at least 20 dB
-    below), and what WebRTC's detector takes for no speech 25 dB below; quiet for MIN_PAUSE_S is a pause. Loud noise
+    A hop is quiet if it is 35 dB below loud speech (or little above the noise between words, if that is at least 20 dB
+    below), or 25 dB below where WebRTC's detector finds no speech; quiet for MIN_PAUSE_S is a pause. Loud noise
     without a break is taken for speech. A pause at an end of the audio reaches to infinity.
     """
     n_hops = len(samples) // HOP_SAMPLES

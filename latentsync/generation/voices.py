@@ -20,7 +20,7 @@ from latentsync.faces.tracking import Track
 from latentsync.generation import timeline
 from latentsync.generation.audio import DrivingAudio, driving_audio
 from latentsync.generation.speakers import labelled, people
-from latentsync.ledger.files import replacing
+from latentsync.ledger.files import csv_rows, replacing
 from latentsync.ledger.rows import Rejection
 from latentsync.media.read import Reader
 
@@ -98,13 +98,7 @@ def read_table(path: Path) -> list[Row]:
     Raises:
         ValueError: the file is not such a table, names a file that is missing, or no row has audio.
     """
-    if not path.is_file():
-        raise ValueError(f"--voices {path} is not a file; `latentsync faces` writes one.")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            lines = list(csv.DictReader(file))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"--voices {path} is not a CSV file in UTF-8: {error}.") from None
+    lines = csv_rows(path, "--voices", "`latentsync faces` writes one")
     rows = []
     for number, line in enumerate(lines, 2):
         missing = [name for name in _NEEDED if line.get(name) is None]

@@ -4,6 +4,7 @@ A ledger is a file `results/<run>/<step>/<shard>.jsonl`, one JSON object a line,
 name and renamed.
 """
 
+import csv
 import fcntl
 import hashlib
 import json
@@ -90,6 +91,21 @@ def read_ledgers(paths: Iterable[Path]) -> list[Any]:
 def write_ledger(path: Path, rows: Iterable[Any]) -> None:
     """Write rows sorted by id, one canonical JSON object a line."""
     write_text(path, "".join(dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["id"])))
+
+
+def csv_rows(path: Path, option: str, made_by: str) -> list[dict[str, str]]:
+    """The rows of a table that a user edits; `option` names it in errors, and `made_by` says where one comes from.
+
+    Raises:
+        ValueError: it is missing, or not a CSV in UTF-8.
+    """
+    if not path.is_file():
+        raise ValueError(f"{option} {path} is not a file; {made_by}.")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            return list(csv.DictReader(file))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{option} {path} is not a CSV file in UTF-8: {error}.") from None
 
 
 def media_file(step: str, ident: str, key: str, suffix: str) -> str:

@@ -46,7 +46,7 @@ def drawn(index: int, width: int, height: int) -> np.ndarray:
     return cv2.resize(face(0.5, 3, (0, 0), 176), (width, height))
 
 
-def nobody(index: int, width: int, height: int) -> np.ndarray:
+def empty_room(index: int, width: int, height: int) -> np.ndarray:
     return np.full((height, width, 3), 40 + index, np.uint8)
 
 
@@ -98,7 +98,7 @@ CASES = {
     ),
     "two faces": Case({"images": lambda i, w, h: two_heads(20, w, h), "size": (416, 176)}),
     "a drawn face": Case({"images": drawn, "size": (176, 176)}, n_redrawn=-1),
-    "no face": Case({"images": nobody}, says="no face"),
+    "no face": Case({"images": empty_room}, says="no face"),
     "RGB": Case({"codec": "libx264rgb", "pix_fmt": "rgb24"}, n_redrawn=None),
 }
 
@@ -215,6 +215,8 @@ def test_an_output_that_exists_is_replaced_when_the_new_one_is_whole(session, tm
     out = tmp_path / "out.mp4"
     out.write_bytes(b"an older one")
     with pytest.raises(ValueError, match="no face"):
-        redrawn(session, Case(), write_video(tmp_path / "in/none.mp4", N, images=nobody, size=(208, 176)), audio, out)
+        redrawn(
+            session, Case(), write_video(tmp_path / "in/none.mp4", N, images=empty_room, size=(208, 176)), audio, out
+        )
     assert out.read_bytes() == b"an older one"
     assert redrawn(session, Case(), video, audio, out).n_generated == N and out.stat().st_size > 1000
