@@ -381,9 +381,8 @@ def paste_difference(work: Material, resolution: int, device: torch.device) -> d
         on_gpu = paste_gpu.layers(frame, face, matrix, resolution)()
         spent_s[1].append(time.perf_counter() - start_s)
         for (_, values, opaque), (_, others, also) in zip(on_cpu, on_gpu, strict=True):
-            opaque, also = (np.asarray(one).reshape(values.shape[:2])[..., None] for one in (opaque, also))
-            values, others = (np.asarray(one).reshape(*values.shape[:2], -1) for one in (values, others))
-            worst = max(worst, float(np.abs(values * opaque - others * also - 128 * (opaque - also)).max()))
+            for value, other in zip(values, others, strict=True):
+                worst = max(worst, float(np.abs(value * opaque - other * also - 128 * (opaque - also)).max()))
     cpu_ms, gpu_ms = (1000 * statistics.median(spent) for spent in spent_s)
     return {"grey_levels": worst, "gpu_ms": gpu_ms, "cpu_ms": cpu_ms}
 

@@ -49,7 +49,8 @@ def from_region(matrix: np.ndarray, region: Region) -> np.ndarray:
     return shift
 
 
-def _size(region: Region) -> tuple[int, int]:
+def size_of(region: Region) -> tuple[int, int]:
+    """(width, height) of a region."""
     return region[2] - region[0], region[3] - region[1]
 
 
@@ -60,7 +61,7 @@ def soft_box(matrix: np.ndarray, resolution: int, region: Region) -> np.ndarray:
     """
     width, height = alignment.crop_size(resolution)
     ones = np.ones((height, width, 1), np.float32)
-    box = alignment.warp(ones, from_region(matrix, region), _size(region), fill=0)[..., 0]
+    box = alignment.warp(ones, from_region(matrix, region), size_of(region), fill=0)[..., 0]
     box = cv2.erode(box, np.ones((2, 2), np.uint8))
     edge = int(math.sqrt(box.sum(dtype=np.float64))) // 20
     if edge == 0:  # a face of a few pixels, too small to feather
@@ -107,8 +108,9 @@ def paste_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) ->
     region = hole_region(shape, matrix, resolution)
     if region == (0, 0, 0, 0):
         return region, np.zeros((0, 0), np.float32)
-    back = from_region(alignment.to_face(matrix, resolution), region)
-    return region, _sampled(opacity(resolution), back, _size(region), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+    grid = Grid((0,), from_region(alignment.to_face(matrix, resolution), region), region)
+    opaque = _rows(opacity(resolution), resolution)
+    return region, _placed([opaque], opaque, grid)[-1]
 
 
 def _sampled(
@@ -157,7 +159,7 @@ def grids(frame: av.VideoFrame, matrix: np.ndarray, resolution: int) -> list[Gri
     return found
 
 
-Layers = list[tuple[Grid, np.ndarray, np.ndarray]]  # grid, values float32 (h, w) or (h, w, 2), opacity float32 (h, w)
+Layers = list[tuple[Grid, list[np.ndarray], np.ndarray]]  # grid, values of its channels, opacity; all float32 (h, w)
 
 
 def layers(
@@ -168,21 +170,39 @@ def layers(
     One affine map from the face to the planes; cubics are Keys' with a = -0.75, as OpenCV has them. `opaque`: in place
     of `opacity`, float32 (R, R) in 0..1, and 0 where that is 0.
     """
-    top, bottom = hole_rows(resolution)
-    opaque = opacity(resolution) if opaque is None else opaque
-    codes = cv2.split(cv2.transform(face[top:bottom], rgb_to_codes(*colour_of(frame))))
+    opaque = _rows(opacity(resolution) if opaque is None else opaque, resolution)
+    codes = cv2.split(cv2.transform(_rows(face, resolution), rgb_to_codes(*colour_of(frame))))
     result = []
     for grid in grids(frame, matrix, resolution):
-        size, values = _size(grid.region), cv2.merge([codes[channel] for channel in grid.channels])
-        back, scale = grid.back - [[0, 0, 0], [0, 0, top]], resizing_of(grid)
-        if scale != 1:
-            whole, new = (resolution, bottom - top), (int(resolution * scale), int((bottom - top) * scale))
-            values = cv2.resize(values, new, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-            back = alignment.resized(back, whole, new)
-        values = _sampled(values, back, size, cv2.INTER_LINEAR if scale > 1 else cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
-        alpha = _sampled(opaque, grid.back, size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+        *values, alpha = _placed([codes[channel] for channel in grid.channels], opaque, grid)
         result.append((grid, values, alpha))
     return result
+
+
+def _rows(face: np.ndarray, resolution: int) -> np.ndarray:
+    return face[slice(*hole_rows(resolution))]
+
+
+def back_from(grid: Grid, resolution: int, scale: float) -> np.ndarray:
+    """The matrix [2, 3] from pixels of a grid to the rows `hole_rows` of the face, resized by `scale`."""
+    top, bottom = hole_rows(resolution)
+    whole, new = (resolution, bottom - top), (int(resolution * scale), int((bottom - top) * scale))
+    return alignment.resized(grid.back - [[0, 0, 0], [0, 0, top]], whole, new)
+
+
+def _placed(channels: list[np.ndarray], opaque: np.ndarray, grid: Grid) -> list[np.ndarray]:
+    """Channels of the rows `hole_rows` of a face, and their opacity, at the pixels of a grid: float32 (h, w) each."""
+    height, resolution = opaque.shape
+    scale, size = resizing_of(grid), size_of(grid.region)
+    new, back = (int(resolution * scale), int(height * scale)), back_from(grid, resolution, scale)
+    if scale > 1:  # lines serve for the opacity too, so that all go in one call
+        doubled = [cv2.resize(channel, new, interpolation=cv2.INTER_CUBIC) for channel in channels]
+        doubled.append(cv2.resize(opaque, new, interpolation=cv2.INTER_LINEAR))
+        return list(cv2.split(_sampled(cv2.merge(doubled), back, size, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)))
+    if scale < 1:
+        channels = [cv2.resize(channel, new, interpolation=cv2.INTER_AREA) for channel in channels]
+    values = cv2.split(_sampled(cv2.merge(channels), back, size, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE))
+    return [*values, _sampled(opaque, back_from(grid, resolution, 1), size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)]
 
 
 def blend(frame: av.VideoFrame, pasted: Layers, strength: float = 1.0) -> None:
@@ -191,16 +211,16 @@ def blend(frame: av.VideoFrame, pasted: Layers, strength: float = 1.0) -> None:
     for grid, values, alpha in pasted:
         x0, y0, x1, y1 = grid.region
         alpha = alpha if strength == 1 else alpha * np.float32(strength)
-        for channel, new in zip(grid.channels, cv2.split(values), strict=True):
+        for channel, new in zip(grid.channels, values, strict=True):
             part = found[channel][y0:y1, x0:x1]
             old = part.astype(np.float32)
-            new -= old
-            new *= alpha
-            new += old
+            change = new - old
+            change *= alpha
+            change += old
             if depth == 8:  # rounds and saturates in one go
-                part[...] = cv2.add(new, 0, dtype=cv2.CV_8U)  # pyright: ignore[reportArgumentType, reportCallIssue]  # a number is allowed
+                part[...] = cv2.add(change, 0, dtype=cv2.CV_8U)  # pyright: ignore[reportArgumentType, reportCallIssue]  # a number is allowed
             else:
-                part[...] = np.rint(new).clip(0, 2**depth - 1)
+                part[...] = np.rint(change).clip(0, 2**depth - 1)
 
 
 def face_patch(face: np.ndarray, matrix: np.ndarray, resolution: int, region: Region) -> np.ndarray:
@@ -216,7 +236,7 @@ def face_patch(face: np.ndarray, matrix: np.ndarray, resolution: int, region: Re
     for axis, (small, whole) in enumerate(zip(size, (width, height), strict=True)):
         back[axis] *= small / whole  # pixel centres: small = (whole + 1/2) * ratio - 1/2
         back[axis, 2] += (small / whole - 1) / 2
-    patch = alignment.warp(alignment.resize_cubic(face, size), back, _size(region))
+    patch = alignment.warp(alignment.resize_cubic(face, size), back, size_of(region))
     return patch.clip(0, 255)
 
 

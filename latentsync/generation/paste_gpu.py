@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentsync.faces import alignment
-from latentsync.generation.paste import Layers, grids, hole_rows, opacity, resizing_of
+from latentsync.generation.paste import Grid, Layers, back_from, grids, hole_rows, opacity, resizing_of, size_of
 from latentsync.media.colour import rgb_to_codes
 from latentsync.media.frames import colour_of
 
@@ -26,21 +25,11 @@ def layers(frame: av.VideoFrame, face: Tensor, matrix: np.ndarray, resolution: i
     to_codes = _moved(rgb_to_codes(*colour_of(frame)), face.device)
     part = face[:, top:bottom]
     codes = torch.tensordot(to_codes[:, :3], part, 1) + to_codes[:, 3, None, None]
-    alpha = _opacity(resolution, face.device)
+    opaque = _opacity(resolution, face.device)[None, top:bottom]
     found, cuda = [], face.device.type == "cuda"
     for grid in grids(frame, matrix, resolution):
-        values = codes[list(grid.channels)]
-        back, scale = grid.back - [[0, 0, 0], [0, 0, top]], resizing_of(grid)
-        if scale < 1:
-            values = F.avg_pool2d(values, round(1 / scale))
-        elif scale > 1:
-            values = F.interpolate(values[None], scale_factor=scale, mode="bicubic", align_corners=False)[0]
-        back = alignment.resized(back, (resolution, bottom - top), (values.shape[2], values.shape[1]))
-        x0, y0, x1, y1 = grid.region
-        values = _sampled(values, back, (x1 - x0, y1 - y0), "bilinear" if scale > 1 else "bicubic", "border")
-        opaque = _sampled(alpha[None], grid.back, (x1 - x0, y1 - y0), "bilinear", "zeros")[0]
-        values = values.permute(1, 2, 0).contiguous()
-        found.append((grid, values.to("cpu", non_blocking=cuda), opaque.to("cpu", non_blocking=cuda)))
+        layer = _placed(codes[list(grid.channels)], opaque, grid)
+        found.append((grid, layer.to("cpu", non_blocking=cuda)))
     done = torch.cuda.Event() if cuda else None
     if done:
         done.record()
@@ -48,9 +37,23 @@ def layers(frame: av.VideoFrame, face: Tensor, matrix: np.ndarray, resolution: i
     def waited() -> Layers:
         if done:
             done.synchronize()
-        return [(grid, values.numpy(), opaque.numpy()) for grid, values, opaque in found]
+        return [(grid, list(layer[:-1]), layer[-1]) for grid, layer in ((grid, one.numpy()) for grid, one in found)]
 
     return waited
+
+
+def _placed(values: Tensor, opaque: Tensor, grid: Grid) -> Tensor:
+    """Rows `hole_rows` of a face c h w and their opacity 1 h w, at the pixels of a grid: (c + 1) h' w'."""
+    scale, resolution = resizing_of(grid), values.shape[2]
+    back, size = back_from(grid, resolution, scale), size_of(grid.region)
+    if scale > 1:
+        values = F.interpolate(values[None], scale_factor=scale, mode="bicubic", align_corners=False)[0]
+        opaque = F.interpolate(opaque[None], scale_factor=scale, mode="bilinear", align_corners=False)[0]
+        return _sampled(torch.cat([values, opaque]), back, size, "bilinear", "border")
+    if scale < 1:
+        values = F.avg_pool2d(values, round(1 / scale))
+    values = _sampled(values, back, size, "bicubic", "border")
+    return torch.cat([values, _sampled(opaque, back_from(grid, resolution, 1), size, "bilinear", "zeros")])
 
 
 @lru_cache(maxsize=2)

@@ -1,5 +1,6 @@
 """The face tracks of a whole video, scene by scene, and which of them speaks in which frame."""
 
+import ctypes
 import dataclasses
 import math
 from collections import deque
@@ -78,7 +79,15 @@ def track_video(
             tracks.append(dataclasses.replace(track, start=track.start + start, stop=track.stop + start, shot=shot))
         start += counted.n
     assert start == len(times_s), (start, len(times_s))
+    _return_freed_memory()
     return tracks
+
+
+def _return_freed_memory() -> None:
+    """Give the system what tracking has freed: in ten minutes of video 45 MB, which glibc would keep for later."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have no such function
+    if trim:
+        trim(0)
 
 
 def _reported(images: Iterable[np.ndarray], start: int, total: int, progress: Report) -> Iterator[np.ndarray]:
