@@ -107,8 +107,8 @@ def main() -> None:
             conditioning = models.encode(faces)
             tokens = models.listen(samples)(whisper_rows(np.arange(len(faces)) / TICKS_PER_S))
             drawn = every_window(models, conditioning, tokens, cfg)
-            constant = (one[20:21].expand(2 * models.frames, *one.shape[1:]) for one in (conditioning, tokens))
-            frozen = every_window(models, *constant, cfg)
+            constant, said = (x[20:21].expand(2 * models.frames, *x.shape[1:]) for x in (conditioning, tokens))
+            frozen = every_window(models, constant, said, cfg)
             steps = np.stack([steps_of(models, latents) for latents in drawn])
             places.append(steps[: len(steps) // models.frames * models.frames].mean(0))
             for overlap, found in borders.items():

@@ -31,7 +31,7 @@ VERSIONS = {
     "train_syncnet": 1,
     "train_unet_stage1": 1,
     "train_unet_stage2": 1,
-    "generate": 7,
+    "generate": 8,
     "enhance": 1,
     "evaluate": 3,
     "report": 4,
