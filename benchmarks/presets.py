@@ -1,12 +1,14 @@
 """What each preset of generation costs against `exact`, on the talkers of a finished run.
 
     python benchmarks/presets.py --weights results/demo --sources results/demo/make_talkers/videos [--videos 12]
-        [--also '{"solver": "dpmpp", "steps": 8}' ...]
+        [--perceptual published] [--also '{"solver": "dpmpp", "steps": 8}' ...]
 
 Test videos are driven by another talker's audio, as the run paired them. Per preset: the correlation of the measured
 mouth opening with the opening behind the audio (its mean over videos, and the least), the 5 to 95 % range of the
-opening, the PSNR of generated mouths against those of `exact`, full forward passes of the U-Net per window (of one
-condition; guidance takes two), and CPU seconds of denoising per frame on one core. --also adds rows with other keys.
+opening, PSNR of generated mouths and LPIPS of generated faces against those of `exact`, full forward passes of the
+U-Net per window (of one condition; guidance takes two), and CPU seconds of denoising per frame on one core. --also adds
+rows with other keys. LPIPS is that of VGG16 with --perceptual published; otherwise an untrained SqueezeNet, whose
+numbers only compare rows.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from latentsync.generation.audio import driving_audio
 from latentsync.generation.networks import Models
 from latentsync.ledger.files import read_ledger
 from latentsync.media.read import read_video_frames
+from latentsync.models.teachers import perceptual
 from latentsync.timing import TICKS_PER_S
 from latentsync.weights.find import find_weights
 
@@ -42,6 +45,7 @@ class Measured:
     lag: list[int] = field(default_factory=list)
     opening: list[np.ndarray] = field(default_factory=list)
     squared_error: list[float] = field(default_factory=list)
+    lpips: list[float] = field(default_factory=list)
     forwards: int = 0
     windows: int = 0
     frames: int = 0
@@ -78,6 +82,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder of a finished run")
     parser.add_argument("--sources", type=Path, required=True, help="folder of its videos")
     parser.add_argument("--videos", type=int, default=12)
+    parser.add_argument("--perceptual", choices=("embedded", "published"), default="embedded")
     parser.add_argument("--also", type=json.loads, nargs="*", default=[], help="further rows: keys as JSON")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -85,15 +90,15 @@ def main() -> None:
     rows = [row for row in rows if (row["kind"], row["system"], row["status"]) == ("cross", "ours", "ok")]
     truth = {row["id"]: row["sound_opening"] for row in read_ledger(args.weights / "make_talkers" / "truth.jsonl")}
     choices = PRESETS | {json.dumps(keys): keys for keys in args.also}
-    found = {name: Measured() for name in choices}
+    found, distance = {name: Measured() for name in choices}, perceptual(args.perceptual)
     with tempfile.TemporaryDirectory() as folder, LipSync(*find_weights(args.weights)) as session:
         loaded = session.models(True)
         models = Watched(**{one.name: getattr(loaded, one.name) for one in fields(loaded)})
         models.unet.mid_block.register_forward_hook(lambda *call: count(models.measured, call[-1]))
         session.models = lambda trained: models
-        mouth, detector = keep_mask(models.resolution) < 0.5, session.detector("mediapipe", 2)
+        mouth, detector = torch.from_numpy(keep_mask(models.resolution) < 0.5), session.detector("mediapipe", 2)
         for row in rows[: args.videos]:
-            exact = np.zeros(0)
+            exact = torch.zeros(0)
             for name, keys in choices.items():
                 session.generate, measured, out = Generate(**keys), found[name], Path(folder, "out.mp4")
                 models.watch(measured)
@@ -106,11 +111,15 @@ def main() -> None:
                 measured.r.append(float(metrics.correlation(seen.opening, driving)))
                 measured.lag.append(metrics.best_lag(seen.opening, driving, 6)[1])
                 measured.opening.append(seen.opening)
-                drawn = np.stack(models.faces)[:, :, mouth]
+                drawn = torch.from_numpy(np.stack(models.faces)) / 127.5 - 1
                 exact = drawn if name == "exact" else exact
-                measured.squared_error.append(float(((drawn - exact) ** 2).mean()))
+                measured.squared_error.append(float(127.5**2 * (drawn - exact)[:, :, mouth].square().mean()))
+                with torch.inference_mode():
+                    measured.lpips.append(float(distance(drawn, exact).mean()))
                 print(f"{row['id']} {name}: {row_of(measured)}", file=sys.stderr)
-    print("preset | mouth r, mean, least | lag, mean | opening, 5 to 95 % | PSNR, dB | forwards | ms of CPU per frame")
+    print(
+        "preset | mouth r, mean, least | lag | opening, 5 to 95 % | PSNR, dB | LPIPS | forwards | ms of CPU per frame"
+    )
     result = {name: row_of(measured) for name, measured in found.items()}
     for name, row in result.items():
         print(" | ".join([name, *(str(value) for value in row.values())]))
@@ -133,6 +142,7 @@ def row_of(measured: Measured) -> dict[str, Any]:
         "lag": round(float(np.mean(measured.lag)), 2),
         "opening": round(float(high - low), 4),
         "psnr_db": None if error == 0 else round(float(10 * np.log10(255**2 / error)), 2),
+        "lpips": round(float(np.mean(measured.lpips)), 4),
         "forwards": round(measured.forwards / measured.windows, 1),
         "cpu_ms": round(1000 * measured.cpu_s / measured.frames, 1),
     }

@@ -76,7 +76,7 @@ def main() -> None:
                 }
                 result.setdefault(name, []).append(figures)
                 print(row["id"], name, {key: round(value, 4) for key, value in figures.items()}, flush=True)
-            session.last_tracks = None, []
+            session.face_tracks.last = None, []  # the next file has the same name
     means = {
         name: {key: round(float(np.mean([one[key] for one in found])), 4) for key in found[0]}
         for name, found in result.items()

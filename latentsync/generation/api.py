@@ -13,17 +13,18 @@ use the names of the command line: `enhance["method"]` is --enhance.
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentsync import config
-from latentsync.config import PRESETS, CodecName, Enhance, FaceBackend, Generate, Preset, Tracking
+from latentsync.config import CodecName, Enhance, FaceBackend, Generate, Preset, Tracking
+from latentsync.generation.arguments import NO_LIMIT, checked, naming, sections
+from latentsync.generation.face_tracks import FaceTracks
 from latentsync.generation.progress import Progress, Report, silent
 from latentsync.ledger.files import fingerprint, write_json
-from latentsync.ledger.rows import Rejection
 from latentsync.weights import registry
 from latentsync.weights.find import find_weights
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from latentsync.generation.pairs import Outcome
     from latentsync.generation.voices import Row
 
-NO_LIMIT: dict[str, Any] = {"max_s": None}  # a single video is not cut; a run limits each of its many videos
 RESULT = (
     "n_frames",
     "n_generated",
@@ -144,9 +144,8 @@ def lip_sync(
         ValueError: an argument is wrong, or a file is missing or unusable. Arguments are checked before anything is
             loaded, and nothing is written.
     """
-    sections = _sections(preset, generate, enhance, faces, resolution)
-    cfg = sections[0]
-    video, audio, out = _checked(video, audio, out, voices, cfg.codec)
+    cfg, enhancement = sections(preset, generate, enhance, faces, resolution)
+    video, audio, out = checked(video, audio, out, voices, cfg.codec)
     unpublished = {"--tiny-vae": preview, "--voices": voices, "--start": start_s, "--end": end_s is not None}
     if cfg.as_published and any(unpublished.values()):
         given = next(option for option, value in unpublished.items() if value)
@@ -154,12 +153,11 @@ def lip_sync(
     stop_s = float("inf") if end_s is None else end_s
     if not 0 <= start_s < stop_s:
         raise ValueError(f"--start {start_s} is not before --end {end_s}; both are seconds of the video.")
-    session = _session(weights, *sections, vae, whisper, resolution, preview)
-    with session:
+    with _session(weights, cfg, enhancement, vae, whisper, resolution, preview) as session:
         result = session(video, audio, out, faces, progress, voices, (start_s, stop_s))
     if report is not None:
         files = {"video": str(video), "audio": audio and str(audio), "voices": voices and str(voices), "out": str(out)}
-        settings = {"generate": cfg.model_dump(), "enhance": session.enhance.model_dump(), "faces": faces}
+        settings = {"generate": cfg.model_dump(), "enhance": enhancement.model_dump(), "faces": faces}
         write_json(Path(report), files | {"start_s": start_s, "end_s": end_s} | asdict(result) | {"settings": settings})
     return result
 
@@ -192,39 +190,23 @@ def lip_sync_pairs(
     """
     from latentsync.generation.pairs import Pair, work_through
 
-    sections = _sections(preset, generate, enhance, faces, resolution)
-    if sections[0].as_published and preview:
+    cfg, enhancement = sections(preset, generate, enhance, faces, resolution)
+    if cfg.as_published and preview:
         raise ValueError("--tiny-vae is no part of the published pipeline; leave out either it or --as-published.")
-    session = _session(weights, *sections, vae, whisper, resolution, preview)
+    session = _session(weights, cfg, enhancement, vae, whisper, resolution, preview)
     assert session.unet is not None
     stat = session.unet.stat()
     files = str(session.unet), stat.st_size, stat.st_mtime_ns
-    settings = session.generate.model_dump(), session.enhance.model_dump(), faces, resolution, preview
+    settings = cfg.model_dump(), enhancement.model_dump(), faces, resolution, preview
     decides = files, settings, str(vae), str(whisper)
 
-    def redraw(pair: Pair) -> str:
+    def redraw(pair: Pair, following: Pair | None) -> str:
         pair.out.parent.mkdir(parents=True, exist_ok=True)
-        return session(pair.video, pair.audio, pair.out, faces, progress).sentence
+        next_video = following and following.video
+        return session(pair.video, pair.audio, pair.out, faces, progress, next_video=next_video).sentence
 
     with session:
         yield from work_through(Path(table), fingerprint(*decides), redraw, progress)
-
-
-def _sections(
-    preset: Preset,
-    generate: Mapping[str, Any] | None,
-    enhance: Mapping[str, Any] | None,
-    faces: FaceBackend,
-    resolution: int | None,
-) -> tuple[Generate, Enhance]:
-    """The settings that arguments of `lip_sync` ask for; they are checked before any file is looked for."""
-    config.require_choice("--preset", preset, Preset)
-    keys = NO_LIMIT | PRESETS[preset] | dict(generate or {})
-    cfg = config.validate({"generate": keys, "enhance": dict(enhance or {})})
-    config.require_choice("--faces", faces, FaceBackend)
-    if resolution is not None and (resolution <= 0 or resolution % 64):
-        raise ValueError(f"--resolution is {resolution}, not a multiple of 64; published U-Nets draw 256 or 512 px.")
-    return cfg.generate, cfg.enhance
 
 
 def _session(
@@ -264,42 +246,11 @@ def list_faces(video: str | Path, out: str | Path, faces: FaceBackend = "mediapi
     video, out = Path(video), Path(out)
     if not video.is_file():
         raise ValueError(f"--video {video} is not a file.")
-    with LipSync() as session, _naming("--video", video):
+    with LipSync() as session, naming("--video", video):
         tracks = session.tracks(video, faces, MAX_FACES)
         if not tracks:
             raise ValueError(f"--video {video} shows no face.")
         return write_table(out, video, tracks, *frame_times(video))
-
-
-def _checked(
-    video: str | Path, audio: str | Path | None, out: str | Path, voices: str | Path | None, codec: CodecName
-) -> tuple[Path, Path | None, Path]:
-    if (audio is None) == (voices is None):
-        raise ValueError("Give either --audio, or --voices for several faces with audio of their own.")
-    video, out, audio = Path(video), Path(out), None if audio is None else Path(audio)
-    inputs = {"video": video} | ({"audio": audio} if audio else {}) | ({"voices": Path(voices)} if voices else {})
-    for name, path in inputs.items():
-        if not path.is_file():
-            raise ValueError(f"--{name} {path} is not a file.")
-    if out.resolve() in {path.resolve() for path in inputs.values()}:
-        raise ValueError(f"--out {out} is one of the inputs, which are never changed; choose another name.")
-    if out.is_dir():
-        raise ValueError(f"--out {out} is a folder; give the name of the file to write.")
-    suffix = ".mov" if codec == "prores" else ".mp4"
-    if out.suffix.lower() != suffix:
-        raise ValueError(
-            f"--out {out} does not end in {suffix}, the format of --codec {codec}; call it {out.stem}{suffix}."
-        )
-    return video, audio, out
-
-
-@contextmanager
-def _naming(option: str, path: Path) -> Iterator[None]:
-    """Say which input a Rejection is about."""
-    try:
-        yield
-    except Rejection as verdict:
-        raise ValueError(f"{option} {path} cannot be used: {verdict}") from None
 
 
 class LipSync:
@@ -356,12 +307,13 @@ class LipSync:
             return open_restorer(method, restorer_file)
 
         self.models, self.detector, self.restorer = cache(load), cache(detector), cache(restorer)
-        self.last_tracks: tuple[Any, list[Track]] = None, []
+        self.face_tracks = FaceTracks(self._find_tracks)
 
     def __enter__(self) -> "LipSync":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.face_tracks.close()
         self.stack.close()
 
     def __call__(
@@ -373,18 +325,22 @@ class LipSync:
         progress: Report = silent,
         voices: str | Path | None = None,
         part_s: tuple[float, float] = (0.0, float("inf")),
+        next_video: Path | None = None,
     ) -> Result:
-        """Lip-sync one video, and enhance it if a method is chosen; arguments and errors as for `lip_sync`."""
+        """Lip-sync one video, and enhance it if a method is chosen; arguments and errors as for `lip_sync`.
+
+        `next_video`: the video of the next call; its faces are found while the mouths of this one are drawn.
+        """
         from latentsync.generation.audio import driving_audio
         from latentsync.generation.video import encoder_threads, matching_crf
         from latentsync.generation.voices import read_table
 
         config.require_choice("--faces", faces, FaceBackend)
-        video, audio, out = _checked(video, audio, out, voices, self.generate.codec)
+        video, audio, out = checked(video, audio, out, voices, self.generate.codec)
         rows = [] if voices is None else read_table(Path(voices))
         driving = None
         if audio is not None:
-            with _naming("--audio", audio):
+            with naming("--audio", audio):
                 driving = driving_audio(audio)
         if self.enhance.method is not None:
             self.restorer()  # a damaged file ends the call before the long part
@@ -393,17 +349,20 @@ class LipSync:
             what = f"demonstration weights, {resolution} px per face"
             progress(Progress(f"{what}: real mouths come out blurred and miscoloured"))
         if not self.generate.as_published:
-            with _naming("--video", video):
+            with naming("--video", video):
                 self.tracks(video, faces, MAX_FACES, progress)
+            # Enhancing needs the detector itself.
+            if next_video is not None and next_video.is_file() and self.enhance.method is None:
+                self.face_tracks.meanwhile((next_video, faces, MAX_FACES))
         own = audio is not None and audio.samefile(video)
         given: dict[str, Any] = {"rows": rows, "progress": progress, "part_s": part_s, "own": own}
         if self.enhance.method is None:
-            with _naming("--video", video):
+            with naming("--video", video):
                 return self._result(self.redraw(video, driving, out, faces, MAX_FACES, **given))
         with tempfile.TemporaryDirectory() as folder:
             # The enhanced video is encoded with loss only once.
             between = Path(folder, f"lossless{out.suffix}")
-            with _naming("--video", video):
+            with naming("--video", video):
                 written = self.redraw(video, driving, between, faces, MAX_FACES, lossless=True, **given)
             progress(Progress("enhancing faces"))
             crf = self.generate.crf if self.enhance.crf is None else self.enhance.crf
@@ -420,15 +379,15 @@ class LipSync:
 
     def tracks(self, video: Path, faces: str, max_faces: int, progress: Report = silent) -> "list[Track]":
         """The face tracks of a video; those of the last one are kept."""
+        return self.face_tracks.of((video, faces, max_faces), progress)
+
+    def _find_tracks(self, video: Path, faces: str, max_faces: int, progress: Report) -> "list[Track]":
         from latentsync.generation.gates import measure_faces
         from latentsync.generation.speakers import track_video
 
-        if self.last_tracks[0] != (video, faces, max_faces):
-            detector = self.detector(faces, max_faces)
-            measure = measure_faces(detector.scheme)
-            found = track_video(video, detector, self.generate.max_s, self.tracking, progress, measure)
-            self.last_tracks = (video, faces, max_faces), found
-        return self.last_tracks[1]
+        detector = self.detector(faces, max_faces)
+        measure = measure_faces(detector.scheme)
+        return track_video(video, detector, self.generate.max_s, self.tracking, progress, measure)
 
     def redraw(
         self,

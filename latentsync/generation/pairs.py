@@ -6,6 +6,7 @@ files and the settings are those of then. A row that fails is recorded with its 
 """
 
 import csv
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -70,28 +71,35 @@ def results_of(table: Path) -> Path:
 
 
 def work_through(
-    table: Path, settings: str, redraw: Callable[[Pair], str], progress: Report = silent
+    table: Path, settings: str, redraw: Callable[[Pair, Pair | None], str], progress: Report = silent
 ) -> Iterator[Outcome]:
     """The outcome of every row, in order; rows that are done are not done again.
 
     Args:
         table: as `read_pairs` takes it.
         settings: whatever else decides the outputs.
-        redraw: writes the output of a row and returns a sentence; a ValueError is the outcome of its row.
+        redraw: writes the output of a row and returns a sentence; a ValueError is the outcome of its row. It also gets
+            the next row that is to be done, which may be prepared meanwhile.
         progress: called when a row begins.
     """
     pairs, results = read_pairs(table), results_of(table)
     before = {outcome.out: outcome for outcome in _read(results)}
     done = dict(before)  # rows not yet reached keep what became of them
-    for number, pair in enumerate(pairs, 1):
-        key = fingerprint(settings, *map(_identity, (pair.video, pair.audio)))
+    keys = [fingerprint(settings, *map(_identity, (pair.video, pair.audio))) for pair in pairs]
+
+    def is_done(pair: Pair, key: str) -> bool:
         known = before.get(str(pair.out))
-        if known and known.state == "written" and known.key == key and pair.out.is_file():
-            yield known
+        return known is not None and known.state == "written" and known.key == key and pair.out.is_file()
+
+    missing = deque(pair for pair, key in zip(pairs, keys, strict=True) if not is_done(pair, key))
+    for number, (pair, key) in enumerate(zip(pairs, keys, strict=True), 1):
+        if not missing or missing[0] is not pair:
+            yield before[str(pair.out)]
             continue
+        missing.popleft()
         progress(Progress(f"{number} of {len(pairs)}: {pair.out}"))
         try:
-            state, says = "written", redraw(pair)
+            state, says = "written", redraw(pair, missing[0] if missing else None)
         except ValueError as error:
             state, says = "failed", str(error)
         outcome = Outcome(str(pair.video), str(pair.audio), str(pair.out), state, says, key)

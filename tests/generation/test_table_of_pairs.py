@@ -22,9 +22,10 @@ def files(tmp_path):
 
 class Redraw:
     def __init__(self, *bad: str):
-        self.bad, self.done = set(bad), []
+        self.bad, self.done, self.following = set(bad), [], []
 
-    def __call__(self, pair) -> str:
+    def __call__(self, pair, following) -> str:
+        self.following.append(following and following.out.name)
         if pair.video.name in self.bad:
             raise ValueError(f"{pair.video.name} shows no face")
         self.done.append(pair.out.name)
@@ -54,16 +55,16 @@ def test_a_row_that_fails_stops_no_other_and_is_tried_again(files):
 
 def test_a_stopped_table_goes_on_behind_its_last_row(files):
     class Stopped(Redraw):
-        def __call__(self, pair):
+        def __call__(self, pair, following):
             if self.done:
                 raise KeyboardInterrupt
-            return super().__call__(pair)
+            return super().__call__(pair, following)
 
     path, rest = table(files, *ROWS), Redraw()
     with pytest.raises(KeyboardInterrupt):
         outcomes(path, Stopped())
     outcomes(path, rest)
-    assert rest.done == ["two.mp4", "three.mp4"]
+    assert rest.done == ["two.mp4", "three.mp4"] and rest.following == ["three.mp4", None]
 
 
 @pytest.mark.parametrize("change", ["settings", "video", "out"])

@@ -1,0 +1,61 @@
+"""Check the arguments of `lip_sync` and its kin before anything is loaded, in the words of the command line."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from latentsync import config
+from latentsync.config import PRESETS, CodecName, Enhance, FaceBackend, Generate, Preset
+from latentsync.ledger.rows import Rejection
+
+NO_LIMIT: dict[str, Any] = {"max_s": None}  # a single video is not cut; a run limits each of its many videos
+
+
+def sections(
+    preset: Preset,
+    generate: Mapping[str, Any] | None,
+    enhance: Mapping[str, Any] | None,
+    faces: FaceBackend,
+    resolution: int | None,
+) -> tuple[Generate, Enhance]:
+    """The settings that arguments of `lip_sync` ask for; they are checked before any file is looked for."""
+    config.require_choice("--preset", preset, Preset)
+    keys = NO_LIMIT | PRESETS[preset] | dict(generate or {})
+    cfg = config.validate({"generate": keys, "enhance": dict(enhance or {})})
+    config.require_choice("--faces", faces, FaceBackend)
+    if resolution is not None and (resolution <= 0 or resolution % 64):
+        raise ValueError(f"--resolution is {resolution}, not a multiple of 64; published U-Nets draw 256 or 512 px.")
+    return cfg.generate, cfg.enhance
+
+
+def checked(
+    video: str | Path, audio: str | Path | None, out: str | Path, voices: str | Path | None, codec: CodecName
+) -> tuple[Path, Path | None, Path]:
+    """Video, audio and output as paths; the inputs are files, and the output is none of them."""
+    if (audio is None) == (voices is None):
+        raise ValueError("Give either --audio, or --voices for several faces with audio of their own.")
+    video, out, audio = Path(video), Path(out), None if audio is None else Path(audio)
+    inputs = {"video": video} | ({"audio": audio} if audio else {}) | ({"voices": Path(voices)} if voices else {})
+    for name, path in inputs.items():
+        if not path.is_file():
+            raise ValueError(f"--{name} {path} is not a file.")
+    if out.resolve() in {path.resolve() for path in inputs.values()}:
+        raise ValueError(f"--out {out} is one of the inputs, which are never changed; choose another name.")
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; give the name of the file to write.")
+    suffix = ".mov" if codec == "prores" else ".mp4"
+    if out.suffix.lower() != suffix:
+        raise ValueError(
+            f"--out {out} does not end in {suffix}, the format of --codec {codec}; call it {out.stem}{suffix}."
+        )
+    return video, audio, out
+
+
+@contextmanager
+def naming(option: str, path: Path) -> Iterator[None]:
+    """Say which input a Rejection is about."""
+    try:
+        yield
+    except Rejection as verdict:
+        raise ValueError(f"{option} {path} cannot be used: {verdict}") from None
