@@ -136,7 +136,7 @@ _KEYS = {
     "stylegan_decoder.style_mlp.1.weight": "GFPGAN; enhance.method: gfpgan loads it",
     "quantize.embedding.weight": "CodeFormer; enhance.method: codeformer loads it",
     "ecd0.0.0.weight": "GPEN as a pickle; enhance.method: gpen loads the ONNX file",
-    "decoder.layers.0.weight": "TAESD; generate --preview loads its folder from the weights folder",
+    "decoder.layers.0.weight": "TAESD; generate --tiny-vae loads its folder from the weights folder",
     "conv1_1.weight": "the S3FD detector of face-alignment; align_faces.backend: face_alignment loads it",
     "vgg.0.weight": "the S3FD detector of syncnet_python; align_faces.backend: face_alignment loads another S3FD",
 }
