@@ -97,10 +97,12 @@ def redraw(
     n_open = sum(voice.n_open for voice in plan.voices)
     if n_open:
         progress(Progress(silence.why_open(n_open)))
-    generated = np.any([voice.labels >= 0 for voice in plan.voices], axis=0)
+    labels = np.stack([voice.labels for voice in plan.voices])
+    # Where no voice has a face to draw, the code that says most: a face turned away rather than none.
+    generated, why = labels.max(0) >= 0, labels.min(0)
     if not generated.any():
         shown_first = np.unique(plan.order, return_index=True)[1]
-        raise Rejection("not_redrawn", gates.why_nothing(plan.voices[0].labels[shown_first]))
+        raise Rejection("not_redrawn", gates.why_nothing(why[shown_first]))
     watch = Stopwatch()
     parts = Parts(out, _key(video, plan, models, cfg), len(plan.order))
     start_s = time.perf_counter()
@@ -112,7 +114,7 @@ def redraw(
         parts.joined.replace(out)
     parts.remove()
     main = plan.voices[0]
-    passed = Counter(gates.PASSED_THROUGH[label] for label in main.labels[~generated].tolist())
+    passed = Counter(gates.PASSED_THROUGH[label] for label in why[~generated].tolist())
     return {
         "n_frames": len(plan.order),
         "n_generated": int(generated.sum()),

@@ -60,3 +60,12 @@ def test_each_face_follows_its_own_voice(video, detector, tmp_path):
     levels = np.stack(sounds)[:, ::640]
     r = np.corrcoef(np.concatenate([mouths, levels]))[:2, 2:]
     assert r[0, 0] > 0.95 and r[1, 1] > 0.95 and abs(r[0, 1]) < 0.2 and abs(r[1, 0]) < 0.2, r
+
+
+def test_frames_without_any_voice_say_what_is_known_of_any(video, detector, tmp_path):
+    tracks = speakers.track_video(video, detector, measure=gates.measure_faces(detector.scheme))
+    labels = [speakers.choose(tracks, 40, side).labels.copy() for side in ("left", "right")]
+    labels[0][:10], labels[1][:20] = gates.NO_FACE, gates.OTHER_FACE
+    voices = [(one, DrivingAudio(said(seed))) for seed, one in enumerate(labels)]
+    report = redraw(video, voices[0][1], tmp_path / "out.mp4", Loud(), CFG, tracks, voices)
+    assert (report["n_generated"], report["passed_through"]) == (30, {"other_face": 10})
