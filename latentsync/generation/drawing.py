@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import av
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -159,7 +160,7 @@ class Drawing:
         """What to paste: on a CPU the threads that paste compute it, on a GPU it is begun here, where the face is."""
         given: Any = (self.voice.matrices[item.index], self.models.resolution)
         if face.device.type == "cpu":
-            return partial(paste.layers, item.frame, face.permute(1, 2, 0).numpy(), *given)
+            return partial(paste.layers, item.frame, cv2.merge(list(face.numpy())), *given)
         return paste_gpu.layers(item.frame, face, *given)
 
     def _closed_layers(self, item: Item) -> paste.Layers:
