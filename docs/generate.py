@@ -28,8 +28,8 @@ check these files with `schema.json`.
 
     snakemake --cores all --configfile config/real.yaml --config input_dir=/data/videos run=mine
 
-Threads, memory and GPUs of jobs are not part of the configuration: see `profiles/`. `torch_threads` is a key because it
-changes results; x264 always runs with one thread for the same reason.
+Threads, memory and GPUs of jobs are not part of the configuration: see `profiles/`. `torch_threads` and
+`generate.encoder_threads` are keys because they change results; elsewhere x264 runs with one thread for that reason.
 """
 
 LICENCES = """# Licences

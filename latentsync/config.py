@@ -376,8 +376,8 @@ class Generate(Section):
     )
     face: str = key(
         "largest",
-        "face that is redrawn: largest, speaking, left, right, a number as `latentsync faces` lists them, or x,y: a "
-        "point of the frame in pixels; in a run where no clip says which face speaks",
+        "face that is redrawn (in a run: where no clip says who speaks): largest, speaking, left, right, a number as "
+        "`latentsync faces` lists them, or x,y: a point of the frame in pixels",
     )
     min_face_px: float = key(40.0, "narrowest face that is redrawn, pixels of the frame", ge=0)
     max_yaw_deg: float = key(60.0, "largest turn of the head to a side that is redrawn, degrees", ge=0, le=90)
@@ -391,8 +391,8 @@ class Generate(Section):
     )
     audio_offset_ms: float | None = key(
         None,
-        "how much later the audio is heard than its file says; null: 0, but latentsync generate measures it if the "
-        "audio is that of the video itself, and follows strong evidence",
+        "milliseconds by which the audio is delayed, below 0 advanced; null: 0, but measured by latentsync generate "
+        "where the audio is the video's own, and corrected if the evidence is strong",
         ge=-10_000,
         le=10_000,
     )
@@ -422,6 +422,11 @@ class Generate(Section):
 
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> "Generate":
+        if self.crf and self.codec in ("lossless", "prores"):
+            raise ValueError(
+                f"--crf {self.crf} (generate.crf) has no effect with --codec {self.codec} (generate.codec); "
+                "leave out one of the two."
+            )
         for name, field in type(self).model_fields.items() if self.as_published else ():
             value, idle = getattr(self, name), name not in _AS_PUBLISHED
             if idle and value not in (field.default, {"overlap": 0}.get(name, field.default)):

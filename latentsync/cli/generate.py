@@ -1,6 +1,5 @@
 """`latentsync generate`: lip-sync one video."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -109,8 +108,6 @@ def generate(
     """Lip-sync one video to speech. Defaults are those of a run (config/README.md), but without its limit on length."""
     if commercial:
         required.require_commercial(_parts(weights, vae, faces, enhance, tiny_vae))
-    # One command among others on a user's machine: threads that spin while they wait took minutes instead of seconds.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
     from latentsync.generation.api import lip_sync, lip_sync_pairs
     from latentsync.generation.progress import Printed
 
@@ -140,17 +137,21 @@ def generate(
     if pairs is not None:
         given = [name for name, value in (one | {"--start": start or None}).items() if value is not None]
         if given:
-            raise ValueError(f"--pairs has a table instead of {', '.join(given)}; leave out one of them.")
+            raise ValueError(f"{', '.join(given)} is for one video; leave it out with --pairs.")
         _redraw_pairs(pairs, lip_sync_pairs(pairs, weights, **common), progress)
         return
-    missing = [name for name in ("--video", "--out") if one[name] is None]
+    if high_quality and (crf is not None or codec in ("lossless", "prores")):
+        other = f"--codec {codec}" if crf is None else f"--crf {crf}"
+        raise ValueError(
+            f"--high-quality is CRF {HIGH_QUALITY_CRF}, so {other} contradicts it; leave out one of the two."
+        )
     if video is None or out is None:
-        raise ValueError(f"{' and '.join(missing)} is missing; give --video, --audio and --out, or a table as --pairs.")
+        raise ValueError("Give --video, --audio and --out, or a table as --pairs.")
     try:
         result = lip_sync(video, audio, out, weights, voices=voices, start_s=start, end_s=end, report=report, **common)
     except KeyboardInterrupt:
         progress.close()
-        parts = Path(f"{out}.parts")  # none if it was stopped early, with --enhance or --as-published
+        parts = Path(f"{out}.parts")  # none before the first is finished, and with --enhance or --as-published
         rest = f"; the same command continues after the last finished part in {parts}" if parts.exists() else ""
         typer.echo(f"latentsync: stopped{rest}", err=True)
         raise

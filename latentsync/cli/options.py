@@ -28,11 +28,12 @@ def key(section: type[Section], name: str, option: str | None = None) -> Any:
     """The option for a key of a section; `option`: what it is called if not like the key."""
     field = section.model_fields[name]
     option = option or f"--{name}"
+    description = (field.description or "").replace("null:", "default:")  # which nobody can type
     literal = next((one for one in (field.annotation, *get_args(field.annotation)) if get_origin(one) is Literal), None)
     if literal is not None:
-        return choice(option, literal, field.description)
+        return choice(option, literal, description)
     limits = {end: getattr(one, end) for one in field.metadata for end in ("ge", "le") if hasattr(one, end)}
-    return typer.Option(option, min=limits.get("ge"), max=limits.get("le"), help=field.description)
+    return typer.Option(option, min=limits.get("ge"), max=limits.get("le"), help=description)
 
 
 def given(context: typer.Context, name: str) -> bool:

@@ -11,6 +11,7 @@ audio -> detector -> scenes and face tracks -> speaking track -> redrawn mouths 
 use the names of the command line: `enhance["method"]` is --enhance.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -245,11 +246,11 @@ def list_faces(video: str | Path, out: str | Path, faces: FaceBackend = "mediapi
     config.require_choice("--faces", faces, FaceBackend)
     video, out = Path(video), Path(out)
     if not video.is_file():
-        raise ValueError(f"--video {video} is not a file.")
-    with LipSync() as session, naming("--video", video):
+        raise ValueError(f"{video} is not a file.")
+    with LipSync() as session, naming("The video", video):
         tracks = session.tracks(video, faces, MAX_FACES)
         if not tracks:
-            raise ValueError(f"--video {video} shows no face.")
+            raise ValueError(f"{video} shows no face.")
         return write_table(out, video, tracks, *frame_times(video))
 
 
@@ -283,6 +284,9 @@ class LipSync:
         enhance: Enhance | None = None,
         tracking: Tracking | None = None,
     ):
+        # Read when torch is imported: its threads would spin while they wait, and keep the cores from those of the
+        # pipeline and from other programs (beside one of them: minutes instead of seconds).
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self.generate, self.enhance = generate or Generate(**NO_LIMIT), enhance or Enhance()
         self.tracking, self.unet = tracking or Tracking(), unet
         self.stack = ExitStack()
@@ -342,6 +346,11 @@ class LipSync:
         if audio is not None:
             with naming("--audio", audio):
                 driving = driving_audio(audio)
+        if driving is not None and self.generate.length == "audio" and part_s[0] >= driving.length_s:
+            raise ValueError(
+                f"--start {part_s[0]:g} lies behind the end of the result, which is as long as the audio "
+                f"({driving.length_s:.1f} s); give --length video."
+            )
         if self.enhance.method is not None:
             self.restorer()  # a damaged file ends the call before the long part
         resolution = self.models(True).resolution

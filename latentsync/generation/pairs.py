@@ -8,7 +8,7 @@ files and the settings are those of then. A row that fails is recorded with its 
 import csv
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from latentsync.generation.progress import Progress, Report, silent
@@ -48,6 +48,13 @@ def read_pairs(table: Path) -> list[Pair]:
         ValueError: it is not such a table, or two rows have the same output.
     """
     lines = csv_rows(table, "--pairs", f"write a CSV with the columns {', '.join(COLUMNS)}")
+    missing = [name for name in COLUMNS if lines and name not in lines[0]]
+    if missing:
+        header = ",".join(lines[0])
+        raise ValueError(
+            f"--pairs {table} begins with {header!r}; its first line must name {', '.join(COLUMNS)}, "
+            "separated by commas."
+        )
     pairs, lines_of = list[Pair](), dict[Path, int]()
     for number, line in enumerate(lines, 2):
         empty = [name for name in COLUMNS if not line.get(name)]
@@ -94,7 +101,8 @@ def work_through(
     missing = deque(pair for pair, key in zip(pairs, keys, strict=True) if not is_done(pair, key))
     for number, (pair, key) in enumerate(zip(pairs, keys, strict=True), 1):
         if not missing or missing[0] is not pair:
-            yield before[str(pair.out)]
+            known = before[str(pair.out)]
+            yield replace(known, says=f"done before: {known.says}")
             continue
         missing.popleft()
         progress(Progress(f"{number} of {len(pairs)}: {pair.out}"))

@@ -44,10 +44,14 @@ class Parts:
         """(file, first frame, end) of each part that is not finished."""
         return list(zip(self.files, self.edges, self.edges[1:], strict=False))[self.n_done :]
 
+    def remove_empty(self) -> None:
+        """Delete the folder of a job that stopped before its first part was finished."""
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
     def remove(self) -> None:
         """Delete all parts, those of other settings as well; anything else in the folder stays, and so does it then."""
         for file in self.folder.iterdir():
             if _NAME.fullmatch(file.name.removeprefix(".").replace(".part.", ".")):
                 file.unlink()
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        self.remove_empty()

@@ -185,6 +185,7 @@ def _write_parts(
         frames.close()
         for part in opened:
             part.__exit__(*sys.exc_info())  # of a part that is finished: nothing
+        parts.remove_empty()
 
 
 def _written(

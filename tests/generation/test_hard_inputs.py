@@ -184,8 +184,7 @@ def test_a_full_disk_leaves_nothing_under_a_hidden_name(session, tmp_path):
     video, audio = files(Case(), tmp_path / "in")
     with small_disk(4096), pytest.raises(OSError, match="large|space"):
         redrawn(session, Case(), video, audio, tmp_path / "out.mp4")
-    assert [path for path in tmp_path.rglob("*") if path.name.startswith(".")] == []
-    assert not (tmp_path / "out.mp4").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]  # no part was finished
     assert redrawn(session, Case(), video, audio, tmp_path / "out.mp4").n_generated == N  # once there is room
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.mp4"]
 

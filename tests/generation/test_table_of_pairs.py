@@ -84,7 +84,11 @@ def test_a_row_is_done_again_when_anything_changed(files, change):
     [
         (["a.mp4,a.wav,one.mp4", "b.mp4,a.wav,./one.mp4"], "video,audio,out", "lines 2 and 3"),
         (["a.mp4,a.wav,"], "video,audio,out", "no out in line 2"),
-        (["a.mp4,a.wav"], "video,sound", "no audio and no out in line 2"),
+        (
+            ["a.mp4,a.wav"],
+            "video,sound",
+            "begins with 'video,sound'; its first line must name video, audio, out, separated by commas",
+        ),
         ([], "video,audio,out", "no rows"),
     ],
 )
