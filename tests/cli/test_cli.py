@@ -117,7 +117,7 @@ def test_a_table_redraws_many_and_says_what_failed(trained, video, speech, tmp_p
     assert (tmp_path / "one.mp4").stat().st_mtime_ns == written
     with pytest.raises(ValueError, match="--out is for one video; leave it out"):
         latentsync(*arguments, "--out", "out.mp4")
-    with pytest.raises(ValueError, match="--out is missing"):
+    with pytest.raises(ValueError, match="Give --video, --audio and --out"):
         latentsync("generate", "--video", video, "--weights", trained)
 
 
