@@ -1,4 +1,4 @@
-"""The face tracks of the videos of a session: those of the last one are kept, those of the next are found meanwhile."""
+"""Face tracks of the videos of a session: the last ones are kept, and those of the next video are found in advance."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,14 +15,14 @@ Wanted = tuple[Path, str, int]  # video, face detector, most faces
 
 
 class _Stopped(Exception):
-    """Nobody waits for the tracks any more."""
+    """The tracks are no longer needed."""
 
 
 class FaceTracks:
-    """Finds the tracks of a video once, for all that ask for it in a row.
+    """Finds the tracks of each video once.
 
-    One detector follows all videos, so no two are followed at the same time, and whoever uses it otherwise asks for no
-    video `meanwhile`.
+    All videos share one detector, so two are never tracked at the same time. A caller that needs the detector itself
+    must not start `meanwhile`.
     """
 
     def __init__(self, find: "Callable[[Path, str, int, Report], list[Track]]"):
@@ -33,29 +33,29 @@ class FaceTracks:
         self.stopping = False
 
     def of(self, wanted: Wanted, progress: Report = silent) -> "list[Track]":
-        """The tracks of a video; `progress` is called while they are found here and now."""
+        """The tracks of a video; `progress` is called for each frame, unless they are found in advance."""
         if self.last[0] == wanted:
             return self.last[1]
-        coming, self.coming = self.coming, None
-        if coming is not None and coming[0] == wanted:
-            found = coming[1].result()
+        if self.coming is not None and self.coming[0] == wanted:
+            found = self.coming[1].result()  # if this is interrupted, `close` still has to stop it
+            self.coming = None
         else:
-            self._stop(coming)
+            self._stop()
             found = self.find(*wanted, progress)
         self.last = wanted, found
         return found
 
     def meanwhile(self, wanted: Wanted) -> None:
-        """Find the tracks of the next video while the caller goes on; its errors rise when they are asked for."""
+        """Find the tracks of the next video in a thread; errors are raised by `of`."""
         if cores() == 1 or wanted == self.last[0]:
             return
-        self._stop(self.coming)  # whose turn never came
+        self._stop()
         self.worker = self.worker or ThreadPoolExecutor(1)
         self.coming = wanted, self.worker.submit(self.find, *wanted, self._unless_stopped)
 
     def close(self) -> None:
         """Stop at the next frame."""
-        self._stop(self.coming)
+        self._stop()
         if self.worker is not None:
             self.worker.shutdown()
 
@@ -63,8 +63,8 @@ class FaceTracks:
         if self.stopping:
             raise _Stopped
 
-    def _stop(self, coming: "tuple[Wanted, Future[list[Track]]] | None") -> None:
-        self.stopping = True
-        if coming is not None:
-            coming[1].exception()  # waits
-        self.stopping = False
+    def _stop(self) -> None:
+        if self.coming is not None:
+            self.stopping = True
+            self.coming[1].exception()  # waits until the thread has noticed
+            self.coming, self.stopping = None, False

@@ -73,3 +73,18 @@ def test_another_video_or_the_end_stops_it_at_the_next_frame(find):
     found = tracks.of(wanted("other.mp4"))
     assert found == ["other.mp4"] and "long.mp4" not in find.found
     tracks.close()
+
+
+def test_an_interrupted_wait_stops_the_thread_too(find, monkeypatch):
+    tracks = face_tracks.FaceTracks(find)
+    tracks.meanwhile(wanted("long.mp4"))
+    coming = tracks.coming[1]
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(coming, "result", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        tracks.of(wanted("long.mp4"))
+    closing = threading.Thread(target=tracks.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    stopped = not closing.is_alive()
+    find.may_end.set()  # so that a failure ends, too
+    assert stopped and find.found == []
