@@ -28,7 +28,7 @@ def key(section: type[Section], name: str, option: str | None = None) -> Any:
     """The option for a key of a section; `option`: what it is called if not like the key."""
     field = section.model_fields[name]
     option = option or f"--{name}"
-    description = (field.description or "").replace("null:", "default:")  # which nobody can type
+    description = (field.description or "").replace("null:", "default:")  # null exists only in YAML
     literal = next((one for one in (field.annotation, *get_args(field.annotation)) if get_origin(one) is Literal), None)
     if literal is not None:
         return choice(option, literal, description)

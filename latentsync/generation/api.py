@@ -348,7 +348,7 @@ class LipSync:
                 driving = driving_audio(audio)
         if driving is not None and self.generate.length == "audio" and part_s[0] >= driving.length_s:
             raise ValueError(
-                f"--start {part_s[0]:g} lies behind the end of the result, which is as long as the audio "
+                f"--start {part_s[0]:g} is after the end of the result, which is as long as the audio "
                 f"({driving.length_s:.1f} s); give --length video."
             )
         if self.enhance.method is not None:

@@ -122,7 +122,7 @@ def test_enhancement_is_part_of_it_and_encodes_only_once(trained, video, tmp_pat
         ({"video": "none.mp4"}, "--video none.mp4 is not a file"),
         ({"video": __file__}, "--video .*test_api.py cannot be used: unreadable"),
         ({"generate": {"codec": "lossless", "crf": 20}}, "--crf 20 .* no effect with --codec lossless"),
-        ({"start_s": 900.0}, r"--start 900 lies behind the end of the result, .* \(\d+\.\d s\); give --length video"),
+        ({"start_s": 900.0}, r"--start 900 is after the end of the result, .* \(\d+\.\d s\); give --length video"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(trained, video, tmp_path, changed, words):
