@@ -372,7 +372,9 @@ class Generate(Section):
         None, "windows per call of the U-Net; null: as many as fit the free memory of the GPU, at most 2; 1 on a CPU"
     )
     compile: Compile = key(
-        "none", "graph: calls of the U-Net are replayed as CUDA graphs, on a GPU; compile: and compiled (torch.compile)"
+        "graph",
+        "graph: on a GPU the U-Net's calls are replayed as CUDA graphs; compile: it is compiled first (torch.compile), "
+        "which takes two minutes; none: neither",
     )
     face: str = key(
         "largest",
