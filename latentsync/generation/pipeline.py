@@ -6,8 +6,8 @@ that work side by side and hand frames on in order:
     a thread decodes and crops -> the networks -> two threads paste -> a thread encodes
 
 Between two places as many frames may wait as one batch of windows draws at once, so the networks go on while those
-are written. Frames without a face, or with another face than the speaker's, pass through unchanged and are counted by
-reason.
+are written; on a CPU fewer pasted ones do. Frames without a face, or with another face than the speaker's, pass through
+unchanged and are counted by reason.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from latentsync.faces.crop import align_face
 from latentsync.faces.tracking import Track
 from latentsync.generation import gates, paste, silence
 from latentsync.generation.audio import DrivingAudio
-from latentsync.generation.drawing import Drawing, Generator, Item, batch_size, waiting
+from latentsync.generation.drawing import Drawing, Generator, Item, batch_size, pasted_ahead, waiting
 from latentsync.generation.parts import Parts
 from latentsync.generation.plan import Plan, Voice, VoicePlan, make_plan
 from latentsync.generation.progress import Progress, Report, silent
@@ -211,7 +211,7 @@ def _written(
                 paste.blend(result, layers(), strength)
             return result
 
-    yield from mapped(pasted, wanted, depth=waiting(plan, models, cfg))
+    yield from mapped(pasted, wanted, depth=pasted_ahead(plan, models, cfg))
 
 
 def _closed(video: Path, voice: VoicePlan, resolution: int, codec: CodecName) -> np.ndarray:
