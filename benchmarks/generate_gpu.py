@@ -7,7 +7,7 @@ each length of video. A row of the first table is `pipeline.redraw` of the video
 written. fps counts its frames; "with tracking" adds the time in which faces are found, while a GPU waits. "GPU busy":
 share of the samples, every 0.1 s, at which the driver says that a kernel runs. Peak memory, MB (2^20 bytes): what
 PyTorch's allocator held, apart from CUDA's own 0.5 GB. "set-up s": the first batch of windows, in which graphs are
-recorded and the network is compiled; kernels compiled on other cores before, both sizes at once, are counted in it.
+recorded and the network is compiled; kernels compiled on other cores before, while videos are made, count towards it.
 
 The second table is one denoising step of one window with guidance: what is launched from the host, and how long it
 takes. The third compares pasting on the GPU with pasting on the CPU, in grey levels that reach the frame.
@@ -137,8 +137,11 @@ def main() -> None:
         print("\n| face | U-Net | launches per forward | kernels | ms per step |\n|---|---|---|---|---|")
         for resolution in (256, 512):
             for mode in ("none", "graph") + ("compile",) * (resolution in compiled):
-                ready = mode != "compile" or compiled[resolution] is not None
-                if ready and time.monotonic() - start_s < args.limit_s:
+                if mode == "compile" and compiled[resolution] is None:
+                    print(f"| {resolution} px | {mode} | not measured: it was not compiled in time |", flush=True)
+                elif time.monotonic() - start_s > args.limit_s:
+                    print(f"| {resolution} px | {mode} | not measured: {args.limit_s:g} s have passed |", flush=True)
+                else:
                     found = step_cost(sized(models, resolution, args.small), mode)
                     add("steps", resolution=resolution, compile=mode, **found)
                     figures = (shown(found[name], ".4g") for name in ("launches", "kernels", "ms"))

@@ -78,7 +78,10 @@ def waiting(plan: Plan, models: Generator, cfg: Generate) -> int:
 
 
 def pasted_ahead(plan: Plan, models: Generator, cfg: Generate) -> int:
-    """Pasted frames that may wait: on a CPU few, since frames that leave its caches cost a twentieth of the time."""
+    """Pasted frames that may wait: beside a GPU those of one batch of windows, so that it gets its next ones meanwhile.
+
+    On a CPU few: frames that leave the caches before they are encoded cost a twentieth of the time.
+    """
     return 2 if _device(models).type == "cpu" else waiting(plan, models, cfg)
 
 
