@@ -61,7 +61,7 @@ fmt: setup ## format everything
 	snakefmt Snakefile workflow
 
 lock: setup ## resolve requirements.lock again, then the conda environments
-	uv pip compile pyproject.toml --extra workflow --extra restorers --extra dev --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra workflow --extra app --extra restorers --extra dev --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header -q -o requirements.lock
 	echo 'spandrel-extra-arches>=0.2,<0.3' | uv pip compile - --no-deps --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate -q -o requirements-codeformer.lock
