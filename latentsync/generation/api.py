@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -290,8 +291,7 @@ class LipSync:
         self.generate, self.enhance = generate or Generate(**NO_LIMIT), enhance or Enhance()
         self.tracking, self.unet = tracking or Tracking(), unet
         self.stack = ExitStack()
-        method = self.enhance.method
-        restorer_file = method and registry.find(method, self.enhance.weights, f"--enhance {method}")
+        self._restorer_file()
 
         def load(trained: bool) -> Any:
             from latentsync.generation.loading import load_models
@@ -304,14 +304,35 @@ class LipSync:
 
             return self.stack.enter_context(open_detector(faces, max_faces))
 
-        def restorer() -> Any:
+        def restorer(method: str, file: Path) -> Any:
             from latentsync.models.restorers import open_restorer
 
-            assert method is not None and restorer_file is not None
-            return open_restorer(method, restorer_file)
+            return open_restorer(method, file)
 
-        self.models, self.detector, self.restorer = cache(load), cache(detector), cache(restorer)
+        self.models, self.detector, self._restorers = cache(load), cache(detector), cache(restorer)
         self.face_tracks = FaceTracks(self._find_tracks)
+
+    def with_settings(self, generate: Generate | None = None, enhance: Enhance | None = None) -> "LipSync":
+        """The same session with other settings: networks and detectors stay loaded, and belong to `self`.
+
+        Raises:
+            ValueError: the restorer's file is missing.
+        """
+        other = copy(self)
+        other.generate, other.enhance = generate or self.generate, enhance or self.enhance
+        other._restorer_file()
+        return other
+
+    def _restorer_file(self) -> Path | None:
+        """The weights of the chosen restorer, None without one; the network is loaded later."""
+        method = self.enhance.method
+        return method and registry.find(method, self.enhance.weights, f"--enhance {method}")
+
+    def restorer(self) -> Any:
+        """The chosen restorer; one of the same name and file is loaded once."""
+        file, method = self._restorer_file(), self.enhance.method
+        assert method is not None and file is not None
+        return self._restorers(method, file)
 
     def __enter__(self) -> "LipSync":
         return self
@@ -362,7 +383,7 @@ class LipSync:
                 self.tracks(video, faces, MAX_FACES, progress)
             # Enhancing needs the detector itself.
             if next_video is not None and next_video.is_file() and self.enhance.method is None:
-                self.face_tracks.meanwhile((next_video, faces, MAX_FACES))
+                self.face_tracks.meanwhile((next_video, faces, MAX_FACES, self.generate.max_s))
         own = audio is not None and audio.samefile(video)
         given: dict[str, Any] = {"rows": rows, "progress": progress, "part_s": part_s, "own": own}
         if self.enhance.method is None:
@@ -388,15 +409,17 @@ class LipSync:
 
     def tracks(self, video: Path, faces: str, max_faces: int, progress: Report = silent) -> "list[Track]":
         """The face tracks of a video; those of the last one are kept."""
-        return self.face_tracks.of((video, faces, max_faces), progress)
+        return self.face_tracks.of((video, faces, max_faces, self.generate.max_s), progress)
 
-    def _find_tracks(self, video: Path, faces: str, max_faces: int, progress: Report) -> "list[Track]":
+    def _find_tracks(
+        self, video: Path, faces: str, max_faces: int, max_s: float | None, progress: Report
+    ) -> "list[Track]":
         from latentsync.generation.gates import measure_faces
         from latentsync.generation.speakers import track_video
 
         detector = self.detector(faces, max_faces)
         measure = measure_faces(detector.scheme)
-        return track_video(video, detector, self.generate.max_s, self.tracking, progress, measure)
+        return track_video(video, detector, max_s, self.tracking, progress, measure)
 
     def redraw(
         self,

@@ -11,7 +11,7 @@ from latentsync.media.ahead import cores
 if TYPE_CHECKING:
     from latentsync.faces.tracking import Track
 
-Wanted = tuple[Path, str, int]  # video, face detector, most faces
+Wanted = tuple[Path, str, int, float | None]  # video, face detector, most faces, seconds that are needed
 
 
 class _Stopped(Exception):
@@ -25,7 +25,7 @@ class FaceTracks:
     must not start `meanwhile`.
     """
 
-    def __init__(self, find: "Callable[[Path, str, int, Report], list[Track]]"):
+    def __init__(self, find: "Callable[[Path, str, int, float | None, Report], list[Track]]"):
         self.find = find
         self.last: tuple[Wanted | None, list[Track]] = None, []
         self.coming: tuple[Wanted, Future[list[Track]]] | None = None
