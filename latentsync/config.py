@@ -31,8 +31,7 @@ VERSIONS = {
     "train_syncnet": 1,
     "train_unet_stage1": 1,
     "train_unet_stage2": 1,
-    "generate": 8,
-    "enhance": 1,
+    "generate": 9,
     "evaluate": 3,
     "report": 4,
     "estimate": 1,
@@ -336,7 +335,7 @@ class TrainUnetStage2(TrainUnet):
 
 
 _AS_PUBLISHED = frozenset(  # what the published pipeline, too, leaves to its users, and what changes no frame
-    "as_published steps guidance seed max_s crf encoder_threads controls torch_threads tracking".split()
+    "as_published steps guidance seed max_s crf encoder_threads controls torch_threads tracking enhance".split()
 )
 
 
@@ -447,14 +446,27 @@ PRESETS: dict[Preset, dict[str, Any]] = {  # of `generate`, by what they cost; b
 
 
 class Enhance(Section):
-    """Enhance faces in generated videos; off by default."""
+    """Restore generated faces before they are written; off by default."""
 
     method: Restorer | None = key(None, "null: off; codeformer needs an extra package (make setup-codeformer)")
     strength: Share = key(0.8, "0: not enhanced, 1: fully enhanced")
     region: Literal["mouth", "face"] = key("mouth", "mouth: enhance only the generated region; face: the whole face")
     lip_protection: Share = key(0.5, "0: lips are enhanced like the rest, 1: lips stay as generated")
-    crf: int | None = key(None, "CRF of the result; null: as the generated video", ge=0, le=51)
+    fidelity: Share = key(0.5, "of codeformer: 0: most freedom, 1: closest to the generated face")
+    force: bool = key(False, "enhance faces, too, that the frame shows no finer than they are generated")
     weights: str | None = key(None, "weights of the restorer; null: the one in the weights folder")
+    compared: int = key(
+        8, "cross pairs that a run generates without enhancement, too, so that its report can compare them", ge=0
+    )
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> "Enhance":
+        if self.fidelity != type(self).model_fields["fidelity"].default and self.method != "codeformer":
+            raise ValueError(
+                f"--fidelity {self.fidelity:g} (enhance.fidelity) has no effect without --enhance codeformer; "
+                "leave out one of the two."
+            )
+        return self
 
 
 class Tracking(Section):
@@ -465,14 +477,9 @@ class Tracking(Section):
 
 
 class GenerateInRun(Generate):
-    """What the step generate gets: its section, and what it takes from detect_scenes and align_faces."""
+    """What the step generate gets: its section, and what it takes from enhance, detect_scenes and align_faces."""
 
-    tracking: Tracking = Tracking()
-
-
-class EnhanceInRun(Enhance):
-    """What the step enhance gets: its section, and what it takes from detect_scenes and align_faces."""
-
+    enhance: Enhance = Enhance()
     tracking: Tracking = Tracking()
 
 
@@ -544,6 +551,10 @@ class Config(Section):
                 f"train_syncnet.max_negative_frames is {negatives.max_negative_frames}, below min_negative_frames "
                 f"({negatives.min_negative_frames}); raise the first or lower the second."
             )
+        if self.generate.as_published and self.enhance.method is not None:
+            raise ValueError(
+                f"enhance.method {self.enhance.method} is no part of generate.as_published; leave out one of the two."
+            )
         limits = {name: getattr(self.select_clips, name) for name in ("min_sync_confidence", "min_offset_confidence")}
         for name, limit in limits.items():
             if self.score_sync.backend == "stable_syncnet" and limit is not None and limit > 1:
@@ -559,7 +570,7 @@ def _is_section(annotation: object) -> TypeGuard[type[Section]]:
 
 
 SECTIONS = {name: field.annotation for name, field in Config.model_fields.items() if _is_section(field.annotation)}
-STEP_SECTIONS = SECTIONS | {"generate": GenerateInRun, "enhance": EnhanceInRun}  # what each step is given
+STEP_SECTIONS = SECTIONS | {"generate": GenerateInRun}  # what each step is given
 
 
 def validate(values: dict[str, Any]) -> Config:
@@ -597,9 +608,10 @@ def require_choice(option: str, value: str, literal: Any) -> None:
 
 
 def section_json(cfg: Config, step: str) -> str:
-    """What a step is given, as canonical JSON: its section, and `tracking` for generate and enhance."""
+    """What a step is given, as canonical JSON: its section, and for generate what it takes from others."""
     values = getattr(cfg, step).model_dump(mode="json")
-    if "tracking" in STEP_SECTIONS[step].model_fields:
+    if step == "generate":
+        values["enhance"] = cfg.enhance.model_dump(mode="json")
         tracking = Tracking(scenes=cfg.detect_scenes, max_gap_ticks=cfg.align_faces.max_gap_ticks)
         values["tracking"] = tracking.model_dump(mode="json")
     return json.dumps(values, sort_keys=True, separators=(",", ":"))

@@ -35,7 +35,6 @@ USES_GPU: dict[str, Callable[[Any], bool]] = {
     "train_unet_stage1": _always,
     "train_unet_stage2": _always,
     "generate": _always,
-    "enhance": _always,
 }
 
 

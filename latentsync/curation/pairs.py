@@ -4,13 +4,13 @@ A pair belongs to one of select_clips.pair_shards shards, by its video: both pai
 faces are tracked once. The columns `picture_*` are about the video, `sound_*` about the source of the audio.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from latentsync.ledger.columns import Clip, Pair
 from latentsync.ledger.rows import Row, shard_of
 
-SUFFIXES = {"ours": "", "untrained": "-untrained"}  # of ids and file names, by system
+SUFFIXES = {"ours": "", "unenhanced": "-unenhanced", "untrained": "-untrained"}  # of ids and file names, by system
 
 
 def pair(test_rows: Sequence[Clip], max_pairs: int) -> list[Pair]:
@@ -61,17 +61,17 @@ def by_shard(pairs: Sequence[Pair], shards: int) -> list[list[Pair]]:
     return result
 
 
-def videos(pairs: Sequence[Pair], controls: int) -> list[Row]:
-    """One row per video to generate, sorted by source video: every pair, and the first cross pairs again as controls.
+def videos(pairs: Sequence[Pair], again: Mapping[str, int]) -> list[Row]:
+    """One row per video to generate, sorted by source video: every pair, and the first cross pairs by other systems.
 
-    `controls` counts over all shards, by `cross_rank`. The rank itself is left out of the rows: it changes when a pair
-    is added, and a video that depends on it would be generated again.
+    `again`: how many, by system; counted over all shards, by `cross_rank`. The rank itself is left out of the rows: it
+    changes when a pair is added, and a video that depends on it would be generated again.
     """
     result = []
     for row in sorted(pairs, key=lambda row: (row["picture_id"], row["id"])):
         rank, columns = row["cross_rank"], {name: value for name, value in row.items() if name != "cross_rank"}
         for system, suffix in SUFFIXES.items():
-            if system == "ours" or (rank is not None and rank < controls):
+            if system == "ours" or (rank is not None and rank < again.get(system, 0)):
                 state = {"status": "ok", "reason": None, "detail": ""}
                 result.append(columns | state | {"pair_id": row["id"], "id": row["id"] + suffix, "system": system})
     return result

@@ -1,6 +1,6 @@
 """Lip-sync videos: what Python callers, the command line and the steps share.
 
-audio -> detector -> scenes and face tracks -> speaking track -> redrawn mouths -> optional enhancement -> written file
+audio -> detector -> scenes and face tracks -> speaking track -> redrawn mouths (-> restored faces) -> written file
 
     import latentsync
 
@@ -12,7 +12,6 @@ use the names of the command line: `enhance["method"]` is --enhance.
 """
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentsync import config
-from latentsync.config import CodecName, Enhance, FaceBackend, Generate, Preset, Tracking
+from latentsync.config import Enhance, FaceBackend, Generate, Preset, Tracking
 from latentsync.generation.arguments import NO_LIMIT, checked, naming, sections
 from latentsync.generation.face_tracks import FaceTracks
 from latentsync.generation.progress import Progress, Report, silent
@@ -31,11 +30,10 @@ from latentsync.weights import registry
 from latentsync.weights.find import find_weights
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from latentsync.faces.tracking import Track
     from latentsync.generation.audio import DrivingAudio
     from latentsync.generation.pairs import Outcome
+    from latentsync.generation.restore import Enhancer
     from latentsync.generation.voices import Row
 
 RESULT = (
@@ -48,6 +46,8 @@ RESULT = (
     "weights",
     "audio_offset_ms",
     "n_closed",
+    "n_enhanced",
+    "n_coarse",
 )  # of LipSync.redraw
 MAX_FACES = 6  # faces followed in one video; their numbers must not depend on the command
 MIN_PUBLISHED_PX = 256  # side of the face in the smallest published model
@@ -71,6 +71,8 @@ class Result:
     """Which faces were redrawn, as `latentsync faces` numbers them: "face 1 of 3"."""
     n_left_alone: int
     """Other people that were seen."""
+    n_coarse: int = 0
+    """Redrawn frames that were not enhanced, since the face in them is no finer than what was generated."""
     n_closed: int = 0
     """Frames in pauses of the audio that show the closed lips of another frame, with `silence="close"`."""
     audio_offset_ms: float = 0.0
@@ -89,6 +91,8 @@ class Result:
         alone = f", {self.n_left_alone} left alone" if self.n_left_alone else ""
         kept = f"; unchanged: {unchanged}" if unchanged else ""
         kept += f"; mouth closed in {self.n_closed}" if self.n_closed else ""
+        kept += f"; enhanced in {self.n_enhanced}" if self.n_enhanced else ""
+        kept += f"; not enhanced in {self.n_coarse}, where the face is no finer than generated" if self.n_coarse else ""
         kept += f"; audio moved by {self.audio_offset_ms:+g} ms" if self.audio_offset_ms else ""
         return f"{self.n_generated} of {self.n_frames} frames redrawn, {self.faces}{alone}{kept}"
 
@@ -149,6 +153,7 @@ def lip_sync(
     cfg, enhancement = sections(preset, generate, enhance, faces, resolution)
     video, audio, out = checked(video, audio, out, voices, cfg.codec)
     unpublished = {"--tiny-vae": preview, "--voices": voices, "--start": start_s, "--end": end_s is not None}
+    unpublished["--enhance"] = enhancement.method
     if cfg.as_published and any(unpublished.values()):
         given = next(option for option, value in unpublished.items() if value)
         raise ValueError(f"{given} is no part of the published pipeline; leave out either it or --as-published.")
@@ -193,8 +198,9 @@ def lip_sync_pairs(
     from latentsync.generation.pairs import Pair, work_through
 
     cfg, enhancement = sections(preset, generate, enhance, faces, resolution)
-    if cfg.as_published and preview:
-        raise ValueError("--tiny-vae is no part of the published pipeline; leave out either it or --as-published.")
+    if cfg.as_published and (preview or enhancement.method):
+        given = "--tiny-vae" if preview else "--enhance"
+        raise ValueError(f"{given} is no part of the published pipeline; leave out either it or --as-published.")
     session = _session(weights, cfg, enhancement, vae, whisper, resolution, preview)
     assert session.unet is not None
     stat = session.unet.stat()
@@ -263,7 +269,7 @@ class LipSync:
                 session(video, speech, video.with_suffix(".new.mp4"))
 
     Args:
-        unet: file of the U-Net; None: only `restore` is used.
+        unet: file of the U-Net; None: only faces are tracked.
         vae: VAE; None: the published one of the weights folder.
         whisper, resolution, preview: as `loading.load_models` takes them; `preview` is the folder of TAESD.
         generate, enhance: sections of the configuration.
@@ -304,10 +310,10 @@ class LipSync:
 
             return self.stack.enter_context(open_detector(faces, max_faces))
 
-        def restorer(method: str, file: Path) -> Any:
+        def restorer(method: str, file: Path, fidelity: float) -> Any:
             from latentsync.models.restorers import open_restorer
 
-            return open_restorer(method, file)
+            return open_restorer(method, file, fidelity)
 
         self.models, self.detector, self._restorers = cache(load), cache(detector), cache(restorer)
         self.face_tracks = FaceTracks(self._find_tracks)
@@ -328,11 +334,15 @@ class LipSync:
         method = self.enhance.method
         return method and registry.find(method, self.enhance.weights, f"--enhance {method}")
 
-    def restorer(self) -> Any:
-        """The chosen restorer; one of the same name and file is loaded once."""
-        file, method = self._restorer_file(), self.enhance.method
-        assert method is not None and file is not None
-        return self._restorers(method, file)
+    def enhancer(self) -> "Enhancer | None":
+        """The chosen restorer; one of the same file is loaded once. None: nothing is enhanced."""
+        file, cfg = self._restorer_file(), self.enhance
+        if file is None or cfg.strength == 0:
+            return None
+        from latentsync.generation.restore import Enhancer
+        from latentsync.weights.files import content_hash
+
+        return Enhancer(self._restorers(cfg.method, file, cfg.fidelity), cfg, content_hash(file))
 
     def __enter__(self) -> "LipSync":
         return self
@@ -357,7 +367,6 @@ class LipSync:
         `next_video`: the video of the next call; its faces are found while the mouths of this one are drawn.
         """
         from latentsync.generation.audio import driving_audio
-        from latentsync.generation.video import encoder_threads, matching_crf
         from latentsync.generation.voices import read_table
 
         config.require_choice("--faces", faces, FaceBackend)
@@ -372,8 +381,7 @@ class LipSync:
                 f"--start {part_s[0]:g} is after the end of the result, which is as long as the audio "
                 f"({driving.length_s:.1f} s); give --length video."
             )
-        if self.enhance.method is not None:
-            self.restorer()  # a damaged file ends the call before the long part
+        self.enhancer()  # a damaged file ends the call before the long part
         resolution = self.models(True).resolution
         if resolution < MIN_PUBLISHED_PX:
             what = f"demonstration weights, {resolution} px per face"
@@ -381,31 +389,14 @@ class LipSync:
         if not self.generate.as_published:
             with naming("--video", video):
                 self.tracks(video, faces, MAX_FACES, progress)
-            # Enhancing needs the detector itself.
-            if next_video is not None and next_video.is_file() and self.enhance.method is None:
+            if next_video is not None and next_video.is_file():
                 self.face_tracks.meanwhile((next_video, faces, MAX_FACES, self.generate.max_s))
         own = audio is not None and audio.samefile(video)
         given: dict[str, Any] = {"rows": rows, "progress": progress, "part_s": part_s, "own": own}
-        if self.enhance.method is None:
-            with naming("--video", video):
-                return self._result(self.redraw(video, driving, out, faces, MAX_FACES, **given))
-        with tempfile.TemporaryDirectory() as folder:
-            # The enhanced video is encoded with loss only once.
-            between = Path(folder, f"lossless{out.suffix}")
-            with naming("--video", video):
-                written = self.redraw(video, driving, between, faces, MAX_FACES, lossless=True, **given)
-            progress(Progress("enhancing faces"))
-            crf = self.generate.crf if self.enhance.crf is None else self.enhance.crf
-            crf = matching_crf(video) if crf is None else crf
-            settings = crf, self.generate.codec, encoder_threads(self.generate)
-            n_enhanced = self.restore(between, out, written["matrices"], resolution, faces, MAX_FACES, *settings)
-            return self._result(written, n_enhanced)
-
-    @staticmethod
-    def _result(written: Mapping[str, Any], n_enhanced: int = 0) -> Result:
+        with naming("--video", video):
+            written = self.redraw(video, driving, out, faces, MAX_FACES, **given)
         found, choice = {name: written[name] for name in RESULT}, written["choice"]
-        faces, n_left_alone = str(choice), getattr(choice, "n_left_alone", 0)
-        return Result(n_enhanced=n_enhanced, faces=faces, n_left_alone=n_left_alone, **found)
+        return Result(faces=str(choice), n_left_alone=getattr(choice, "n_left_alone", 0), **found)
 
     def tracks(self, video: Path, faces: str, max_faces: int, progress: Report = silent) -> "list[Track]":
         """The face tracks of a video; those of the last one are kept."""
@@ -432,7 +423,6 @@ class LipSync:
         rows: "Sequence[Row]" = (),
         chosen: Sequence[int] = (),
         trained: bool = True,
-        lossless: bool = False,
         progress: Report = silent,
         part_s: tuple[float, float] = (0.0, float("inf")),
         own: bool = False,
@@ -447,7 +437,6 @@ class LipSync:
             rows: of `voices.read_table`.
             chosen: indices of face tracks known to speak; elsewhere generate.face decides.
             trained: False: with the untrained network, as a control.
-            lossless: H.264 without loss, whatever the section says.
             progress: called after every frame.
             part_s: start and end of what is redrawn, seconds of the video.
             own: the audio is that of the video, so that its offset can be measured.
@@ -458,7 +447,7 @@ class LipSync:
         from latentsync.generation.voices import mixed, voices
         from latentsync.media.read import frame_times
 
-        cfg = self.generate.model_copy(update={"codec": "lossless", "crf": 0}) if lossless else self.generate
+        cfg, enhancer = self.generate, self.enhancer() if trained else None
         if cfg.as_published:
             from latentsync.generation import published
 
@@ -482,36 +471,8 @@ class LipSync:
             later_s, _ = own_offset(audio, tracks, choice.labels, times_s)
         if later_s:
             says, audio = [(labels, one.shifted(later_s)) for labels, one in says], audio.shifted(later_s)
-        written = redraw(video, audio, out, self.models(trained), cfg, tracks, says, progress, part_s)
+        models = self.models(trained)
+        written = redraw(video, audio, out, models, cfg, tracks, says, progress, part_s, enhancer)
         written["audio_offset_ms"] = round(1000 * later_s, 3)
-        return written | {"choice": choice, "weights": dict(self.models(trained).weights)}
-
-    def restore(
-        self,
-        video: Path,
-        out: Path,
-        matrices: "np.ndarray",
-        resolution: int,
-        faces: str,
-        max_faces: int,
-        crf: int,
-        codec: CodecName = "h264",
-        threads: int = 1,
-    ) -> int:
-        """Restore the faces of a generated video; returns the number of restored frames.
-
-        Args:
-            video: a generated video.
-            out: the mp4 to write.
-            matrices: as `redraw` returned them.
-            resolution: side of the generated faces, pixels.
-            faces: face detector.
-            max_faces: faces it looks for.
-            crf, codec, threads: of the encoder.
-        """
-        from latentsync.generation.restore import enhance_video
-
-        detector, written = self.detector(faces, max_faces), {"crf": crf, "codec": codec, "threads": threads}
-        return enhance_video(
-            video, out, matrices, resolution, self.restorer(), self.enhance, detector, self.tracking, **written
-        )
+        weights = dict(models.weights) | ({} if enhancer is None else {"restorer": enhancer.weights})
+        return written | {"choice": choice, "weights": weights}

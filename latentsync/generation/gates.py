@@ -35,7 +35,8 @@ _CELLS = (4, 4)
 _REFERENCES = 500  # frames of a track whose median is compared with
 
 # Columns of Track.measures.
-_POSE, _MARGIN, _SHARPNESS, _UPPER_RGB, _LOWER_RGB = slice(0, 12), 12, 13, slice(14, 17), slice(17, None)
+_POSE, _MARGIN, _SHARPNESS, _UPPER_RGB = slice(0, 12), 12, 13, slice(14, 17)
+_LOWER_RGB, _FIVE, _OUTER_LIPS = slice(17, 65), slice(65, 75), slice(75, None)
 
 NO_FACE, OTHER_FACE, OUTSIDE, MOUTH_OUTSIDE, TOO_SMALL, PROFILE, OCCLUDED, MOTION_BLUR, SILENCE = range(-1, -10, -1)
 
@@ -65,11 +66,11 @@ PASSED_THROUGH = {code: reason.name for code, reason in REASONS.items()}
 
 
 def measure_faces(scheme: Scheme) -> Measure:
-    """A function from a frame uint8 (h, w, 3) and a face in it to what `passed` reads of it, float32 [65].
+    """A function from a frame uint8 (h, w, 3) and a face in it to what generation reads of it, float32 [75 + 2 p].
 
     The six points of the pose in pixels; the least distance of the outer lips from the frame's border in face widths,
-    below 0 outside; the variance of the Laplacian of the face below the brows, its box brought to 128 px; and mean RGB
-    of the upper face and of 4 x 4 cells of mouth and chin, 0..255.
+    below 0 outside; the variance of the Laplacian of the face below the brows, its box brought to 128 px; mean RGB of
+    the upper face and of 4 x 4 cells of mouth and chin, 0..255; five points and p of the outer lips, pixels.
     """
     pose, lips = list(scheme.pose), list(scheme.outer_lips)
 
@@ -78,7 +79,8 @@ def measure_faces(scheme: Scheme) -> Measure:
         x, y = face.landmarks[lips].T
         margin = min(x.min(), y.min(), width - 1 - x.max(), height - 1 - y.max()) / face.width_px
         upper, lower = _colours(rgb, face)
-        parts = face.landmarks[pose].ravel(), [margin, _sharpness(rgb, face)], upper, lower
+        points = scheme.five_points(face.landmarks).ravel(), face.landmarks[lips].ravel()
+        parts = face.landmarks[pose].ravel(), [margin, _sharpness(rgb, face)], upper, lower, *points
         return np.concatenate(parts).astype(np.float32)
 
     return measure
@@ -107,6 +109,21 @@ def pose_deg(track: Track) -> np.ndarray:
     if not track.measures.size:
         return np.zeros((len(track.found), 3))
     return head_pose(track.measures[:, _POSE].reshape(-1, 6, 2))
+
+
+def outer_eyes(track: Track) -> np.ndarray:
+    """Outer corners of the eyes, left and right, displayed pixels, float64 [k, 2, 2]."""
+    return track.measures[:, _POSE].reshape(-1, 6, 2)[:, 2:4].astype(np.float64)  # in the order of measures.HEAD_CM
+
+
+def five_points(track: Track) -> np.ndarray:
+    """Eyes, nose tip and mouth corners, displayed pixels, float64 [k, 5, 2]."""
+    return track.measures[:, _FIVE].reshape(-1, 5, 2).astype(np.float64)
+
+
+def outer_lips(track: Track) -> np.ndarray:
+    """The outline of the lips, displayed pixels, float64 [k, p, 2]."""
+    return track.measures[:, _OUTER_LIPS].reshape(len(track.found), -1, 2).astype(np.float64)
 
 
 def mouth_width(track: Track) -> np.ndarray:

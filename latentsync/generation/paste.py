@@ -31,10 +31,10 @@ def face_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> 
     """The part of a frame of `shape` (h, w, ...) that the crop box touches; (0, 0, 0, 0) if it touches none."""
     width, height = alignment.crop_size(resolution)
     corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]], np.float64)
-    return _even(alignment.apply(alignment.invert(matrix), corners), shape)
+    return region_around(alignment.apply(alignment.invert(matrix), corners), shape)
 
 
-def _even(corners: np.ndarray, shape: tuple[int, ...]) -> Region:
+def region_around(corners: np.ndarray, shape: tuple[int, ...]) -> Region:
     """The region around some points, with one more pixel on each side: an erosion must find zeros around a box."""
     x0, y0 = (max(0, math.floor(value) - 1) // 2 * 2 for value in corners.min(0))
     x1, y1 = (-(-(math.ceil(value) + 2) // 2) * 2 for value in corners.max(0))
@@ -95,9 +95,14 @@ def hole_rows(resolution: int) -> tuple[int, int]:
 
 def hole_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> Region:
     """The part of a frame of `shape` (h, w, ...) that a generated face may change; (0, 0, 0, 0) if there is none."""
+    return region_around(hole_corners(matrix, resolution), shape)
+
+
+def hole_corners(matrix: np.ndarray, resolution: int) -> np.ndarray:
+    """Corners of what pasting reads of the face, float64 [4, 2], pixels of the file."""
     top, bottom = hole_rows(resolution)
     corners = np.array([[x, y] for x in (-1, resolution) for y in (top - 1, bottom)], np.float64)
-    return _even(alignment.apply(alignment.invert(alignment.to_face(matrix, resolution)), corners), shape)
+    return alignment.apply(alignment.invert(alignment.to_face(matrix, resolution)), corners)
 
 
 def paste_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) -> tuple[Region, np.ndarray]:
@@ -108,14 +113,28 @@ def paste_region(shape: tuple[int, ...], matrix: np.ndarray, resolution: int) ->
     region = hole_region(shape, matrix, resolution)
     if region == (0, 0, 0, 0):
         return region, np.zeros((0, 0), np.float32)
-    grid = Grid((0,), from_region(alignment.to_face(matrix, resolution), region), region)
+    return region, opacity_on(
+        Grid((0,), from_region(alignment.to_face(matrix, resolution), region), region), resolution
+    )
+
+
+def opacity_on(grid: "Grid", resolution: int) -> np.ndarray:
+    """`opacity` at the pixels of a grid, as pasting uses it: float32 (h, w) in 0..1."""
+    scale, size = resizing_of(grid), size_of(grid.region)
+    if scale > 1:
+        back = back_from(grid, resolution, scale)
+        return sampled(_enlarged(resolution, scale), back, size, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+    opaque, back = _rows(opacity(resolution), resolution), back_from(grid, resolution, 1)
+    return sampled(opaque, back, size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+
+
+@lru_cache
+def _enlarged(resolution: int, scale: float) -> np.ndarray:
     opaque = _rows(opacity(resolution), resolution)
-    return region, _placed([opaque], opaque, grid)[-1]
+    return cv2.resize(opaque, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
 
 
-def _sampled(
-    values: np.ndarray, back: np.ndarray, size: tuple[int, int], interpolation: int, border: int
-) -> np.ndarray:
+def sampled(values: np.ndarray, back: np.ndarray, size: tuple[int, int], interpolation: int, border: int) -> np.ndarray:
     """Values (h, w) or (h, w, c) at back [2, 3] of every pixel of an image of `size`."""
     return cv2.warpAffine(values, back, size, flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=border)
 
@@ -139,23 +158,30 @@ class Grid(NamedTuple):
     channels: tuple[int, ...]
     """Which planes: (0,) or (1, 2)."""
     back: np.ndarray
-    """float64 [2, 3], pixels of the region in this plane -> pixels of the R x R face."""
+    """float64 [2, 3], pixels of the region in this plane -> pixels of the R x R face, or of another image."""
     region: Region
     """In pixels of this plane."""
 
 
 def grids(frame: av.VideoFrame, matrix: np.ndarray, resolution: int) -> list[Grid]:
     """Where luma and chroma of a face go; none if the face lies outside of the frame."""
-    x0, y0, x1, y1 = hole_region((frame.height, frame.width), matrix, resolution)
+    return grids_to(
+        frame, hole_region((frame.height, frame.width), matrix, resolution), alignment.to_face(matrix, resolution)
+    )
+
+
+def grids_to(frame: av.VideoFrame, region: Region, matrix: np.ndarray) -> list[Grid]:
+    """The pixels of luma and chroma in a region of a frame; `matrix` [2, 3]: pixels of the file -> another image."""
+    x0, y0, x1, y1 = region
     if x1 == 0:
         return []
-    to_face, (luma, chroma, _) = alignment.to_face(matrix, resolution), (p.shape for p in planes(frame))
+    luma, chroma, _ = (plane.shape for plane in planes(frame))
     found = []
     for channels, (height, width) in (((0,), luma), ((1, 2), chroma)):
         step_x, step_y = -(-luma[1] // width), -(-luma[0] // height)  # a chroma sample is the middle of its block
         middle = np.array([[step_x, 0, (step_x - 1) / 2], [0, step_y, (step_y - 1) / 2], [0, 0, 1]])
         region = x0 // step_x, y0 // step_y, min(-(-x1 // step_x), width), min(-(-y1 // step_y), height)
-        found.append(Grid(channels, from_region(to_face @ middle, region), region))
+        found.append(Grid(channels, from_region(matrix @ middle, region), region))
     return found
 
 
@@ -198,11 +224,11 @@ def _placed(channels: list[np.ndarray], opaque: np.ndarray, grid: Grid) -> list[
     if scale > 1:  # lines serve for the opacity too, so that all go in one call
         doubled = [cv2.resize(channel, new, interpolation=cv2.INTER_CUBIC) for channel in channels]
         doubled.append(cv2.resize(opaque, new, interpolation=cv2.INTER_LINEAR))
-        return list(cv2.split(_sampled(cv2.merge(doubled), back, size, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)))
+        return list(cv2.split(sampled(cv2.merge(doubled), back, size, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)))
     if scale < 1:
         channels = [cv2.resize(channel, new, interpolation=cv2.INTER_AREA) for channel in channels]
-    values = cv2.split(_sampled(cv2.merge(channels), back, size, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE))
-    return [*values, _sampled(opaque, back_from(grid, resolution, 1), size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)]
+    values = cv2.split(sampled(cv2.merge(channels), back, size, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE))
+    return [*values, sampled(opaque, back_from(grid, resolution, 1), size, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)]
 
 
 def blend(frame: av.VideoFrame, pasted: Layers, strength: float = 1.0) -> None:

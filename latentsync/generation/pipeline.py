@@ -1,9 +1,9 @@
 """Redraw the mouths of one video: every native frame is kept, its mouth drawn from the audio at its own time.
 
-The video is read twice: the first pass tracks faces (speakers.py), the second one redraws and writes, in four places
+The video is read twice: the first pass tracks faces (speakers.py), the second one redraws and writes, in a few places
 that work side by side and hand frames on in order:
 
-    a thread decodes and crops -> the networks -> two threads paste -> a thread encodes
+    a thread decodes and crops -> the networks -> two threads paste (-> enhancement, enhancing.py) -> a thread encodes
 
 Between two places as many frames may wait as one batch of windows draws at once, so the networks go on while those
 are written; on a CPU fewer pasted ones do. Frames without a face, or with another face than the speaker's, pass through
@@ -31,9 +31,11 @@ from latentsync.faces.tracking import Track
 from latentsync.generation import gates, paste, silence
 from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.drawing import Drawing, Generator, Item, batch_size, pasted_ahead, waiting
+from latentsync.generation.enhancing import Enhancing
 from latentsync.generation.parts import Parts
 from latentsync.generation.plan import Plan, Voice, VoicePlan, make_plan
 from latentsync.generation.progress import Progress, Report, silent
+from latentsync.generation.restore import Enhancer, find_places
 from latentsync.generation.speakers import speaking
 from latentsync.generation.stopwatch import Stopwatch
 from latentsync.generation.video import encoder_threads, in_order, join_parts, matching_crf, open_writer, yuv
@@ -57,6 +59,7 @@ def redraw(
     voices: Sequence[tuple[np.ndarray, DrivingAudio]] | None = None,
     progress: Report = silent,
     part_s: tuple[float, float] = WHOLE_S,
+    enhancer: Enhancer | None = None,
 ) -> dict[str, Any]:
     """Write `out`: the video with the mouth of the speaking face redrawn to the audio.
 
@@ -71,12 +74,14 @@ def redraw(
             frame, from `speakers.choose` or `voices.voices`. None: the largest face says `audio`.
         progress: called with the number of written frames.
         part_s: start and end of what is redrawn, seconds of the source; the rest passes through.
+        enhancer: restores the redrawn faces; None: they stay as generated.
 
     Returns:
         n_frames, n_generated, passed_through {reason: frames}, cut_s (seconds left out because of cfg.max_s), the `crf`
         used, and per written frame: `order` int64 [m] (source frame), `times_s` float64 [m], `matrices` float64
         [m, 2, 3] from pixels of the file to crop pixels, NaN where the frame passed through; `end_s`, the end of the
-        last frame; `n_closed`, frames that show the lips of another frame (silence.py); `seconds` {stage: s} and
+        last frame; `n_closed`, frames that show the lips of another frame (silence.py); `n_enhanced`, and `n_coarse`,
+        redrawn frames whose face is not enhanced because it is as fine as the frame; `seconds` {stage: s} and
         `waited_s`, how long the networks had nothing to do.
 
     Raises:
@@ -93,7 +98,8 @@ def redraw(
     first = next(in_order(video, np.zeros(1, np.int64)))
     voices = voices or [(speaking(tracks, len(clock[0])), audio)]
     says = [Voice(gates.passed(tracks, labels, clock[0], cfg, *part_s), own.for_model) for labels, own in voices]
-    plan = make_plan(*clock, tracks, says, wanted_s, models.resolution, paste.to_displayed(first), cfg)
+    to_displayed = paste.to_displayed(first)
+    plan = make_plan(*clock, tracks, says, wanted_s, models.resolution, to_displayed, cfg)
     n_open = sum(voice.n_open for voice in plan.voices)
     if n_open:
         progress(Progress(silence.why_open(n_open)))
@@ -103,10 +109,14 @@ def redraw(
     if not generated.any():
         shown_first = np.unique(plan.order, return_index=True)[1]
         raise Rejection("not_redrawn", gates.why_nothing(why[shown_first]))
-    watch = Stopwatch()
-    parts = Parts(out, _key(video, plan, models, cfg), len(plan.order))
+    watch, stages = Stopwatch(), list[Enhancing]()
+    if enhancer is not None:
+        for voice in plan.voices:
+            places = find_places(plan, voice, tracks, to_displayed, models.resolution, enhancer)
+            stages.append(Enhancing(places, enhancer, models.resolution, watch))
+    parts = Parts(out, _key(video, plan, models, cfg, enhancer), len(plan.order))
     start_s = time.perf_counter()
-    _write_parts(video, first, plan, models, cfg, parts, watch, progress)
+    _write_parts(video, first, plan, models, cfg, stages, parts, watch, progress)
     passed_s = time.perf_counter() - start_s
     watch.settle()
     with watch("join"):
@@ -126,15 +136,19 @@ def redraw(
         "end_s": np.float64(plan.end_s),
         "matrices": main.matrices,
         "n_closed": int(np.any([voice.closed.any(1) for voice in plan.voices], axis=0).sum()),
+        "n_enhanced": int(np.any([stage.places.restored for stage in stages], axis=0).sum()),
+        "n_coarse": max((stage.places.n_coarse for stage in stages), default=0),
         "seconds": watch.rounded(),
         "waited_s": round(passed_s - watch.seconds["networks"], 3),
     }
 
 
-def _key(video: Path, plan: Plan, models: Generator, cfg: Generate) -> str:
+def _key(video: Path, plan: Plan, models: Generator, cfg: Generate, enhancer: Enhancer | None) -> str:
     """16 hex digits over everything that decides the written frames."""
     stat = video.stat()
     described = f"{stat.st_size} {stat.st_mtime_ns} {cfg.model_dump_json()} {dict(models.weights)}"
+    if enhancer is not None:
+        described += f" {enhancer.cfg.model_dump_json()} {enhancer.weights}"
     digest = hashlib.sha256(described.encode())
     for array in (plan.order, plan.times_s, *(part for voice in plan.voices for part in vars(voice).values())):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -147,6 +161,7 @@ def _write_parts(
     plan: Plan,
     models: Generator,
     cfg: Generate,
+    stages: list[Enhancing],
     parts: Parts,
     watch: Stopwatch,
     progress: Report,
@@ -158,7 +173,7 @@ def _write_parts(
     first = missing[0][1]
     report = partial(Progress, "redrawing mouths", total=len(plan.order))
     progress(report(first))
-    frames = _written(video, plan, models, cfg, first, watch)
+    frames = _written(video, plan, models, cfg, stages, first, watch)
     writing, finishing, opened = Behind(waiting(plan, models, cfg)), Behind(), list[ExitStack]()
 
     def write(writer: VideoWriter, frame: av.VideoFrame) -> None:
@@ -189,18 +204,22 @@ def _write_parts(
 
 
 def _written(
-    video: Path, plan: Plan, models: Generator, cfg: Generate, first: int, watch: Stopwatch
+    video: Path, plan: Plan, models: Generator, cfg: Generate, stages: list[Enhancing], first: int, watch: Stopwatch
 ) -> PythonGenerator[av.VideoFrame, None, None]:
     """The frames of the result from `first` on, bit for bit those of a whole run."""
     closed = [_closed(video, voice, models.resolution, cfg.codec) for voice in plan.voices]
     drawings = [Drawing(number, plan, models, cfg, watch, faces) for number, faces in enumerate(closed)]
-    begin = min(drawing.needed_from(first) for drawing in drawings)
+    begins = [first]  # of each stage, and of the result
+    for stage in reversed(stages):
+        begins.insert(0, stage.needed_from(begins[0]))
+    pasted_from = begins[0]
+    begin = min(drawing.needed_from(pasted_from) for drawing in drawings)
     items: Iterator[Item] = ahead(
         _read(video, plan, models.resolution, cfg.codec, begin, watch), waiting(plan, models, cfg)
     )
     for drawing in drawings:
-        items = drawing.drawn(items, begin, first)
-    wanted = (item for item in items if item.index >= first)
+        items = drawing.drawn(items, begin, pasted_from)
+    wanted = (item for item in items if item.index >= pasted_from)
 
     def pasted(item: Item) -> av.VideoFrame:
         with watch("paste"):
@@ -211,7 +230,17 @@ def _written(
                 paste.blend(result, layers(), strength)
             return result
 
-    yield from mapped(pasted, wanted, depth=pasted_ahead(plan, models, cfg))
+    frames = mapped(pasted, wanted, depth=pasted_ahead(plan, models, cfg))
+    for stage, own, following in zip(stages, begins, begins[1:], strict=False):
+        frames = _from(following - own, stage.restored(frames, own))
+    yield from frames
+
+
+def _from(n: int, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """The frames after the first `n`."""
+    for _ in range(n):
+        next(frames)
+    yield from frames
 
 
 def _closed(video: Path, voice: VoicePlan, resolution: int, codec: CodecName) -> np.ndarray:

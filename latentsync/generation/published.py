@@ -103,6 +103,8 @@ def redraw(
         "n_generated": n,
         "passed_through": {},
         "n_closed": 0,
+        "n_enhanced": 0,
+        "n_coarse": 0,
         "crf": crf,
         "cut_s": round((n_spoken - n) / TICKS_PER_S, 3),
         "order": at_25[order],

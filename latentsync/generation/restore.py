@@ -1,172 +1,307 @@
-"""Face restoration of a generated video: FFHQ alignment, restore, blend back into the planes of the frame.
+"""Restore generated faces while they are in memory: align by five points, restore, and add the detail to the frame.
 
-Restorers are trained on faces in FFHQ alignment at 512 pixels, not on LatentSync's stretched crop, so the face of every
-frame is aligned by five points, in one warp from the frame. The lips can be protected: restorers sharpen them towards a
-resting mouth.
+Restorers are trained on faces in FFHQ alignment at 512 pixels, not on LatentSync's stretched crop, so every face is
+aligned anew, in one warp from the pasted frame. What comes back into the frame is the difference between the restored
+and the aligned face, not the restored face itself: a restorer that changes nothing changes no pixel, and the frame
+keeps what the alignment cannot hold. Of this difference
+
+- what is coarser than an eighth of the face is left out: restorers shift colour and light, from frame to frame;
+- what is finer is smoothed over five frames, in aligned coordinates, where the face itself stays as it was;
+- the lips take less, by `lip_protection`: restorers pull them towards a resting mouth, and sync is lost.
+
+The points are those of the source's face (gates.py measures them while it is tracked), so nothing is detected anew.
+
+Axes: m written frames, k points of the outline of the lips, S side of the aligned face in pixels.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import chain, islice
-from pathlib import Path
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import av
 import cv2
 import numpy as np
 
-from latentsync.config import CodecName, Enhance, Tracking
+from latentsync.config import Enhance
 from latentsync.faces import alignment
-from latentsync.faces.face import Detector, Scheme
 from latentsync.faces.smoothing import smooth
 from latentsync.faces.tracking import Track
-from latentsync.generation import speakers
-from latentsync.generation.paste import Region, blended, from_region, paste_region, to_displayed
-from latentsync.generation.video import open_writer, yuv
-from latentsync.media.frames import native_rgb
-from latentsync.media.read import frame_times, read_video_frames
+from latentsync.generation import gates, paste, timeline
+from latentsync.generation.plan import Plan, VoicePlan
+from latentsync.media.colour import rgb_to_codes, yuv_to_rgb
+from latentsync.media.frames import colour_of, planes
 
 # Eyes, nose tip, mouth corners of FFHQ-aligned faces at 512 pixels (x, y), as facexlib and GFPGAN use them.
 _X = (192.98138, 318.90277, 256.63416, 201.26117, 313.08905)
 _Y = (239.94708, 240.1936, 314.01935, 371.41043, 371.15118)
 FFHQ = np.stack([_X, _Y], axis=1)
-BATCH = 8
-Restore = Callable[[np.ndarray], np.ndarray]
-Item = tuple[av.VideoFrame, np.ndarray, np.ndarray | None]  # frame, its matrix, landmarks in pixels of the file
+MOVED = 6.0  # grey levels between two aligned faces; a neighbour that differs by more adds little
+COARSE = 8  # cells of the face along each side; detail is what is finer
+LEAST_OPEN = 0.3  # how far any mouth may open, as a share of the distance between the outer corners of the eyes
+SMALL = 64  # side of the aligned face on which motion is judged
+WINDOW_STEP = 16
+OUTLINE = 128  # side of the aligned face on which the lips are outlined
+_RIM = 6  # of these pixels around the lips are protected, too; the eyes are 31 apart
+
+Restore = Callable[[np.ndarray], np.ndarray]  # faces float32 (n, S, S, 3), RGB 0..255 -> restored; `restore.size` is S
+Change = list[np.ndarray]  # of luma and chroma within the window, code values, float32 (h, w) and twice (h / 2, w / 2)
+
+
+class Enhancer(NamedTuple):
+    """A restorer, and how it is used."""
+
+    restore: Restore
+    cfg: Enhance
+    weights: str
+    """Content hash of the restorer's file."""
+
+    @property
+    def size(self) -> int:
+        """S."""
+        return self.restore.size  # pyright: ignore[reportFunctionMemberAccess]  # every restorer has it
 
 
 def ffhq_matrix(points: np.ndarray, size: int) -> np.ndarray:
-    """Matrix [2, 3] from source pixels to FFHQ-aligned pixels of side `size`, the similarity that fits five points."""
-    x, y = np.asarray(points, np.float64).T
-    zero, one = np.zeros(5), np.ones(5)
-    rows = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
-    targets = FFHQ * (size / 512) + (size / 512 - 1) / 2  # pixel centres
-    (a, b, right, down), *_ = np.linalg.lstsq(rows, targets.T.ravel(), rcond=None)
-    return np.array([[a, -b, right], [b, a, down]])
+    """Matrices [..., 2, 3] from source pixels to FFHQ-aligned pixels of side `size`, for five points [..., 5, 2].
+
+    The similarity with the least squared distance from the template.
+    """
+    template = (FFHQ + 0.5) * (size / 512) - 0.5  # pixel centres
+    z, target = np.asarray(points, np.float64) @ [1, 1j], template @ [1, 1j]
+    middle, centre = z.mean(-1, keepdims=True), target.mean()
+    turn = ((target - centre) * (z - middle).conj()).sum(-1) / (np.abs(z - middle) ** 2).sum(-1)
+    shift = centre - turn * middle[..., 0]
+    rows = [[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]]
+    return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
 
 
-def lip_mask(lips: np.ndarray, region: Region, eye_distance: float) -> np.ndarray:
-    """The lips and a soft rim of a tenth of the eye distance on a region, float32 (h, w) in 0..1. lips: (n, 2)."""
-    x0, y0, x1, y1 = region
-    inside = np.zeros((y1 - y0, x1 - x0), np.float32)
-    cv2.fillPoly(inside, [np.rint((lips - [x0, y0]) * 16).astype(np.int32)], (1.0,), shift=4)
-    rim = max(1, round(0.1 * eye_distance))
-    inside = cv2.dilate(inside, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * rim + 1, 2 * rim + 1)))
-    return cv2.GaussianBlur(inside, (2 * rim + 1, 2 * rim + 1), 0)
+@dataclass(frozen=True)
+class Places:
+    """Where the generated face of one voice is restored in each written frame."""
+
+    matrices: np.ndarray
+    """float64 [m, 2, 3], pixels of the file -> aligned face; NaN where nothing is restored."""
+    lips: np.ndarray
+    """float32 [m, k, 2], points of the aligned face; the lips lie within their hull, however far the mouth opens."""
+    spans: np.ndarray
+    """int64 [m]; frames are smoothed only with frames of the same number."""
+    mouths: np.ndarray
+    """float64 [m, 2, 3], pixels of the file -> crop."""
+    opacity: np.ndarray
+    """float32 [m], of the generated mouth."""
+    size: int
+    """S."""
+    window: paste.Region
+    """Of the aligned face: what may change lies within it; x0, y0, x1, y1, multiples of WINDOW_STEP."""
+    n_coarse: int
+    """Redrawn frames left as they are, since the generated face is as fine as the frame."""
+
+    @property
+    def restored(self) -> np.ndarray:
+        """Whether each frame is restored, bool [m]."""
+        return np.isfinite(self.matrices[:, 0, 0])
 
 
-def soft_square(matrix: np.ndarray, size: int, shape: tuple[int, int]) -> tuple[Region, np.ndarray]:
-    """The FFHQ square on the frame with a soft rim of an eighth of its side: region and float32 (h, w) in 0..1."""
-    back = alignment.invert(matrix)
-    corners = alignment.apply(back, np.array([[0, 0], [size, 0], [0, size], [size, size]], float))
-    x0, y0 = (max(0, int(np.floor(value))) // 2 * 2 for value in corners.min(0))
-    ends = zip(corners.max(0), shape[::-1], strict=True)
-    x1, y1 = (min(end, -(-int(np.ceil(value)) // 2) * 2) for value, end in ends)
-    if x0 >= x1 or y0 >= y1:
-        return (0, 0, 0, 0), np.zeros((0, 0), np.float32)
-    ramp = np.clip(np.minimum(np.arange(size) + 0.5, size - np.arange(size) - 0.5) / (size / 8), 0, 1)
-    square = np.minimum.outer(ramp, ramp).astype(np.float32)[..., None]
-    region = x0, y0, x1, y1
-    return region, alignment.warp(square, from_region(matrix, region), (x1 - x0, y1 - y0), 0)[..., 0]
-
-
-def enhance_video(
-    video: Path,
-    out: Path,
-    matrices: np.ndarray,
+def find_places(
+    plan: Plan,
+    voice: VoicePlan,
+    tracks: Sequence[Track],
+    to_displayed: np.ndarray,
     resolution: int,
-    restore: Restore,
-    cfg: Enhance,
-    detector: Detector,
-    tracking: Tracking = speakers.PUBLISHED,
-    *,
-    crf: int,
-    codec: CodecName = "h264",
-    threads: int = 1,
-) -> int:
-    """Write `video` with its generated frames restored; returns their number.
+    enhancer: Enhancer,
+) -> Places:
+    """Where a voice's face is restored: in all frames with its mouth, if the crop is smaller than the face in them.
+
+    That is decided for each stretch of frames by its median, so that nothing flickers at the limit.
 
     Args:
-        video: what generate wrote.
-        out: the new mp4, with the same size, format, frame times and audio.
-        matrices: float64 [m, 2, 3] of the render; NaN marks frames that are copied.
-        resolution: of the generated faces.
-        restore: faces float32 (n, S, S, 3), 0..255, FFHQ-aligned -> the same, restored; `restore.size` is S.
-        cfg: strength, region, lip protection.
-        detector: finds the faces in the written frames; its scheme says which landmarks align them.
-        tracking: how cuts are found, and how long a face may be lost.
-        crf, codec, threads: as VideoWriter takes them.
+        tracks: with the measures of `gates.measure_faces`.
+        to_displayed: pixels of the file -> displayed pixels, float64 [3, 3].
+        resolution: side of the generated face, pixels.
+        enhancer: `cfg.force` restores small faces as well.
     """
-    times_s, end_s = frame_times(video)
-    frames = (frame for _, frame in read_video_frames(video))
-    first = next(frames)
-    to_file = np.linalg.inv(to_displayed(first))
-    shown = _landmarks(speakers.track_video(video, detector, cfg=tracking), matrices @ to_file, resolution)
-    landmarks = [None if points is None else alignment.apply(to_file[:2], points) for points in shown]
-    n_enhanced = 0
-    with open_writer(out, first, video, times_s, end_s, crf, threads, copy_audio_from=video, codec=codec) as writer:
-        items = zip(chain([first], frames), matrices, landmarks, strict=True)
-        while batch := list(islice(items, BATCH)):
-            batch = [(yuv(frame, writer.pix_fmt), matrix, points) for frame, matrix, points in batch]
-            for frame in _enhanced(batch, resolution, restore, cfg, detector.scheme):
-                writer.write_frame(frame)
-            n_enhanced += sum(points is not None for _, _, points in batch)
-    return n_enhanced
-
-
-def _landmarks(tracks: Sequence[Track], matrices: np.ndarray, resolution: int) -> list[np.ndarray | None]:
-    """Smoothed landmarks [P, 2] of the generated face in every frame; None where nothing was generated.
-
-    matrices: displayed pixels -> crop pixels. The face is the track nearest to the middle of the crop box.
-    """
-    middle = np.array(alignment.crop_size(resolution)) / 2
-    smoothed = [smooth(track.landmarks) for track in tracks]
-    chosen: list[np.ndarray | None] = []
-    for index, matrix in enumerate(matrices):
-        here = [(t, s) for t, s in zip(tracks, smoothed, strict=True) if t.start <= index < t.stop]
-        if not here or not np.isfinite(matrix).all():
-            chosen.append(None)
+    size, n = enhancer.size, len(plan.order)
+    matrices, outlines, n_coarse = np.full((n, 2, 3), np.nan), {}, 0
+    spans = np.zeros(n, np.int64)
+    drawn = np.where(voice.opacity > 0, voice.labels, -1)
+    for number, (start, stop, index) in enumerate(timeline.spans(drawn, plan.order)):
+        spans[start:stop] = number
+        if index < 0:
             continue
-        centre = alignment.apply(alignment.invert(matrix), middle)
-        landmarks = [points[index - track.start] for track, points in here]
-        away = [np.hypot(*(points.mean(0) - centre)) for points in landmarks]
-        best = int(np.argmin(away))
-        chosen.append(landmarks[best] if away[best] < here[best][0].face_px / 2 else None)
-    return chosen
+        scales = [alignment.scale_of(alignment.to_face(matrix, resolution)) for matrix in voice.matrices[start:stop]]
+        if np.median(scales) >= 1 and not enhancer.cfg.force:
+            n_coarse += stop - start
+            continue
+        at = plan.order[start:stop] - tracks[index].start
+        shown = ffhq_matrix(smooth(gates.five_points(tracks[index]))[at], size)
+        matrices[start:stop] = shown @ to_displayed
+        swept = _swept(tracks[index])[at]
+        outlines[start, stop] = swept @ shown[..., :2].swapaxes(-1, -2) + shown[:, None, :, 2]
+    n_points = max((outline.shape[1] for outline in outlines.values()), default=0)
+    lips = np.zeros((n, n_points, 2), np.float32)
+    for (start, stop), outline in outlines.items():
+        lips[start:stop] = outline
+    window = 0, 0, size, size
+    if enhancer.cfg.region == "mouth":
+        window = _window(matrices, voice.matrices, resolution, size)
+    return Places(matrices, lips, spans, voice.matrices, voice.opacity, size, window, n_coarse)
 
 
-def _enhanced(
-    batch: Sequence[Item], resolution: int, restore: Restore, cfg: Enhance, scheme: Scheme
-) -> list[av.VideoFrame]:
-    """The frames of a batch, restored where landmarks are given."""
-    size = restore.size
-    aligned = {
-        index: ffhq_matrix(scheme.five_points(landmarks), size)
-        for index, (_, _, landmarks) in enumerate(batch)
-        if landmarks is not None
-    }
-    if not aligned:
-        return [frame for frame, _, _ in batch]
-    faces = [
-        alignment.warp(native_rgb(batch[index][0]), alignment.invert(matrix), (size, size))
-        for index, matrix in aligned.items()
+def _window(matrices: np.ndarray, mouths: np.ndarray, resolution: int, size: int) -> paste.Region:
+    """The part of the aligned face that holds the generated mouth of every frame."""
+    corners = [
+        alignment.apply(matrix, paste.hole_corners(mouth, resolution))
+        for matrix, mouth in zip(matrices, mouths, strict=True)
+        if np.isfinite(matrix).all()
     ]
-    restored = dict(zip(aligned, restore(np.stack(faces).astype(np.float32)), strict=True))
-    result = []
-    for index, (frame, matrix, landmarks) in enumerate(batch):
-        if landmarks is None:
-            result.append(frame)
-            continue
-        shape = frame.height, frame.width
-        if cfg.region == "mouth":
-            region, alpha = paste_region(shape, matrix, resolution)
-        else:
-            region, alpha = soft_square(aligned[index], size, shape)
-        if not alpha.size:
-            result.append(frame)
-            continue
-        left_eye, right_eye, *_ = scheme.five_points(landmarks)
-        lips = lip_mask(landmarks[list(scheme.outer_lips)], region, float(np.hypot(*(right_eye - left_eye))))
-        weight = cfg.strength * alpha * (1 - cfg.lip_protection * lips)
-        x0, y0, x1, y1 = region
-        patch = alignment.warp(restored[index], from_region(aligned[index], region), (x1 - x0, y1 - y0))
-        result.append(blended(frame, region, weight, patch))
-    return result
+    if not corners:
+        return 0, 0, size, size
+    low, high = np.min(corners, (0, 1)).clip(0, size), np.max(corners, (0, 1)).clip(0, size)
+    (x0, y0), (x1, y1) = (np.floor(low / WINDOW_STEP).tolist(), np.ceil(high / WINDOW_STEP).tolist())
+    return int(x0) * WINDOW_STEP, int(y0) * WINDOW_STEP, int(x1) * WINDOW_STEP, int(y1) * WINDOW_STEP
+
+
+def _swept(track: Track) -> np.ndarray:
+    """Points around the lips of each frame as they are and opened as far as the face may, float [k, 2 p, 2], displayed.
+
+    The generated mouth is open where the source's may be closed, so its lips lie anywhere between the two.
+    """
+    lips, eyes = gates.outer_lips(track), gates.outer_eyes(track)
+    across = eyes[:, 1] - eyes[:, 0]
+    opening = np.nan_to_num(track.mouth_opening)
+    further = np.maximum(0, max(LEAST_OPEN, float(np.percentile(opening, 95))) - opening)
+    down = np.stack([-across[:, 1], across[:, 0]], -1) * further[:, None]
+    return np.concatenate([lips, lips + down[:, None]], 1)
+
+
+def lip_mask(lips: np.ndarray, size: int) -> np.ndarray:
+    """How much the lips are protected, float32 (OUTLINE, OUTLINE) in 0..1: 1 within the hull of points, then a rim."""
+    scale = OUTLINE / size
+    hull = cv2.convexHull(np.ascontiguousarray((lips + 0.5) * scale - 0.5, np.float32))
+    inside = np.zeros((OUTLINE, OUTLINE), np.float32)
+    cv2.fillConvexPoly(inside, np.rint(hull * 16).astype(np.int32), (1.0,), shift=4)
+    inside = cv2.dilate(inside, _disc(2 * _RIM + 1))
+    return cv2.GaussianBlur(inside, (_RIM + 1, _RIM + 1), 0)  # reaches half as far as was added
+
+
+@lru_cache
+def _disc(side: int) -> np.ndarray:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+
+# --- one frame ------------------------------------------------------------------------------------------------------
+
+
+def aligned_face(frame: av.VideoFrame, matrix: np.ndarray, size: int) -> np.ndarray:
+    """The aligned face uint8 (S, S, 3), RGB, of a YUV frame; the frame's border goes on beyond it."""
+    fine = max(1, round(1 / alignment.scale_of(matrix)))  # samples along a pixel, where the frame is finer than that
+    name, full_range, depth = colour_of(frame)
+    found = []
+    for grid in paste.grids_to(frame, (0, 0, frame.width, frame.height), matrix):
+        side = size if grid.channels == (0,) else size // 2
+        there = alignment.resized(grid.back, (size, size), (side * fine, side * fine))
+        kind = cv2.INTER_AREA if fine > 1 else cv2.INTER_LINEAR
+        for channel in grid.channels:
+            plane = planes(frame)[channel]
+            warped = cv2.warpAffine(plane, there, (side * fine,) * 2, borderMode=cv2.BORDER_REPLICATE)
+            found.append(cv2.resize(warped, (size, size), interpolation=kind))
+    rgb = cv2.transform(cv2.merge(found), yuv_to_rgb(name, full_range, depth).astype(np.float32))
+    return rgb if depth == 8 else np.minimum(rgb, 255).astype(np.uint8)
+
+
+def detail(face: np.ndarray, restored: np.ndarray, window: paste.Region, colour: tuple[str, bool, int]) -> Change:
+    """What a restorer adds to a face within a window, without what is coarse.
+
+    Args:
+        face: uint8 (S, S, 3), RGB.
+        restored: float32 (S, S, 3), RGB 0..255.
+        window: x0, y0, x1, y1 in pixels of the face, multiples of 2.
+        colour: of the frame, as `colour_of` gives it.
+    """
+    x0, y0, x1, y1 = window
+    added = cv2.subtract(restored[y0:y1, x0:x1], face[y0:y1, x0:x1], dtype=cv2.CV_32F)
+    to_codes = rgb_to_codes(*colour)[:, :3].astype(np.float32)
+    luma, *chroma = cv2.split(cv2.transform(added, to_codes))
+    halved = [cv2.resize(plane, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for plane in chroma]
+    cells = max(1, (x1 - x0) * COARSE // len(face)), max(1, (y1 - y0) * COARSE // len(face))
+    return [_fine(plane, cells) for plane in (luma, *halved)]
+
+
+def _fine(values: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
+    coarse = cv2.resize(values, cells, interpolation=cv2.INTER_AREA)
+    return cv2.subtract(values, cv2.resize(coarse, values.shape[1::-1], interpolation=cv2.INTER_LINEAR))
+
+
+def still(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """How alike two small aligned faces are at each pixel, float32 (h, w) in 0..1: 1 where nothing moved."""
+    return np.exp(-((cv2.blur(cv2.absdiff(one, other), (3, 3)) / MOVED) ** 2))
+
+
+def weighted(changes: Sequence[Change], weights: Sequence[np.ndarray]) -> Change:
+    """The mean of changes, with weights float32 (h, w) that lie over them at any size."""
+    total = np.sum(weights, 0)
+    sums = [np.zeros_like(plane) for plane in changes[0]]
+    for change, weight in zip(changes, weights, strict=True):
+        share = weight / total
+        luma = cv2.resize(share, change[0].shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        chroma = cv2.resize(share, change[1].shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        for plane, over, result in zip(change, (luma, chroma, chroma), sums, strict=True):
+            cv2.accumulateProduct(plane, over, result)
+    return sums
+
+
+def add_detail(frame: av.VideoFrame, change: Change, index: int, places: Places, resolution: int, region: str) -> None:
+    """Add a change to the planes of a frame, in place, rounded once.
+
+    Args:
+        frame: in YUV, with memory of its own.
+        change: from `detail`.
+        index: number of the frame.
+        places: where its face is.
+        resolution: side of the generated face, pixels.
+        region: mouth: only what is redrawn changes, as softly as it was pasted; face: the aligned face, its rim soft.
+    """
+    shape, size, found = (frame.height, frame.width), places.size, planes(frame)
+    matrix, mouth, depth = places.matrices[index], places.mouths[index], colour_of(frame)[2]
+    if region == "mouth":
+        touched = paste.hole_region(shape, mouth, resolution)
+        opaque = [paste.opacity_on(grid, resolution) for grid in paste.grids(frame, mouth, resolution)]
+    else:
+        corners = np.array([[x, y] for x in (-1, size) for y in (-1, size)], np.float64)
+        touched = paste.region_around(alignment.apply(alignment.invert(matrix), corners), shape)
+        opaque = [
+            paste.sampled(_ramp(size), grid.back, paste.size_of(grid.region), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+            for grid in paste.grids_to(frame, touched, matrix)
+        ]
+    for grid, alpha in zip(paste.grids_to(frame, touched, matrix), opaque, strict=True):
+        x0, y0, x1, y1 = grid.region
+        for channel in grid.channels:
+            part = found[channel][y0:y1, x0:x1]
+            added = _sampled(change[channel], grid, places)
+            added *= alpha
+            if depth == 8:  # rounds and saturates in one go
+                part[...] = cv2.add(part, added, dtype=cv2.CV_8U)
+            else:
+                part[...] = np.rint(part + added).clip(0, 2**depth - 1)
+
+
+def _sampled(values: np.ndarray, grid: paste.Grid, places: Places) -> np.ndarray:
+    """Values within the window, at any size, at the pixels of a grid; averaged first where those are coarser."""
+    x0, y0, x1, y1 = places.window
+    whole = x1 - x0, y1 - y0
+    step = alignment.scale_of(grid.back) * len(values) / whole[1]
+    factor = 0.5 ** max(0, round(np.log2(step)))
+    if factor < 1:
+        values = cv2.resize(values, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    height, width = values.shape
+    back = alignment.resized(grid.back - [[0, 0, x0], [0, 0, y0]], whole, (width, height))
+    kind = cv2.INTER_LINEAR if step > 1 else cv2.INTER_CUBIC
+    return paste.sampled(values, back, paste.size_of(grid.region), kind, cv2.BORDER_CONSTANT)
+
+
+@lru_cache
+def _ramp(size: int) -> np.ndarray:
+    """Opacity of the aligned face, float32 (S, S): a soft rim of an eighth of its side."""
+    ramp = np.clip(np.minimum(np.arange(size) + 0.5, size - np.arange(size) - 0.5) / (size / 8), 0, 1)
+    return np.minimum.outer(ramp, ramp).astype(np.float32)

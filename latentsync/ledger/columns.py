@@ -208,16 +208,20 @@ class Pair(Driven):
 
 
 class Video(Driven):
-    """A generated video, one row per pair and system, with the columns of its pair. Controls have ids in -untrained."""
+    """A generated video, one row per pair and system, with the columns of its pair. Controls have ids in -<system>."""
 
     pair_id: Annotated[str, Column("id of the pair", "generate")]
     system: Annotated[
-        Literal["ours", "untrained"], Column("untrained: the same network with random weights, a control", "generate")
+        Literal["ours", "unenhanced", "untrained"],
+        Column(
+            "controls: untrained, the same network with random weights; unenhanced, ours without enhancement",
+            "generate",
+        ),
     ]
     status: Annotated[Literal["ok", "rejected", "error"], Column("as for clips", "generate")]
     reason: Annotated[str | None, Column("as for clips", "generate")]
     detail: Annotated[str, Column("as for clips", "generate")]
-    video_file: Annotated[str, Column("mp4; the enhanced one where enhance ran", "generate")]
+    video_file: Annotated[str, Column("mp4", "generate")]
     render_file: Annotated[str, Column("npz: arrays with one entry per written frame, see below", "generate")]
     n_frames: Annotated[int, Column("written frames", "generate", "frames")]
     n_generated: Annotated[int, Column("frames with a redrawn mouth", "generate", "frames")]
@@ -232,9 +236,14 @@ class Video(Driven):
     unet: Annotated[str, Column("content hash of the U-Net", "generate")]
     vae: Annotated[str, Column("content hash of the VAE", "generate")]
     stand_ins: Annotated[list[str], Column("a sentence for every part that is not the published one", "generate")]
-    restorer: Annotated[str, Column("content hash of the restorer", "enhance")]
-    unenhanced_file: Annotated[str, Column("mp4 that generate wrote", "enhance")]
-    n_enhanced: Annotated[int, Column("restored frames", "enhance", "frames")]
+    restorer: Annotated[str | None, Column("content hash of the restorer, if faces are enhanced", "generate")]
+    n_enhanced: Annotated[int, Column("frames with a restored face", "generate", "frames")]
+    n_coarse: Annotated[
+        int, Column("redrawn frames not enhanced, since their face is no finer than generated", "generate", "frames")
+    ]
+    enhance_s: Annotated[
+        float | None, Column("seconds of enhancement, restorer included; differs from run to run", "generate", "s")
+    ]
 
 
 class Tar(TypedDict):

@@ -43,12 +43,17 @@ def rgb_to_codes(matrix: str, full_range: bool = False, depth: int = 8) -> np.nd
     return result
 
 
+@lru_cache
 def yuv_to_rgb(matrix: str, full_range: bool = False, depth: int = 8) -> np.ndarray:
     """Matrix float64 [3, 4] from code values (Y', Cb, Cr, 1) to R'G'B' 0..255, unclipped: what rgb_to_yuv undoes.
+
+    Read-only.
 
     Raises:
         ValueError: for a colour matrix that is not in LUMA.
     """
     corners = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.float64)
     codes = rgb_to_yuv(corners[None], matrix, full_range, depth)[0].astype(np.float64)
-    return np.linalg.solve(np.column_stack([codes, np.ones(4)]), corners).T
+    result = np.linalg.solve(np.column_stack([codes, np.ones(4)]), corners).T
+    result.flags.writeable = False
+    return result

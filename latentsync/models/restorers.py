@@ -29,7 +29,6 @@ PUBLISHED_GFPGAN = {
     "sft_half": True,
 }
 CODEFORMER_SIDE_PX = 512
-CODEFORMER_FIDELITY = 0.5  # `w` of its paper (arXiv 2206.11253, Sec. 3.3): 0 most freedom, 1 closest to the input
 Forward = Callable[[Any], Any]
 
 
@@ -76,8 +75,11 @@ def open_gfpgan(path: Path) -> TorchRestorer:
     return TorchRestorer(network, int(shape["out_size"]), forward)
 
 
-def open_codeformer(path: Path) -> TorchRestorer:
-    """CodeFormer (arXiv 2206.11253), the published network of 512 px."""
+def open_codeformer(path: Path, fidelity: float) -> TorchRestorer:
+    """CodeFormer (arXiv 2206.11253), the published network of 512 px.
+
+    `fidelity`: `w` of its Sec. 3.3, 0 most freedom, 1 closest to the input.
+    """
     try:
         from spandrel_extra_arches.architectures.CodeFormer import CodeFormer  # pyright: ignore[reportMissingImports]  # optional
     except ImportError as error:
@@ -86,7 +88,7 @@ def open_codeformer(path: Path) -> TorchRestorer:
     network = _fill(CodeFormer(), state, path, "codeformer.pth")
 
     def forward(pixels):
-        return network(pixels, weight=CODEFORMER_FIDELITY)[0]
+        return network(pixels, weight=fidelity)[0]
 
     return TorchRestorer(network, CODEFORMER_SIDE_PX, forward)
 
@@ -135,16 +137,15 @@ class OnnxRestorer:
         return ((np.concatenate(restored).clip(-1, 1) + 1) * 127.5).transpose(0, 2, 3, 1).astype(np.float32)
 
 
-RESTORERS = {"gfpgan": open_gfpgan, "codeformer": open_codeformer, "gpen": OnnxRestorer}
-
-
-def open_restorer(method: str, path: Path) -> TorchRestorer | OnnxRestorer:
-    """The restorer of this name with these weights.
+def open_restorer(method: str, path: Path, fidelity: float = 0.5) -> TorchRestorer | OnnxRestorer:
+    """The restorer of this name with these weights; `fidelity` is codeformer's.
 
     Raises:
         ValueError: its package is not installed, or the file is damaged or another network's.
     """
-    return RESTORERS[method](path)
+    if method == "codeformer":
+        return open_codeformer(path, fidelity)
+    return {"gfpgan": open_gfpgan, "gpen": OnnxRestorer}[method](path)
 
 
 def _state(path: Path, shape: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:

@@ -1,6 +1,6 @@
 """evaluate: figures on held-out people, each beside its controls. The only step that reads the truth of the talkers.
 
-Inputs: enhance (the ledgers of enhance), train, val, test, rejected (csv) and summary of select_clips,
+Inputs: generate (its ledgers), train, val, test, rejected (csv) and summary of select_clips,
 score_sync (all shards), syncnet (weights), truth (none for real footage: what needs it is null, with the reason).
 
 metrics.json
@@ -56,7 +56,7 @@ MAX_SHIFT_FRAMES = 15  # of sync scorers
 def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
     """Measure everything and write metrics.json and items.jsonl."""
     root = run_dir(outputs["metrics"])
-    rows = read_ledgers(inputs["enhance"])
+    rows = read_ledgers(inputs["generate"])
     test = read_ledgers(inputs["test"])
     truth = {row["id"]: row for path in inputs.get("truth", []) for row in read_ledger(path)}
     interval = partial(metrics.bootstrap, resamples=cfg.bootstrap, seed=cfg.seed)

@@ -3,7 +3,8 @@
 Inputs: pairs, test (the clips of the videos: which face speaks), unet, vae (none: the published one),
 whisper (none: that of the weights folder).
 A pair becomes one row of kind own or cross for each system:
-  system          ours, or untrained (the same network with random weights; id and file end in -untrained)
+  system          ours; untrained (the same network with random weights); unenhanced (ours without enhancement, where
+                  that is on); ids and files of the last two end in their name
   status          ok, or rejected with its reason
   video_file      mp4: resolution, pixel format and frame times of the source; the name ends in the key of the row
   render_file     npz, one entry per written frame: order int64 [m] (source frame), times_s float64 [m], matrices
@@ -12,6 +13,7 @@ A pair becomes one row of kind own or cross for each system:
   n_frames, n_generated, passed_through {reason: frames}
   cut_s           seconds left out at the end because of generate.max_s, usually 0
   resolution, crf, faces (the detector that made the crops), n_faces (most faces found in a frame of the clips)
+  restorer (content hash), n_enhanced, n_coarse, enhance_s: see docs/ledger.md
   unet, vae (content hashes of the weights), stand_ins (sentences)
 """
 
@@ -20,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latentsync.config import VERSIONS, GenerateInRun
+from latentsync.config import VERSIONS, Enhance, GenerateInRun
 from latentsync.curation.pairs import videos
 from latentsync.ledger.columns import Clip, Render, Video, columns
 from latentsync.ledger.files import media_file, read_ledgers, replacing, run_dir, write_ledger
 from latentsync.ledger.rows import Row
 from latentsync.ledger.shard import run_shard
+from latentsync.weights import registry
 
 if TYPE_CHECKING:
     from latentsync.generation.api import LipSync
@@ -40,7 +43,11 @@ def run(cfg: GenerateInRun, inputs: dict[str, list[Path]], outputs: dict[str, Pa
         raise ValueError(
             "generate.codec is prores, which browsers do not play in the report; set h264, hevc10 or lossless."
         )
-    rows = videos(read_ledgers(inputs["pairs"]), cfg.controls)
+    weights = cfg.enhance.method and registry.find(
+        cfg.enhance.method, cfg.enhance.weights, f"enhance.method: {cfg.enhance.method}"
+    )
+    again = {"untrained": cfg.controls, "unenhanced": cfg.enhance.compared if weights else 0}
+    rows = videos(read_ledgers(inputs["pairs"]), again)
     if not rows:
         write_ledger(ledger, [])
         return
@@ -53,12 +60,13 @@ def run(cfg: GenerateInRun, inputs: dict[str, list[Path]], outputs: dict[str, Pa
     vae, whisper = (next(iter(inputs.get(name, [])), None) for name in ("vae", "whisper"))
     clips = {row["id"]: row for row in read_ledgers(inputs["test"])}
     models = describe(unet, vae)
-    with LipSync(unet, vae, whisper=whisper, generate=cfg, tracking=cfg.tracking) as session:
+    own = {"generate": cfg, "enhance": cfg.enhance, "tracking": cfg.tracking}
+    with LipSync(unet, vae, whisper=whisper, **own) as enhanced:
+        plain = enhanced.with_settings(enhance=Enhance())
 
         def work(row: Video, key: str) -> list[Row]:
-            return [
-                row | generate(session, row, key, [clips[ident] for ident in row["picture_clips"]], ledger, sources)
-            ]
+            session, of_video = plain if row["system"] == "unenhanced" else enhanced, row["picture_clips"]
+            return [row | generate(session, row, key, [clips[ident] for ident in of_video], ledger, sources)]
 
         run_shard(ledger, [row | models for row in rows], cfg, VERSIONS["generate"], work)
 
@@ -103,9 +111,12 @@ def generate(
     audio = driving_audio(sources / row["sound_path"], read_flac(root / row["audio_file"]), cfg.max_s)
     out = root / media_file("generate", row["id"], key, ".mp4")
     out.parent.mkdir(parents=True, exist_ok=True)
-    trained = row["system"] == "ours"
+    trained = row["system"] != "untrained"
     written = session.redraw(video, audio, out, faces, max_faces, chosen=chosen, trained=trained)
-    for name in ("seconds", "waited_s", "weights", "audio_offset_ms", "choice", "n_closed"):
+    weights, seconds = written.pop("weights"), written.pop("seconds")
+    enhance_s = round(seconds.get("enhance", 0.0) + seconds.get("restore", 0.0), 3)
+    written |= {"restorer": weights.get("restorer"), "enhance_s": enhance_s if written["n_enhanced"] else None}
+    for name in ("waited_s", "audio_offset_ms", "choice", "n_closed"):
         del written[name]  # they differ from run to run, or the settings or the clips of the video decide them
     with replacing(out.with_suffix(".npz")) as temporary:
         np.savez(temporary, **{name: written.pop(name) for name in RENDER})

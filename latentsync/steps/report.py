@@ -1,6 +1,6 @@
 """report: the page of a run, and summary.json with every number on it.
 
-Inputs: summary, rejected, train, val, test of select_clips; score_sync (all shards: crops of rejected clips); enhance
+Inputs: summary, rejected, train, val, test of select_clips; score_sync (all shards: crops of rejected clips); generate
 (its ledgers); metrics and per_item of evaluate; the curve.csv of each training step under the name
 of that step (train_vae only where it ran); config (the whole configuration as JSON; optional).
 Outputs: page and summary. Beside them, undeclared, costs.html: what every step cost.
@@ -31,7 +31,7 @@ PARTS = (
 def run(cfg: Report, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path | None = None) -> None:
     """Write page and summary, and the page of costs beside them."""
     root = run_dir(outputs["page"])
-    generated = read_ledgers(inputs["enhance"])
+    generated = read_ledgers(inputs["generate"])
     items = read_ledgers(inputs["per_item"])
     selected = {row["id"]: row for split in ("train", "val", "test") for row in read_ledgers(inputs[split])}
     rejected = curation.read_rejected(inputs["rejected"][0])

@@ -2,19 +2,20 @@
 
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 import latentsync
 from latentsync.config import Enhance, FaceBackend, Generate, TrainVae, require_choice
-from latentsync.generation import restore
+from latentsync.generation import pipeline
 from latentsync.generation.api import LipSync
 from latentsync.generation.progress import Progress
 from latentsync.media.audio import read_audio
-from latentsync.media.probe import probe_media
 from latentsync.media.read import read_frames
 from latentsync.models import restorers
 from latentsync.models import vae as vaes
@@ -85,31 +86,46 @@ def test_a_whole_video_is_the_default(trained, video, tmp_path):
     assert (cut.n_frames, cut.cut_s) == (5, 0.288)
 
 
-def test_enhancement_is_part_of_it_and_encodes_only_once(trained, video, tmp_path, monkeypatch):
-    class Same:
+def test_enhancement_encodes_only_once_and_needs_no_file_between(trained, video, tmp_path, monkeypatch):
+    class Sharper:
         size = 64
 
         def __call__(self, faces):
-            return faces
+            return faces + 4 * (faces - cv2.blur(faces[0], (3, 3)))
 
-    between = []
-    enhance_video = restore.enhance_video
+    opened, seen = [], set()
+    open_writer = pipeline.open_writer
 
-    def watched(source, *args, **settings):
-        between.append(probe_media(source))
-        return enhance_video(source, *args, **settings)
+    def watched(file, *args, **settings):
+        opened.append(file)
+        return open_writer(file, *args, **settings)
 
-    monkeypatch.setattr(restore, "enhance_video", watched)
-    monkeypatch.setattr(restorers, "open_restorer", lambda method, path: Same())
-    (tmp_path / "restorer.pth").touch()
-    enhance = {"method": "gfpgan", "weights": str(tmp_path / "restorer.pth"), "strength": 0.0, "crf": 0}
-    plain = latentsync.lip_sync(video, video, tmp_path / "plain.mp4", trained, generate=QUICK)
-    result = latentsync.lip_sync(
-        video, video, tmp_path / "out.mp4", trained, generate=QUICK | {"crf": 40}, enhance=enhance
-    )
-    assert plain.n_enhanced == 0 and result.n_enhanced == plain.n_generated > 0
-    assert [info.n_frames for info in between] == [plain.n_frames]
-    np.testing.assert_array_equal(pixels(tmp_path / "out.mp4"), pixels(tmp_path / "plain.mp4"))  # crf 40 was not used
+    def progress(_):
+        seen.update(path.name for path in (*tmp_path.iterdir(), *between.iterdir()))
+
+    between = tmp_path.with_name("between")
+    between.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(between))
+    monkeypatch.setattr(pipeline, "open_writer", watched)
+    monkeypatch.setattr(restorers, "open_restorer", lambda method, path, fidelity: Sharper())
+    weights, out = tmp_path / "restorer.pth", tmp_path / "out.mp4"
+    weights.write_bytes(b"weights")
+    enhance = {"method": "gfpgan", "weights": str(weights)}
+
+    def run(**settings):
+        out.unlink(missing_ok=True)
+        enhance = {"enhance": settings} if settings else {}
+        result = latentsync.lip_sync(video, video, out, trained, generate=QUICK, progress=progress, **enhance)
+        return result, out.read_bytes()
+
+    plain, without = run()
+    none, unchanged = run(**enhance, strength=0.0)
+    result, enhanced = run(**enhance, strength=1.0)
+    assert unchanged == without != enhanced
+    assert (plain.n_enhanced, none.n_enhanced, result.n_enhanced) == (0, 0, plain.n_generated)
+    assert len(opened) == 3 and seen == {"restorer.pth", "out.mp4.parts"}
+    assert "restorer" in result.weights and "restorer" not in none.weights | plain.weights
+    assert f"enhanced in {plain.n_generated}" in result.sentence
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a generation, continued by the same call each time: the bytes are those of a whole run.
+"""kill -9 at random moments of an enhanced generation, continued by the same call: the bytes are those of a whole run.
 
 `make bench-kills` kills more often.
 """
@@ -30,9 +30,10 @@ def drifting(index: int, width: int, height: int) -> np.ndarray:
 
 def job(folder: Path) -> None:
     """Redraw `folder`/in.mp4; says when it begins and how many parts were there."""
-    from latentsync.config import Generate
+    from latentsync.config import Enhance, Generate
     from latentsync.generation import parts, pipeline
     from latentsync.generation.audio import driving_audio
+    from latentsync.generation.restore import Enhancer
     from tests.generation.test_two_voices import Loud
 
     class Slow(Loud):
@@ -40,11 +41,18 @@ def job(folder: Path) -> None:
             time.sleep(WINDOW_S)
             return super().denoise(conditioning, tokens, cfg)
 
+    class Sharper:
+        size = 64
+
+        def __call__(self, faces):
+            return faces + 2 * (faces - faces.mean((1, 2), keepdims=True))
+
     parts.PART_FRAMES = PART_FRAMES
+    enhancer = Enhancer(Sharper(), Enhance(method="gfpgan", force=True), "")
     tracks = pickle.loads((folder / "tracks").read_bytes())
     print(finished(folder), flush=True)
     video, cfg = folder / "in.mp4", Generate(length="video", steps=1, max_s=None)
-    pipeline.redraw(video, driving_audio(video), folder / "out.mp4", Slow(), cfg, tracks)
+    pipeline.redraw(video, driving_audio(video), folder / "out.mp4", Slow(), cfg, tracks, enhancer=enhancer)
 
 
 def finished(folder: Path) -> int:

@@ -30,32 +30,10 @@ rule generate:
         STEP
 
 
-rule enhance:
-    input:
-        generate=rules.generate.output.ledger,
-    output:
-        ledger=f"{RUN}/enhance/{{shard}}.jsonl",
-    log:
-        f"{RUN}/logs/enhance/{{shard}}.log",
-    benchmark:
-        f"{RUN}/benchmarks/enhance/{{shard}}.tsv"
-    conda:
-        "../../envs/deliver.yaml"
-    resources:
-        gpu=GPUS["enhance"],
-    params:
-        step=STEPS["enhance"] + VIDEOS,
-        files=files,
-    message:
-        "enhance {wildcards.shard}: restore faces if a method is configured"
-    shell:
-        STEP
-
-
 rule evaluate:
     input:
         **SPLITS,
-        enhance=expand(rules.enhance.output.ledger, shard=PAIR_SHARDS),
+        generate=expand(rules.generate.output.ledger, shard=PAIR_SHARDS),
         rejected=SELECTION.rejected,
         summary=SELECTION.summary,
         score_sync=rules.select_clips.input.score_sync,
@@ -85,7 +63,7 @@ rule evaluate:
 rule report:
     input:
         **SPLITS,
-        enhance=rules.evaluate.input.enhance,
+        generate=rules.evaluate.input.generate,
         rejected=SELECTION.rejected,
         summary=SELECTION.summary,
         score_sync=rules.select_clips.input.score_sync,
