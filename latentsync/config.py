@@ -39,6 +39,7 @@ VERSIONS = {
 
 SyncScorer = Literal["syncnet_v2", "stable_syncnet", "envelope"]  # the keys of sync/scorers.py's table, see there
 Restorer = Literal["gfpgan", "codeformer", "gpen"]
+Region = Literal["mouth", "face"]
 Length = Literal["audio", "video"]
 Silence = Literal["close", "keep"]
 Solver = Literal["ddim", "dpmpp", "unipc"]
@@ -157,7 +158,7 @@ class SelectClips(Section):
     max_pairs: Positive = key(
         20, "most test sources that are lip-synced; each gives a pair with its own audio and one with other audio"
     )
-    pair_shards: int = key(8, "jobs of generate and of enhance; a change generates all videos again", ge=1, le=99_999)
+    pair_shards: int = key(8, "jobs of generate; a change generates all videos again", ge=1, le=99_999)
     speakers: str | None = key(None, "CSV with columns path, speaker; null: groups by source")
 
 
@@ -450,7 +451,7 @@ class Enhance(Section):
 
     method: Restorer | None = key(None, "null: off; codeformer needs an extra package (make setup-codeformer)")
     strength: Share = key(0.8, "0: not enhanced, 1: fully enhanced")
-    region: Literal["mouth", "face"] = key("mouth", "mouth: enhance only the generated region; face: the whole face")
+    region: Region = key("mouth", "mouth: enhance only the generated region; face: the whole face")
     lip_protection: Share = key(0.5, "0: lips are enhanced like the rest, 1: lips stay as generated")
     fidelity: Share = key(0.5, "of codeformer: 0: most freedom, 1: closest to the generated face")
     force: bool = key(False, "enhance faces, too, that the frame shows no finer than they are generated")

@@ -126,7 +126,7 @@ def generate(root: Path, fail: str | None = None) -> list[Row]:
             file = f"generate/media/{ident}.mp4"
             film(root / file, 96, 128, 50, len(ident) + 40 * len(rows))
             rows.append(row | {"video_file": file, "n_frames": 50, "n_generated": 48, "passed_through": {"no_face": 2}})
-    write_ledger(root / "enhance" / "00000.jsonl", rows)
+    write_ledger(root / "generate" / "00000.jsonl", rows)
     return rows
 
 
@@ -241,7 +241,7 @@ def make_run(root: Path, *, known: bool = True, empty: bool = False, fail_first:
         "summary": [root / "select_clips" / "summary.json"],
         "rejected": [root / "select_clips" / "rejected.csv"],
     }
-    inputs |= {"score_sync": [root / "score_sync" / "00000.jsonl"], "enhance": [root / "enhance" / "00000.jsonl"]}
+    inputs |= {"score_sync": [root / "score_sync" / "00000.jsonl"], "generate": [root / "generate" / "00000.jsonl"]}
     write_json(root / "config.json", config.Config().model_dump(mode="json"))
     inputs |= {"config": [] if empty else [root / "config.json"]}
     inputs |= {"metrics": [root / "evaluate" / "metrics.json"], "per_item": [root / "evaluate" / "items.jsonl"]}

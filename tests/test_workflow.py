@@ -87,7 +87,7 @@ def test_jobs_need_a_gpu_only_on_a_machine_that_has_one(monkeypatch):
     monkeypatch.setattr(gpu_lease, "count", lambda: 4)
     assert {step for step, gpus in workflow.gpus(EMBEDDED).items() if gpus == 1} == {
         *("train_vae", "extract_features", "train_syncnet", "train_unet_stage1", "train_unet_stage2"),
-        *("generate", "enhance"),
+        "generate",
     }
     published = workflow.gpus(PUBLISHED)
     for step in ("align_faces", "score_sync", "evaluate", "estimate"):

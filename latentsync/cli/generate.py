@@ -17,6 +17,7 @@ from latentsync.config import (
     Length,
     Loop,
     Preset,
+    Region,
     Restorer,
     Silence,
     Solver,
@@ -79,6 +80,12 @@ def generate(
         options.choice("--enhance", Restorer, "enhance faces; codeformer needs a package (make setup-codeformer)"),
     ] = ENHANCE.method,
     enhance_strength: Annotated[float, options.key(Enhance, "strength", "--enhance-strength")] = ENHANCE.strength,
+    enhance_region: Annotated[Region, options.key(Enhance, "region", "--enhance-region")] = ENHANCE.region,
+    lip_protection: Annotated[float, options.key(Enhance, "lip_protection", "--lip-protection")] = (
+        ENHANCE.lip_protection
+    ),
+    fidelity: Annotated[float, options.key(Enhance, "fidelity")] = ENHANCE.fidelity,
+    enhance_force: Annotated[bool, options.key(Enhance, "force", "--enhance-force")] = ENHANCE.force,
     enhance_weights: Annotated[
         Path | None, typer.Option(help="weights of --enhance, if they are not in the weights folder")
     ] = None,
@@ -124,6 +131,10 @@ def generate(
         "enhance": {
             "method": enhance,
             "strength": enhance_strength,
+            "region": enhance_region,
+            "lip_protection": lip_protection,
+            "fidelity": fidelity,
+            "force": enhance_force,
             "weights": None if enhance_weights is None else str(enhance_weights),
         },
         "faces": faces,
@@ -151,7 +162,7 @@ def generate(
         result = lip_sync(video, audio, out, weights, voices=voices, start_s=start, end_s=end, report=report, **common)
     except KeyboardInterrupt:
         progress.close()
-        parts = Path(f"{out}.parts")  # none before the first is finished, and with --enhance or --as-published
+        parts = Path(f"{out}.parts")  # none before the first is finished, and with --as-published
         rest = f"; the same command continues after the last finished part in {parts}" if parts.exists() else ""
         typer.echo(f"latentsync: stopped{rest}", err=True)
         raise

@@ -282,7 +282,7 @@ def test_options_have_the_defaults_limits_and_words_of_the_configuration(capsys,
     monkeypatch.setenv("COLUMNS", "300")
     assert latentsync("generate", "--help") == 0
     shown = capsys.readouterr().out
-    sections = {Generate: "steps guidance seed length overlap".split(), Enhance: ["strength"]}
+    sections = {Generate: "steps guidance seed length overlap".split(), Enhance: ["strength", "region"]}
     for section, names in sections.items():
         for name in names:
             option = f"--enhance-{name}" if section is Enhance else f"--{name}"

@@ -44,11 +44,13 @@ def test_both_pairs_of_a_video_share_its_shard():
 
 def test_controls_are_the_first_cross_pairs_however_many_shards():
     pairs = pair([clip(f"{k}.mp4", str(k)) for k in range(12)], 12)
-    alone = videos(pairs, 4)
+    alone = videos(pairs, {"untrained": 4, "unenhanced": 2})
     first = sorted(row["id"] for row in pairs if row["kind"] == "cross")[:4]
     assert [row["pair_id"] for row in alone if row["system"] == "untrained"] == first
-    assert {row["id"] for row in alone} == {row["id"] for row in pairs} | {f"{ident}-untrained" for ident in first}
-    shared = [row for rows in by_shard(pairs, 5) for row in videos(rows, 4)]
+    assert [row["pair_id"] for row in alone if row["system"] == "unenhanced"] == first[:2]
+    again = {f"{ident}-untrained" for ident in first} | {f"{ident}-unenhanced" for ident in first[:2]}
+    assert {row["id"] for row in alone} == {row["id"] for row in pairs} | again
+    shared = [row for rows in by_shard(pairs, 5) for row in videos(rows, {"untrained": 4, "unenhanced": 2})]
     assert sorted(shared, key=lambda row: row["id"]) == sorted(alone, key=lambda row: row["id"])
 
 
@@ -56,8 +58,8 @@ def test_another_pair_changes_no_row_of_the_others():
     """A row is what a video depends on: if it changed, the video would be generated again."""
     rows = [clip(f"{k}.mp4", str(k)) for k in range(8)]
     last = max(rows, key=lambda row: row["id"])
-    before = {row["id"]: row for row in videos(pair([row for row in rows if row != last], 9), 0)}
-    after = {row["id"]: row for row in videos(pair(rows, 9), 0)}
+    before = {row["id"]: row for row in videos(pair([row for row in rows if row != last], 9), {})}
+    after = {row["id"]: row for row in videos(pair(rows, 9), {})}
     kept = before.keys() & after.keys()
     assert len(kept) == len(before) - 1  # the cyclic neighbour of the new source gets its audio
     assert {ident: after[ident] for ident in kept} == {ident: before[ident] for ident in kept}

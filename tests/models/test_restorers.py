@@ -1,6 +1,6 @@
 """Restorers: what goes in and out, how strongly they are checked, and what is said where a package or file is missing.
 
-No trained restorer is available to tests. GFPGAN runs at a small size (test_enhance.py), CodeFormer at its own, both
+No trained restorer is available to tests. GFPGAN runs at a small size (test_enhancing.py), CodeFormer at its own, both
 untrained; GPEN's place is taken by ONNX files of one operator.
 """
 

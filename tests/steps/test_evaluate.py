@@ -147,7 +147,7 @@ def run_evaluate(root, out: str, truth: bool, sync_backend: str = "envelope", sy
     select = root / "select_clips"
     inputs = {name: [select / f"{name}.jsonl"] for name in ("train", "val", "test")}
     inputs |= {"rejected": [select / "rejected.csv"], "summary": [select / "summary.json"]}
-    inputs |= {"enhance": [root / "generate/00000.jsonl"], "score_sync": [root / "score_sync/00000.jsonl"]}
+    inputs |= {"generate": [root / "generate/00000.jsonl"], "score_sync": [root / "score_sync/00000.jsonl"]}
     inputs |= {"syncnet": [root / "train_syncnet/syncnet.safetensors"]}
     inputs |= {"truth": [root / "make_talkers/truth.jsonl"] if truth else []}
     outputs = {"metrics": root / out / "metrics.json", "per_item": root / out / "items.jsonl"}
@@ -224,15 +224,14 @@ def test_a_shard_without_pairs_ends_without_torch(tmp_path):
     write_ledger(tmp_path / "tiny/select_clips/pairs-00000.jsonl", [])
     ledger = tmp_path / "tiny/generate/00000.jsonl"
     code = (
-        "import sys; from pathlib import Path; from latentsync.config import EnhanceInRun, GenerateInRun;"
-        "from latentsync.steps import enhance, generate; run = Path(sys.argv[1]);"
+        "import sys; from pathlib import Path; from latentsync.config import GenerateInRun;"
+        "from latentsync.steps import generate; run = Path(sys.argv[1]);"
         "pairs, made = run / 'select_clips/pairs-00000.jsonl', run / 'generate/00000.jsonl';"
         "generate.run(GenerateInRun(), {'pairs': [pairs]}, {'ledger': made}, run);"
-        "enhance.run(EnhanceInRun(), {'generate': [made]}, {'ledger': run / 'enhance/00000.jsonl'}, run);"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, ledger.parents[1]], check=False).returncode == 0
-    assert read_ledger(ledger) == read_ledger(tmp_path / "tiny/enhance/00000.jsonl") == []
+    assert read_ledger(ledger) == []
 
 
 def test_cuts_and_gaps_are_those_of_the_run(finished, tmp_path, monkeypatch):
@@ -240,8 +239,8 @@ def test_cuts_and_gaps_are_those_of_the_run(finished, tmp_path, monkeypatch):
     root = tmp_path / "tiny"
     shutil.copytree(finished, root, ignore=shutil.ignore_patterns("generate"))
     cfg = config.validate({"detect_scenes": {"threshold": 7.5}, "align_faces": {"max_gap_ticks": 3}})
-    sections = [json.loads(config.section_json(cfg, step))["tracking"] for step in ("generate", "enhance")]
-    assert sections[0] == sections[1] == {"scenes": {"threshold": 7.5, "min_scene_ticks": 15}, "max_gap_ticks": 3}
+    section = json.loads(config.section_json(cfg, "generate"))["tracking"]
+    assert section == {"scenes": {"threshold": 7.5, "min_scene_ticks": 15}, "max_gap_ticks": 3}
     used, track_video = [], speakers.track_video
 
     def recorded(video, detector, max_s, tracking, *rest):
@@ -249,7 +248,7 @@ def test_cuts_and_gaps_are_those_of_the_run(finished, tmp_path, monkeypatch):
         return track_video(video, detector, max_s, tracking, *rest)
 
     monkeypatch.setattr(speakers, "track_video", recorded)
-    rows = run_generate(root, tracking=sections[0])
+    rows = run_generate(root, tracking=section)
     assert {(each.scenes.threshold, each.max_gap_ticks) for each in used} == {(7.5, 3)}
     assert not {row["video_file"] for row in rows} & {row["video_file"] for row in run_generate(finished)}
 

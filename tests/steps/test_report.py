@@ -94,9 +94,9 @@ def test_same_inputs_same_bytes_and_no_place_or_clock(demo):
 def test_small_nets_are_said_to_be_small_beside_the_videos(demo, tmp_path):
     root, inputs, text, _ = demo
     assert "judge the timing of the mouths" in text
-    rows = [row | {"resolution": 256} for row in read_ledger(root / "enhance" / "00000.jsonl")]
-    write_ledger(tmp_path / "enhanced.jsonl", rows)
-    large, _ = write_report(root, inputs | {"enhance": [tmp_path / "enhanced.jsonl"]}, "large")
+    rows = [row | {"resolution": 256} for row in read_ledger(root / "generate" / "00000.jsonl")]
+    write_ledger(tmp_path / "large.jsonl", rows)
+    large, _ = write_report(root, inputs | {"generate": [tmp_path / "large.jsonl"]}, "large")
     assert "judge the timing of the mouths" not in large
 
 

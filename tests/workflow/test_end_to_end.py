@@ -85,9 +85,7 @@ def test_every_column_of_every_ledger_is_described_with_its_type(whole):
     files += [whole / RUN / f"select_clips/{split}.jsonl" for split in ("train", "val", "test")]
     kinds = {path: None for path in files}
     kinds |= dict.fromkeys((whole / RUN / "select_clips").glob("pairs*.jsonl"), Pair)
-    kinds |= dict.fromkeys(
-        [*(whole / RUN / "generate").glob("*.jsonl"), *(whole / RUN / "enhance").glob("*.jsonl")], Video
-    )
+    kinds |= dict.fromkeys((whole / RUN / "generate").glob("*.jsonl"), Video)
     wrong = set()
     for path, kind in kinds.items():
         for row in read_ledger(path):
