@@ -336,7 +336,7 @@ class TrainUnetStage2(TrainUnet):
 
 
 _AS_PUBLISHED = frozenset(  # what the published pipeline, too, leaves to its users, and what changes no frame
-    "as_published steps guidance seed max_s crf encoder_threads controls torch_threads tracking enhance".split()
+    "as_published steps guidance seed max_s crf encoder_threads controls torch_threads tracking enhance mark".split()
 )
 
 
@@ -470,6 +470,37 @@ class Enhance(Section):
         return self
 
 
+MARKING_SENTENCE = (
+    "Every result says that its mouth was redrawn by AI: a signed C2PA manifest names its sources and networks, and "
+    "metadata tags say it too."
+)
+
+
+class Mark(Section):
+    """Mark results as generated: a signed C2PA manifest and metadata tags, and a visible label on request."""
+
+    manifest: bool = key(True, "whether results get a manifest and metadata tags; `latentsync inspect` reads them back")
+    label: str | None = key(
+        None, 'text in a corner of every frame, e.g. "AI-generated"; null: none', min_length=1, max_length=60
+    )
+    certificate: str | None = key(
+        None, "PEM file of the certificate that signs, and those above it; null: a test certificate, made at first use"
+    )
+    private_key: str | None = key(None, "PEM file of the certificate's private key")
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> "Mark":
+        given = {"--certificate": self.certificate, "--private-key": self.private_key}
+        missing = [option for option, path in given.items() if path is None]
+        if len(missing) == 1:
+            raise ValueError(f"{missing[0]} is missing: a certificate signs with its private key; give both or none.")
+        if not self.manifest and not missing:
+            raise ValueError(
+                "--certificate has no effect with --no-mark (mark.manifest: false); leave out one of them."
+            )
+        return self
+
+
 class Tracking(Section):
     """How faces are followed in the videos of generation: as curation of the same run follows them."""
 
@@ -478,10 +509,11 @@ class Tracking(Section):
 
 
 class GenerateInRun(Generate):
-    """What the step generate gets: its section, and what it takes from enhance, detect_scenes and align_faces."""
+    """What the step generate gets: its section, enhance, mark, and what it takes from detect_scenes and align_faces."""
 
     enhance: Enhance = Enhance()
     tracking: Tracking = Tracking()
+    mark: Mark = Mark()
 
 
 class Evaluate(Section):
@@ -540,6 +572,7 @@ class Config(Section):
     train_unet_stage2: TrainUnetStage2 = TrainUnetStage2()
     generate: Generate = Generate()
     enhance: Enhance = Enhance()
+    mark: Mark = Mark()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
     estimate: Estimate = Estimate()
@@ -614,5 +647,5 @@ def section_json(cfg: Config, step: str) -> str:
     if step == "generate":
         values["enhance"] = cfg.enhance.model_dump(mode="json")
         tracking = Tracking(scenes=cfg.detect_scenes, max_gap_ticks=cfg.align_faces.max_gap_ticks)
-        values["tracking"] = tracking.model_dump(mode="json")
+        values |= {"tracking": tracking.model_dump(mode="json"), "mark": cfg.mark.model_dump(mode="json")}
     return json.dumps(values, sort_keys=True, separators=(",", ":"))

@@ -14,6 +14,9 @@ from latentsync import config, gpu_lease, required
 from latentsync.ledger import sources
 from latentsync.ledger.files import write_json, write_text
 
+# Keys of the configuration that hold paths of this machine.
+PATHS: Any = {"input_dir": True, "select_clips": {"speakers"}, "mark": {"certificate", "private_key"}}
+
 
 def prepare(values: dict[str, Any], main_process: bool) -> config.Config:
     """Check the configuration; in the main process, also list the sources and write `results/<run>/config.json`.
@@ -42,7 +45,7 @@ def prepare(values: dict[str, Any], main_process: bool) -> config.Config:
 def _write_config(cfg: config.Config) -> None:
     """Write results/<run>/config.json for the report, without paths of this machine."""
     path = Path("results", cfg.run, "config.json")
-    text = cfg.model_dump_json(indent=1, exclude={"input_dir": True, "select_clips": {"speakers"}}) + "\n"
+    text = cfg.model_dump_json(indent=1, exclude=PATHS) + "\n"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 

@@ -29,6 +29,14 @@ def _folder(variable: str, default: str, required: str, what: str) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the test certificate is made: not in the user's own folder."""
+    folder = tmp_path_factory.mktemp("data")
+    os.environ["LATENTSYNC_DATA"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def golden():
     """`golden("mask")` is the folder of that parity data; skipped where absent unless REQUIRE_GOLDEN=1."""

@@ -115,6 +115,7 @@ def generate(root: Path, fail: str | None = None) -> list[Row]:
                 "detail": "",
             }
             row |= {
+                "marked": "signed by LatentSync Studio test certificate",
                 "stand_ins": ["frames were encoded by a small VAE trained in this run"],
                 "unet": "ab12",
                 "vae": "cd34",

@@ -54,6 +54,16 @@ def smooth_images(n: int, width: int, height: int, seed: int = 0) -> list[np.nda
     return [big[k : k + height].astype(np.uint8) for k in range(n)]
 
 
+def packets(path: Path) -> list[tuple]:
+    """Stream, times and content of every packet, in the order of the file: all of a video but its container."""
+    with av.open(str(path)) as container:
+        return [
+            (packet.stream_index, packet.pts, packet.dts, packet.duration, packet.is_keyframe, bytes(packet))
+            for packet in container.demux()
+            if packet.size
+        ]
+
+
 def write_two_sizes(
     path: Path,
     n_frames: int = 20,

@@ -16,6 +16,7 @@ from latentsync.config import (
     Generate,
     Length,
     Loop,
+    Mark,
     Preset,
     Region,
     Restorer,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from latentsync.generation.pairs import Outcome
     from latentsync.generation.progress import Printed
 
-KEYS, ENHANCE = Generate(), Enhance()
+KEYS, ENHANCE, MARK = Generate(), Enhance(), Mark()
 HIGH_QUALITY_CRF = 8
 
 
@@ -108,6 +109,12 @@ def generate(
     ] = False,
     tiny_vae: Annotated[bool, typer.Option("--tiny-vae", help="rough frames, quickly (TAESD decodes)")] = False,
     as_published: Annotated[bool, options.key(Generate, "as_published", "--as-published")] = KEYS.as_published,
+    no_mark: Annotated[
+        bool, typer.Option("--no-mark", help="write no manifest and no tags that say that the result is generated")
+    ] = False,
+    label: Annotated[str | None, options.key(Mark, "label")] = MARK.label,
+    certificate: Annotated[str | None, options.key(Mark, "certificate")] = MARK.certificate,
+    private_key: Annotated[str | None, options.key(Mark, "private_key", "--private-key")] = MARK.private_key,
     commercial: Annotated[
         bool, typer.Option("--commercial", help="refuse parts whose licence does not allow commercial use")
     ] = False,
@@ -137,6 +144,7 @@ def generate(
             "force": enhance_force,
             "weights": None if enhance_weights is None else str(enhance_weights),
         },
+        "mark": {"manifest": not no_mark, "label": label, "certificate": certificate, "private_key": private_key},
         "faces": faces,
         "vae": vae,
         "whisper": whisper,

@@ -10,11 +10,13 @@ from latentsync.cli import weights
 from latentsync.cli.clean import clean
 from latentsync.cli.faces import faces
 from latentsync.cli.generate import generate
+from latentsync.cli.inspect import inspect
 from latentsync.cli.options import UnknownChoice
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(generate)
 app.command()(faces)
+app.command()(inspect)
 app.command()(clean)
 app.add_typer(weights.app, name="weights")
 

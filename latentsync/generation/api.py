@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentsync import config
-from latentsync.config import Enhance, FaceBackend, Generate, Preset, Tracking
-from latentsync.generation.arguments import NO_LIMIT, checked, naming, sections
+from latentsync.config import Enhance, FaceBackend, Generate, Mark, Preset, Tracking
+from latentsync.generation.arguments import NO_LIMIT, checked, marked_as, naming, sections
 from latentsync.generation.face_tracks import FaceTracks
+from latentsync.generation.marking import NOT_MARKED
 from latentsync.generation.progress import Progress, Report, silent
 from latentsync.ledger.files import fingerprint, write_json
 from latentsync.weights import registry
@@ -32,6 +33,7 @@ from latentsync.weights.find import find_weights
 if TYPE_CHECKING:
     from latentsync.faces.tracking import Track
     from latentsync.generation.audio import DrivingAudio
+    from latentsync.generation.marking import Marking
     from latentsync.generation.pairs import Outcome
     from latentsync.generation.restore import Enhancer
     from latentsync.generation.voices import Row
@@ -48,7 +50,17 @@ RESULT = (
     "n_closed",
     "n_enhanced",
     "n_coarse",
+    "marked",
 )  # of LipSync.redraw
+DRAWN_BY = {
+    "as_published",
+    "solver",
+    "steps",
+    "guidance",
+    "seed",
+    "overlap",
+    "silence",
+}  # settings that a manifest says
 MAX_FACES = 6  # faces followed in one video; their numbers must not depend on the command
 MIN_PUBLISHED_PX = 256  # side of the face in the smallest published model
 
@@ -83,6 +95,8 @@ class Result:
     """How long the networks had nothing to do between the first frame and the last."""
     weights: dict[str, str] = field(default_factory=dict, compare=False)
     """Content hashes of the weights, by network."""
+    marked: str = field(default=NOT_MARKED, compare=False)
+    """Who signed that it is generated: "signed by LatentSync Studio test certificate", or NOT_MARKED."""
 
     @property
     def sentence(self) -> str:
@@ -94,6 +108,7 @@ class Result:
         kept += f"; enhanced in {self.n_enhanced}" if self.n_enhanced else ""
         kept += f"; not enhanced in {self.n_coarse}, where the face is no finer than generated" if self.n_coarse else ""
         kept += f"; audio moved by {self.audio_offset_ms:+g} ms" if self.audio_offset_ms else ""
+        kept += f"; {self.marked}" if self.marked == NOT_MARKED else ""
         return f"{self.n_generated} of {self.n_frames} frames redrawn, {self.faces}{alone}{kept}"
 
 
@@ -115,6 +130,7 @@ def lip_sync(
     start_s: float = 0.0,
     end_s: float | None = None,
     report: str | Path | None = None,
+    mark: Mapping[str, Any] | None = None,
     progress: Report = silent,
 ) -> Result:
     """Write `out`: the video with the mouth of its largest face redrawn to the audio.
@@ -141,6 +157,8 @@ def lip_sync(
         preview: decode with the tiny TAESD: rough frames, quickly.
         start_s, end_s: only this part of the video is redrawn, seconds; the rest passes through. None: to the end.
         report: a JSON file to write: the result, the settings, and the content hashes of the weights.
+        mark: keys of the section `mark`, e.g. {"label": "AI-generated"}; {"manifest": False}: the result does not say
+            that it is generated.
         progress: called with a `Progress` at the start of each stage, and after every frame.
 
     Returns:
@@ -151,6 +169,7 @@ def lip_sync(
             loaded, and nothing is written.
     """
     cfg, enhancement = sections(preset, generate, enhance, faces, resolution)
+    marking = marked_as(mark)
     video, audio, out = checked(video, audio, out, voices, cfg.codec)
     unpublished = {"--tiny-vae": preview, "--voices": voices, "--start": start_s, "--end": end_s is not None}
     unpublished["--enhance"] = enhancement.method
@@ -160,11 +179,12 @@ def lip_sync(
     stop_s = float("inf") if end_s is None else end_s
     if not 0 <= start_s < stop_s:
         raise ValueError(f"--start {start_s} is not before --end {end_s}; both are seconds of the video.")
-    with _session(weights, cfg, enhancement, vae, whisper, resolution, preview) as session:
+    with _session(weights, cfg, enhancement, marking, vae, whisper, resolution, preview) as session:
         result = session(video, audio, out, faces, progress, voices, (start_s, stop_s))
     if report is not None:
         files = {"video": str(video), "audio": audio and str(audio), "voices": voices and str(voices), "out": str(out)}
-        settings = {"generate": cfg.model_dump(), "enhance": enhancement.model_dump(), "faces": faces}
+        chosen = {"generate": cfg, "enhance": enhancement, "mark": marking}
+        settings = {name: section.model_dump() for name, section in chosen.items()} | {"faces": faces}
         write_json(Path(report), files | {"start_s": start_s, "end_s": end_s} | asdict(result) | {"settings": settings})
     return result
 
@@ -181,6 +201,7 @@ def lip_sync_pairs(
     whisper: str | Path | None = None,
     resolution: int | None = None,
     preview: bool = False,
+    mark: Mapping[str, Any] | None = None,
     progress: Report = silent,
 ) -> "Iterator[Outcome]":
     """Lip-sync every row of a table of videos, audio and outputs, with networks that are loaded once; see pairs.py.
@@ -198,14 +219,15 @@ def lip_sync_pairs(
     from latentsync.generation.pairs import Pair, work_through
 
     cfg, enhancement = sections(preset, generate, enhance, faces, resolution)
+    marking = marked_as(mark)
     if cfg.as_published and (preview or enhancement.method):
         given = "--tiny-vae" if preview else "--enhance"
         raise ValueError(f"{given} is no part of the published pipeline; leave out either it or --as-published.")
-    session = _session(weights, cfg, enhancement, vae, whisper, resolution, preview)
+    session = _session(weights, cfg, enhancement, marking, vae, whisper, resolution, preview)
     assert session.unet is not None
     stat = session.unet.stat()
     files = str(session.unet), stat.st_size, stat.st_mtime_ns
-    settings = cfg.model_dump(), enhancement.model_dump(), faces, resolution, preview
+    settings = cfg.model_dump(), enhancement.model_dump(), marking.model_dump(), faces, resolution, preview
     decides = files, settings, str(vae), str(whisper)
 
     def redraw(pair: Pair, following: Pair | None) -> str:
@@ -221,6 +243,7 @@ def _session(
     weights: str | Path,
     generate: Generate,
     enhance: Enhance,
+    mark: Mark,
     vae: str | Path | None,
     whisper: str | Path | None,
     resolution: int | None,
@@ -233,7 +256,7 @@ def _session(
         "resolution": resolution,
         "preview": registry.find("taesd", key="--tiny-vae") if preview else None,
     }
-    return LipSync(unet, own_vae, generate=generate, enhance=enhance, **parts)
+    return LipSync(unet, own_vae, generate=generate, enhance=enhance, mark=mark, **parts)
 
 
 def list_faces(video: str | Path, out: str | Path, faces: FaceBackend = "mediapipe") -> list[str]:
@@ -272,11 +295,11 @@ class LipSync:
         unet: file of the U-Net; None: only faces are tracked.
         vae: VAE; None: the published one of the weights folder.
         whisper, resolution, preview: as `loading.load_models` takes them; `preview` is the folder of TAESD.
-        generate, enhance: sections of the configuration.
+        generate, enhance, mark: sections of the configuration.
         tracking: how cuts are found and how long a face may be lost.
 
     Raises:
-        ValueError: the restorer's file is missing.
+        ValueError: the restorer's file is missing, or the certificate cannot be used.
     """
 
     def __init__(
@@ -289,15 +312,17 @@ class LipSync:
         preview: Path | None = None,
         generate: Generate | None = None,
         enhance: Enhance | None = None,
+        mark: Mark | None = None,
         tracking: Tracking | None = None,
     ):
         # Read when torch is imported: its threads would spin while they wait, and keep the cores from those of the
         # pipeline and from other programs (beside one of them: minutes instead of seconds).
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self.generate, self.enhance = generate or Generate(**NO_LIMIT), enhance or Enhance()
-        self.tracking, self.unet = tracking or Tracking(), unet
+        self.mark, self.tracking, self.unet = mark or Mark(), tracking or Tracking(), unet
         self.stack = ExitStack()
         self._restorer_file()
+        self._require_certificate()
 
         def load(trained: bool) -> Any:
             from latentsync.generation.loading import load_models
@@ -318,16 +343,55 @@ class LipSync:
         self.models, self.detector, self._restorers = cache(load), cache(detector), cache(restorer)
         self.face_tracks = FaceTracks(self._find_tracks)
 
-    def with_settings(self, generate: Generate | None = None, enhance: Enhance | None = None) -> "LipSync":
+    def with_settings(
+        self, generate: Generate | None = None, enhance: Enhance | None = None, mark: Mark | None = None
+    ) -> "LipSync":
         """The same session with other settings: networks and detectors stay loaded, and belong to `self`.
 
         Raises:
-            ValueError: the restorer's file is missing.
+            ValueError: the restorer's file is missing, or the certificate cannot be used.
         """
         other = copy(self)
         other.generate, other.enhance = generate or self.generate, enhance or self.enhance
+        other.mark = mark or self.mark
         other._restorer_file()
+        if other.mark != self.mark:
+            other._require_certificate()
         return other
+
+    def _require_certificate(self) -> None:
+        """Refuse a certificate that cannot sign before the long part; nothing is signed without a U-Net."""
+        if self.unet is None or not self.mark.manifest:
+            return
+        from latentsync.media import certificate, manifest
+
+        manifest.require_usable(certificate.identity(self.mark))
+
+    def marking(
+        self, video: Path, audio: Sequence[Path], weights: Mapping[str, str], as_displayed: bool = False
+    ) -> "Marking":
+        """How results made from these files are marked.
+
+        Args:
+            video: the source.
+            audio: what drives the mouths.
+            weights: content hashes by network; "restorer" only if faces are enhanced.
+            as_displayed: frames are written turned, as they are displayed.
+
+        Raises:
+            ValueError: the label does not fit, or the certificate cannot be used.
+        """
+        from latentsync.generation import label
+        from latentsync.generation.marking import marking
+
+        overlay = None
+        if self.mark.label is not None:
+            overlay = label.overlay_for(self.mark.label, video, as_displayed)
+        made_with = {"weights": dict(weights), "settings": self.generate.model_dump(mode="json", include=DRAWN_BY)}
+        if "restorer" in weights:
+            enhanced = self.enhance.model_dump(mode="json", exclude={"weights", "compared"})
+            made_with |= {"enhance": enhanced}
+        return marking(self.mark, video, audio, made_with, overlay)
 
     def _restorer_file(self) -> Path | None:
         """The weights of the chosen restorer, None without one; the network is loaded later."""
@@ -427,7 +491,7 @@ class LipSync:
         part_s: tuple[float, float] = (0.0, float("inf")),
         own: bool = False,
     ) -> dict[str, Any]:
-        """Redraw the mouths of one video; returns what `pipeline.redraw` returns, and the `choice` of faces.
+        """Redraw the mouths of one video; returns what `pipeline.redraw` returns, the `choice` of faces, and `marked`.
 
         Args:
             video, out: as `pipeline.redraw` takes them.
@@ -447,18 +511,19 @@ class LipSync:
         from latentsync.generation.voices import mixed, voices
         from latentsync.media.read import frame_times
 
-        cfg, enhancer = self.generate, self.enhancer() if trained else None
+        cfg, enhancer, models = self.generate, self.enhancer() if trained else None, self.models(trained)
+        heard = [one for one in ([row.audio for row in rows] if audio is None else [audio.path]) if one is not None]
+        weights = dict(models.weights) | ({} if enhancer is None else {"restorer": enhancer.weights})
+        mark = self.marking(video, list(dict.fromkeys(heard)), weights, cfg.as_published)
+        found: dict[str, Any] = {"weights": weights, "marked": mark.said}
         if cfg.as_published:
             from latentsync.generation import published
 
             assert audio is not None
-            models, detector = self.models(trained), self.detector(faces, max_faces)
-            written = published.redraw(video, audio, out, models, cfg, detector, progress)
-            return written | {
-                "audio_offset_ms": 0.0,
-                "choice": "the largest face of each frame",
-                "weights": dict(models.weights),
-            }
+            detector = self.detector(faces, max_faces)
+            with mark.written(out) as unmarked:
+                written = published.redraw(video, audio, unmarked, models, cfg, detector, progress, mark)
+            return written | found | {"audio_offset_ms": 0.0, "choice": "the largest face of each frame"}
         tracks, times_s = self.tracks(video, faces, max_faces), frame_times(video)[0]
         if audio is None:
             says = voices(rows, tracks, times_s)
@@ -471,8 +536,5 @@ class LipSync:
             later_s, _ = own_offset(audio, tracks, choice.labels, times_s)
         if later_s:
             says, audio = [(labels, one.shifted(later_s)) for labels, one in says], audio.shifted(later_s)
-        models = self.models(trained)
-        written = redraw(video, audio, out, models, cfg, tracks, says, progress, part_s, enhancer)
-        written["audio_offset_ms"] = round(1000 * later_s, 3)
-        weights = dict(models.weights) | ({} if enhancer is None else {"restorer": enhancer.weights})
-        return written | {"choice": choice, "weights": weights}
+        written = redraw(video, audio, out, models, cfg, tracks, says, progress, part_s, enhancer, mark)
+        return written | found | {"choice": choice, "audio_offset_ms": round(1000 * later_s, 3)}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from latentsync import config
-from latentsync.config import PRESETS, CodecName, Enhance, FaceBackend, Generate, Preset
+from latentsync.config import PRESETS, CodecName, Enhance, FaceBackend, Generate, Mark, Preset
 from latentsync.ledger.rows import Rejection
 
 NO_LIMIT: dict[str, Any] = {"max_s": None}  # a single video is not cut; a run limits each of its many videos
@@ -27,6 +27,11 @@ def sections(
     if resolution is not None and (resolution <= 0 or resolution % 64):
         raise ValueError(f"--resolution is {resolution}, not a multiple of 64; published U-Nets draw 256 or 512 px.")
     return cfg.generate, cfg.enhance
+
+
+def marked_as(mark: Mapping[str, Any] | None) -> Mark:
+    """The section `mark` that an argument of `lip_sync` asks for."""
+    return config.validate({"mark": dict(mark or {})}).mark
 
 
 def checked(

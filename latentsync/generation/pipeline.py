@@ -32,6 +32,7 @@ from latentsync.generation import gates, paste, silence
 from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.drawing import Drawing, Generator, Item, batch_size, pasted_ahead, waiting
 from latentsync.generation.enhancing import Enhancing
+from latentsync.generation.marking import UNMARKED, Marking
 from latentsync.generation.parts import Parts
 from latentsync.generation.plan import Plan, Voice, VoicePlan, make_plan
 from latentsync.generation.progress import Progress, Report, silent
@@ -60,6 +61,7 @@ def redraw(
     progress: Report = silent,
     part_s: tuple[float, float] = WHOLE_S,
     enhancer: Enhancer | None = None,
+    mark: Marking = UNMARKED,
 ) -> dict[str, Any]:
     """Write `out`: the video with the mouth of the speaking face redrawn to the audio.
 
@@ -75,6 +77,7 @@ def redraw(
         progress: called with the number of written frames.
         part_s: start and end of what is redrawn, seconds of the source; the rest passes through.
         enhancer: restores the redrawn faces; None: they stay as generated.
+        mark: how the result says that it is generated.
 
     Returns:
         n_frames, n_generated, passed_through {reason: frames}, cut_s (seconds left out because of cfg.max_s), the `crf`
@@ -114,14 +117,14 @@ def redraw(
         for voice in plan.voices:
             places = find_places(plan, voice, tracks, to_displayed, models.resolution, enhancer)
             stages.append(Enhancing(places, enhancer, models.resolution, watch))
-    parts = Parts(out, _key(video, plan, models, cfg, enhancer), len(plan.order))
+    parts = Parts(out, _key(video, plan, models, cfg, enhancer, mark.label), len(plan.order))
     start_s = time.perf_counter()
-    _write_parts(video, first, plan, models, cfg, stages, parts, watch, progress)
+    _write_parts(video, first, plan, models, cfg, stages, parts, watch, progress, mark)
     passed_s = time.perf_counter() - start_s
     watch.settle()
     with watch("join"):
-        join_parts(parts.files, parts.joined, video, plan.times_s, plan.end_s, audio)
-        parts.joined.replace(out)
+        join_parts(parts.files, parts.joined, video, plan.times_s, plan.end_s, audio, mark.tags)
+        mark.finish(parts.joined, out)
     parts.remove()
     main = plan.voices[0]
     passed = Counter(gates.PASSED_THROUGH[label] for label in why[~generated].tolist())
@@ -143,10 +146,12 @@ def redraw(
     }
 
 
-def _key(video: Path, plan: Plan, models: Generator, cfg: Generate, enhancer: Enhancer | None) -> str:
+def _key(
+    video: Path, plan: Plan, models: Generator, cfg: Generate, enhancer: Enhancer | None, label: str | None
+) -> str:
     """16 hex digits over everything that decides the written frames."""
     stat = video.stat()
-    described = f"{stat.st_size} {stat.st_mtime_ns} {cfg.model_dump_json()} {dict(models.weights)}"
+    described = f"{stat.st_size} {stat.st_mtime_ns} {cfg.model_dump_json()} {dict(models.weights)} {label}"
     if enhancer is not None:
         described += f" {enhancer.cfg.model_dump_json()} {enhancer.weights}"
     digest = hashlib.sha256(described.encode())
@@ -165,6 +170,7 @@ def _write_parts(
     parts: Parts,
     watch: Stopwatch,
     progress: Report,
+    mark: Marking,
 ) -> None:
     """Write the parts that are not finished."""
     missing = parts.missing()
@@ -186,6 +192,7 @@ def _write_parts(
             end_s = float(plan.times_s[stop]) if stop < len(plan.times_s) else plan.end_s
             clock = plan.times_s[start:stop] - plan.times_s[start], end_s - float(plan.times_s[start])
             writing_as: dict[str, Any] = {"crf": cfg.crf, "threads": encoder_threads(cfg), "codec": cfg.codec}
+            writing_as["overlay"] = mark.overlay
             writer = opened[-1].enter_context(open_writer(file, like, video, *clock, **writing_as))
             for number, frame in enumerate(islice(frames, stop - start), start + 1):
                 writing.call(write, writer, frame)

@@ -34,6 +34,7 @@ from latentsync.faces.crop import to_pixels
 from latentsync.faces.face import Detector, Face
 from latentsync.generation import paste, sampling
 from latentsync.generation.audio import DrivingAudio
+from latentsync.generation.marking import UNMARKED, Marking
 from latentsync.generation.networks import Models
 from latentsync.generation.progress import Progress, Report, silent
 from latentsync.generation.stopwatch import Stopwatch
@@ -57,6 +58,7 @@ def redraw(
     cfg: Generate,
     detector: Detector,
     progress: Report = silent,
+    mark: Marking = UNMARKED,
 ) -> dict[str, Any]:
     """Write `out` as the published pipeline would: arguments and result as of `pipeline.redraw`.
 
@@ -83,6 +85,7 @@ def redraw(
     untagged = av.VideoFrame(width, height, "yuv420p")  # converted back by the matrix that it was converted with
     crf = PUBLISHED_CRF if cfg.crf is None else cfg.crf
     quality: dict[str, Any] = {"crf": crf, "threads": encoder_threads(cfg)}
+    quality |= {"overlay": mark.overlay, "tags": mark.tags}
     with VideoWriter(out, TICKS_PER_S, width, height, **quality, audio=samples, like=untagged) as writer:
         frames = _with(first, frames)
         for start in range(0, n, models.frames):

@@ -1,6 +1,6 @@
 """Read a video in the order of the result, and write the result like its source: size, format, frame times, audio."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from itertools import repeat
 from pathlib import Path
@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 from latentsync.config import CodecName, Generate
 from latentsync.generation import timeline
 from latentsync.generation.audio import DrivingAudio
+from latentsync.generation.marking import Overlay
 from latentsync.media import probe
 from latentsync.media.join import join
 from latentsync.media.read import read_video_frames
@@ -61,6 +62,8 @@ def open_writer(
     threads: int = 1,
     copy_audio_from: Path | None = None,
     codec: CodecName = "h264",
+    overlay: Overlay | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> VideoWriter:
     """A writer with the source's size, format, pixel aspect and frame times; a constant rate stays exact."""
     with probe.opened(source) as container:
@@ -80,6 +83,8 @@ def open_writer(
         like=like,
         sample_aspect=aspect,
         copy_audio_from=copy_audio_from,
+        overlay=overlay,
+        tags=tags,
         **own_times,
     )
 
@@ -123,9 +128,15 @@ def matching_crf(source: Path) -> int:
 
 
 def join_parts(
-    parts: list[Path], out: Path, source: Path, times_s: np.ndarray, end_s: float, audio: DrivingAudio
+    parts: list[Path],
+    out: Path,
+    source: Path,
+    times_s: np.ndarray,
+    end_s: float,
+    audio: DrivingAudio,
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Join parts written by `open_writer` and add the audio; `times_s` and `end_s` are those of the whole result."""
     rate = constant_rate(source, times_s, end_s)
     clock = FrameClock.of(_nominal(source), times_s, end_s) if rate is None else FrameClock.of(rate)
-    join(parts, out, clock, audio.track(end_s, out.suffix))
+    join(parts, out, clock, audio.track(end_s, out.suffix), tags)

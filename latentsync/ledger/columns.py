@@ -233,6 +233,7 @@ class Video(Driven):
     n_faces: Annotated[
         int, Column("limit of the detector: most faces found in a frame of the clips", "generate", "faces")
     ]
+    marked: Annotated[str, Column("by whom it is signed as generated, or that it is not marked", "generate")]
     unet: Annotated[str, Column("content hash of the U-Net", "generate")]
     vae: Annotated[str, Column("content hash of the VAE", "generate")]
     stand_ins: Annotated[list[str], Column("a sentence for every part that is not the published one", "generate")]

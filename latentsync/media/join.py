@@ -4,7 +4,7 @@ Audio is a stream as well: it is read, and encoded where it must be, while video
 needs no memory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,7 +25,13 @@ AddAudio = Callable[[av.container.OutputContainer], Callable[[], Packets]]
 """Adds an audio stream to a container that is not started; what it returns gives the packets."""
 
 
-def join(parts: Sequence[Path], out: Path, clock: FrameClock, add_audio: AddAudio | None = None) -> None:
+def join(
+    parts: Sequence[Path],
+    out: Path,
+    clock: FrameClock,
+    add_audio: AddAudio | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
     """Write `out` from parts that VideoWriter wrote one after another, each from time zero.
 
     Args:
@@ -33,10 +39,11 @@ def join(parts: Sequence[Path], out: Path, clock: FrameClock, add_audio: AddAudi
         out: the mp4 or mov; it appears whole or not at all.
         clock: when all frames are shown.
         add_audio: `copied_audio` or `encoded_audio`; None: no audio.
+        tags: metadata of the file.
     """
     with (
         replacing(out) as temporary,
-        output(temporary, out.suffix) as container,
+        output(temporary, out.suffix, tags) as container,
     ):
         with opened(parts[0]) as first:
             copy = container.add_stream_from_template(first.streams.video[0])

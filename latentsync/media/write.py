@@ -4,7 +4,7 @@ Files appear whole or not at all (temporary name, then rename).
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
@@ -74,9 +74,11 @@ class FrameClock:
         return (self.pts[number + 1] if number + 1 < len(self.pts) else self.end) - self.pts[number]
 
 
-def output(path: Path, suffix: str = ".mp4") -> av.container.OutputContainer:
+def output(path: Path, suffix: str = ".mp4", tags: Mapping[str, str] | None = None) -> av.container.OutputContainer:
     """An mp4, or a mov if the suffix says so, whose bytes depend on nothing but what is written into it."""
-    return av.open(str(path.absolute()), "w", format="mov" if suffix == ".mov" else "mp4", options=MP4)
+    container = av.open(str(path.absolute()), "w", format="mov" if suffix == ".mov" else "mp4", options=MP4)
+    container.metadata.update(tags or {})
+    return container
 
 
 class VideoWriter:
@@ -97,6 +99,8 @@ class VideoWriter:
         like: a decoded frame; pixel format, colour tags, display matrix and the light of HDR10 are taken from it.
             Without it: yuv420p, BT.709, limited range.
         sample_aspect: width of a stored pixel over its height; None: square. A frame of PyAV does not tell.
+        overlay: gives each frame, in the written format, a label; None: none.
+        tags: metadata of the file.
     """
 
     def __init__(
@@ -118,6 +122,8 @@ class VideoWriter:
         end_s: float | None = None,
         like: av.VideoFrame | None = None,
         sample_aspect: Fraction | None = None,
+        overlay: Callable[[av.VideoFrame], av.VideoFrame] | None = None,
+        tags: Mapping[str, str] | None = None,
     ):
         if audio is not None and copy_audio_from is not None:
             raise ValueError("give audio or copy_audio_from, not both")
@@ -127,13 +133,14 @@ class VideoWriter:
         self.keyint, self.threads, self.like, self.sample_aspect = keyint, threads, like, sample_aspect
         self.audio, self.audio_rate_hz, self.audio_bitrate = audio, audio_rate_hz, audio_bitrate
         self.copy_audio_from = copy_audio_from
+        self.overlay, self.tags = overlay, tags
         self.clock = FrameClock.of(self.fps, frame_times, end_s)
         self.n_written = 0
 
     def __enter__(self) -> "VideoWriter":
         with ExitStack() as stack:
             temporary = stack.enter_context(replacing(self.path))
-            self.container = stack.enter_context(output(temporary, self.path.suffix))
+            self.container = stack.enter_context(output(temporary, self.path.suffix, self.tags))
             self.video = self._add_video()
             self.sound = self._add_sound()
             self.stack = stack.pop_all()
@@ -214,6 +221,8 @@ class VideoWriter:
                 interpolation=_EXACT,
                 threads=1,
             )
+        if self.overlay is not None:
+            frame = self.overlay(frame)
         if self.pix_fmt.endswith("10le"):
             _clip_ten_bits(frame)
         frame.pict_type = 0  # a decoded frame carries its old type, and x264 would obey it

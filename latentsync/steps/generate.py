@@ -14,6 +14,7 @@ A pair becomes one row of kind own or cross for each system:
   cut_s           seconds left out at the end because of generate.max_s, usually 0
   resolution, crf, faces (the detector that made the crops), n_faces (most faces found in a frame of the clips)
   restorer (content hash), n_enhanced, n_coarse, enhance_s: see docs/ledger.md
+  marked          by whom the video is signed as generated, or that it is not marked
   unet, vae (content hashes of the weights), stand_ins (sentences)
 """
 
@@ -60,8 +61,8 @@ def run(cfg: GenerateInRun, inputs: dict[str, list[Path]], outputs: dict[str, Pa
     vae, whisper = (next(iter(inputs.get(name, [])), None) for name in ("vae", "whisper"))
     clips = {row["id"]: row for row in read_ledgers(inputs["test"])}
     models = describe(unet, vae)
-    own = {"generate": cfg, "enhance": cfg.enhance, "tracking": cfg.tracking}
-    with LipSync(unet, vae, whisper=whisper, **own) as enhanced:
+    settings: dict[str, Any] = {"generate": cfg, "enhance": cfg.enhance, "mark": cfg.mark, "tracking": cfg.tracking}
+    with LipSync(unet, vae, whisper=whisper, **settings) as enhanced:
         plain = enhanced.with_settings(enhance=Enhance())
 
         def work(row: Video, key: str) -> list[Row]:

@@ -102,6 +102,7 @@ def summarise(
             "own": sum(row["kind"] == "own" for row in made),
             "cross": sum(row["kind"] == "cross" for row in made),
             "failed": len(ours) - len(made),
+            "marked": listed(sorted({row["marked"] for row in made})),
             "resolution": made[0]["resolution"] if made else None,
             "judged": sum(card["verdict"] != "unknown" for card in cards),
             "unjudged": sum(card["verdict"] == "unknown" for card in cards),
