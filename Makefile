@@ -1,6 +1,6 @@
 # make demo: from a fresh machine to lip-synced videos and a report. make test: from a fresh machine to a tested one.
 # Both need Python 3.11 and a package registry, nothing else. `make` alone lists what there is.
-.PHONY: help setup setup-codeformer demo test bench-curation bench-generate bench-graph bench-models bench-gpu bench-growth bench-kills fmt lint lock clean
+.PHONY: help setup setup-codeformer setup-parity demo test parity bench-curation bench-generate bench-graph bench-models bench-gpu bench-growth bench-kills fmt lint lock clean
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -20,6 +20,12 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 setup-codeformer: setup ## CodeFormer, too; code and weights are for non-commercial use only
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --require-hashes -r requirements-codeformer.lock
 
+setup-parity: setup .venv-parity/.ready ## an environment of its own with the gfpgan package, for make parity
+.venv-parity/.ready: requirements-parity.lock
+	$(PYTHON) -m venv --clear .venv-parity
+	$(BIN)/uv pip install -q --python .venv-parity/bin/python --no-deps --require-hashes -r requirements-parity.lock
+	touch $@
+
 demo: setup ## the whole graph on synthetic talkers, then Snakemake's own report
 	snakemake --cores all
 	snakemake --report results/demo/report/snakemake.zip
@@ -32,6 +38,9 @@ test: setup ## formatting, lint, spelling, types, and every test that needs no G
 	codespell latentsync tests docs config workflow README.md CONTRIBUTING.md CHANGELOG.md
 	basedpyright
 	CUDA_VISIBLE_DEVICES= pytest -n 2 --dist loadscope
+
+parity: setup-parity ## the gfpgan package and this project give the same pictures from one weights file
+	REQUIRE_PARITY=1 pytest -q -s tests/parity
 
 bench-curation: setup ## what curation costs by step, as one line of JSON; CLIPS=<folder> for videos of your own
 	@python benchmarks/curation.py --workers $(if $(CLIPS),--clips "$(CLIPS)")
@@ -60,12 +69,15 @@ fmt: setup ## format everything
 	ruff format .
 	snakefmt Snakefile workflow
 
-lock: setup ## resolve requirements.lock again, then the conda environments
+lock: setup ## resolve the lock files again, then the conda environments
 	uv pip compile pyproject.toml --extra workflow --extra app --extra restorers --extra dev --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header -q -o requirements.lock
 	echo 'spandrel-extra-arches>=0.2,<0.3' | uv pip compile - --no-deps --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate -q -o requirements-codeformer.lock
+	printf '%s\n' gfpgan==1.3.8 basicsr==1.4.2 facexlib==0.3.0 opencv-python-headless | uv pip compile - \
+	  --constraint requirements.lock --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate -q -o requirements-parity.lock
 	$(BIN)/python envs/generate.py
 
-clean: ## remove the virtual environment; results and your videos stay
-	rm -rf .venv
+clean: ## remove the virtual environments; results and your videos stay
+	rm -rf .venv .venv-parity

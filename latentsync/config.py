@@ -552,6 +552,9 @@ class Config(Section):
     run: str = key("demo", "name of the run: its folder below results/", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     input_dir: str | None = key(None, "folder of raw videos; null: make synthetic talkers")
     shards: int = key(2, "jobs per step; fixed for the life of a run", ge=1, le=99_999)
+    consent: str | None = key(
+        None, "CSV with columns path or speaker, scope, until, document; null: consent is not checked"
+    )
     commercial: bool = key(False, "refuse pretrained weights whose licence does not allow commercial use")
     make_talkers: MakeTalkers = MakeTalkers()
     probe: Probe = Probe()

@@ -7,15 +7,16 @@ import inspect
 import json
 import time
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from latentsync import config, gpu_lease, required
-from latentsync.ledger import sources
+from latentsync.ledger import consent, sources
 from latentsync.ledger.files import write_json, write_text
 
 # Keys of the configuration that hold paths of this machine.
-PATHS: Any = {"input_dir": True, "select_clips": {"speakers"}, "mark": {"certificate", "private_key"}}
+PATHS: Any = {"input_dir": True, "consent": True, "select_clips": {"speakers"}, "mark": {"certificate", "private_key"}}
 
 
 def prepare(values: dict[str, Any], main_process: bool) -> config.Config:
@@ -29,6 +30,7 @@ def prepare(values: dict[str, Any], main_process: bool) -> config.Config:
         if not Path(cfg.select_clips.speakers).is_file():
             raise ValueError(f"select_clips.speakers is {cfg.select_clips.speakers!r}, which is not a file.")
         sources.read_speakers([Path(cfg.select_clips.speakers)])
+    coverage = None if cfg.consent is None else _coverage(cfg, Path(cfg.consent))
     required.check(cfg)
     if main_process and cfg.input_dir is not None:
         sources.refuse_results(Path(cfg.input_dir), Path("results"))
@@ -39,13 +41,39 @@ def prepare(values: dict[str, Any], main_process: bool) -> config.Config:
             print(note.encode("utf-8", "backslashreplace").decode())  # names need not be UTF-8
     if main_process:
         _write_config(cfg)
+        if coverage is not None:
+            for name, text in consent.texts(coverage).items():
+                _write_changed(Path("results", cfg.run, "consent", name), text)
     return cfg
+
+
+def _coverage(cfg: config.Config, table: Path) -> consent.Coverage:
+    """What the table of consents allows today.
+
+    Raises:
+        ValueError: it is wrong, or it allows no training with any video.
+    """
+    named = [] if cfg.select_clips.speakers is None else [Path(cfg.select_clips.speakers)]
+    folder = Path("results", cfg.run, "make_talkers", "videos") if cfg.input_dir is None else Path(cfg.input_dir)
+    today = date.today()
+    coverage = consent.cover(consent.read_consent(table, "consent", today), folder, sources.read_speakers(named))
+    trainable = (path for path, ended in consent.covered(coverage, "training").items() if ended is None)
+    if not any(cfg.input_dir is None or (folder / path).exists() for path in trainable):
+        raise ValueError(
+            f"consent {table} covers no video of {folder} for training on {today}; add rows with the scope training, "
+            "or set consent: null."
+        )
+    return coverage
 
 
 def _write_config(cfg: config.Config) -> None:
     """Write results/<run>/config.json for the report, without paths of this machine."""
     path = Path("results", cfg.run, "config.json")
-    text = cfg.model_dump_json(indent=1, exclude=PATHS) + "\n"
+    _write_changed(path, cfg.model_dump_json(indent=1, exclude=PATHS) + "\n")
+
+
+def _write_changed(path: Path, text: str) -> None:
+    """Write a file that jobs depend on, only if that changes it."""
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 

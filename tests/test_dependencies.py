@@ -28,6 +28,7 @@ RUN_BY_NAME = {
     "webdataset",
 }
 OURS = {"latentsync", "tests", "benchmarks", "envs"}
+ELSEWHERE = {"gfpgan"}  # imported in the environment of `make setup-parity`
 # Extras outside the lock, and what comes with them.
 ABSENT = {"insightface": "insightface", "spandrel_extra_arches": "spandrel-extra-arches", "onnx": "insightface"}
 
@@ -50,7 +51,7 @@ def imported(*folders: str) -> set[str]:
         for path in (ROOT / folder).rglob("*.smk"):
             names |= set(re.findall(r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE))
     known = packages_distributions()
-    others = names - sys.stdlib_module_names - OURS
+    others = names - sys.stdlib_module_names - OURS - ELSEWHERE
     return {ABSENT.get(name) or known[name][0].lower().replace("_", "-") for name in others}
 
 

@@ -43,6 +43,38 @@ def test_the_speakers_file_must_exist():
     assert validate({"select_clips": {"speakers": None}})
 
 
+def consents(folder, *rows):
+    (folder / "consent.csv").write_text("path,scope,until,document\n" + "".join(f"{row}\n" for row in rows))
+    return {"input_dir": "in", "consent": "consent.csv"}
+
+
+def test_the_main_process_writes_what_the_table_of_consents_says_today(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(required, "check", lambda cfg: None)
+    touch(tmp_path / "in", "a.mp4", "b.mp4")
+    values = consents(tmp_path, "in/a.mp4,training,2999-01-01,", "in/b.mp4,training generation,2020-01-01,")
+    prepare(values, main_process=False)
+    written = tmp_path / "results/demo/consent"
+    assert not written.exists()
+    prepare(values, main_process=True)
+    assert json.loads((written / "training.json").read_text()) == {"a.mp4": None, "b.mp4": "2020-01-01"}
+    assert json.loads((written / "generation.json").read_text()) == {"b.mp4": "2020-01-01"}
+    stamp = (written / "training.json").stat().st_mtime_ns
+    prepare(consents(tmp_path, "in/a.mp4,training,,", "in/b.mp4,training generation,2020-01-01,"), main_process=True)
+    assert (written / "training.json").stat().st_mtime_ns == stamp  # renewed: nothing to select again
+    assert json.loads((written / "grants.json").read_text())["a.mp4"]["training"]["until"] is None
+    assert "consent.csv" not in (tmp_path / "results/demo/config.json").read_text()
+
+
+@pytest.mark.parametrize("row", ["in/a.mp4,training,2020-01-01,", "in/a.mp4,generation,,", "in/c.mp4,training,,"])
+def test_a_table_that_covers_nothing_stops_before_any_job(tmp_path, monkeypatch, row):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(required, "check", lambda cfg: None)
+    touch(tmp_path / "in", "a.mp4")
+    with pytest.raises(ValueError, match=r"consent consent.csv covers no video of in for training on \d{4}-\d\d-\d\d"):
+        prepare(consents(tmp_path, row), main_process=True)
+
+
 def test_the_run_record_adds_up_sessions(tmp_path):
     workflow.record_run(tmp_path, time.time() - 5, "failed")
     workflow.record_run(tmp_path, time.time() - 7, "finished")

@@ -11,6 +11,7 @@ from latentsync.cli import options
 from latentsync.config import (
     PRESETS,
     CodecName,
+    Config,
     Enhance,
     FaceBackend,
     Generate,
@@ -104,6 +105,7 @@ def generate(
     report: Annotated[
         Path | None, typer.Option(help="a JSON file to write: result, settings, hashes of weights")
     ] = None,
+    consent: Annotated[Path | None, options.key(Config, "consent")] = None,
     high_quality: Annotated[
         bool, typer.Option("--high-quality", help=f"larger file, hardly any loss: CRF {HIGH_QUALITY_CRF}")
     ] = False,
@@ -150,6 +152,7 @@ def generate(
         "whisper": whisper,
         "resolution": resolution,
         "preview": tiny_vae,
+        "consent": consent,
         "progress": progress,
     }
     one = {"--video": video, "--audio": audio, "--out": out, "--voices": voices, "--report": report, "--end": end}

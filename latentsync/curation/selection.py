@@ -89,9 +89,10 @@ LIMITS = (
 COLUMNS = tuple(dict.fromkeys(limit.column for limit in LIMITS))
 _REASONS = tuple(dict.fromkeys(limit.reason for limit in LIMITS))
 _SYNC = _REASONS.index("low_sync")
-# All reasons that clips get here, in the order in which they count: a silent face cannot score well in sync, and near
-# duplicates are searched only among clips without another reason, or both copies might be rejected.
-ORDER = ("duplicate", *_REASONS[:_SYNC], "not_speaking", *_REASONS[_SYNC:], "near_duplicate")
+# All reasons that clips get here, in the order in which they count: without consent nothing else matters, a silent
+# face cannot score well in sync, and near duplicates are searched only among clips without another reason, or both
+# copies might be rejected.
+ORDER = ("no_consent", "duplicate", *_REASONS[:_SYNC], "not_speaking", *_REASONS[_SYNC:], "near_duplicate")
 
 
 def limits_of(reason: str) -> list[Limit]:

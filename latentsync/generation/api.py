@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from latentsync.generation.arguments import NO_LIMIT, checked, marked_as, naming
 from latentsync.generation.face_tracks import FaceTracks
 from latentsync.generation.marking import NOT_MARKED
 from latentsync.generation.progress import Progress, Report, silent
+from latentsync.ledger.consent import cover_files, grant_of_file
 from latentsync.ledger.files import fingerprint, write_json
 from latentsync.weights import registry
 from latentsync.weights.find import find_weights
@@ -129,6 +131,7 @@ def lip_sync(
     preview: bool = False,
     start_s: float = 0.0,
     end_s: float | None = None,
+    consent: str | Path | None = None,
     report: str | Path | None = None,
     mark: Mapping[str, Any] | None = None,
     progress: Report = silent,
@@ -156,6 +159,8 @@ def lip_sync(
         resolution: side of the face in pixels, for published weights whose release is unknown.
         preview: decode with the tiny TAESD: rough frames, quickly.
         start_s, end_s: only this part of the video is redrawn, seconds; the rest passes through. None: to the end.
+        consent: a CSV with path, scope, until and document, paths relative to it; a video that it does not cover for
+            generation today is refused. None: consent is not checked.
         report: a JSON file to write: the result, the settings, and the content hashes of the weights.
         mark: keys of the section `mark`, e.g. {"label": "AI-generated"}; {"manifest": False}: the result does not say
             that it is generated.
@@ -171,6 +176,7 @@ def lip_sync(
     cfg, enhancement = sections(preset, generate, enhance, faces, resolution)
     marking = marked_as(mark)
     video, audio, out = checked(video, audio, out, voices, cfg.codec)
+    grant = grant_of_file(cover_files(consent, date.today()), consent, video)
     unpublished = {"--tiny-vae": preview, "--voices": voices, "--start": start_s, "--end": end_s is not None}
     unpublished["--enhance"] = enhancement.method
     if cfg.as_published and any(unpublished.values()):
@@ -182,7 +188,9 @@ def lip_sync(
     with _session(weights, cfg, enhancement, marking, vae, whisper, resolution, preview) as session:
         result = session(video, audio, out, faces, progress, voices, (start_s, stop_s))
     if report is not None:
-        files = {"video": str(video), "audio": audio and str(audio), "voices": voices and str(voices), "out": str(out)}
+        named = {"video": video, "audio": audio, "voices": voices, "out": out}
+        files: dict[str, Any] = {name: path and str(path) for name, path in named.items()}
+        files |= {"consent": grant and asdict(grant)}
         chosen = {"generate": cfg, "enhance": enhancement, "mark": marking}
         settings = {name: section.model_dump() for name, section in chosen.items()} | {"faces": faces}
         write_json(Path(report), files | {"start_s": start_s, "end_s": end_s} | asdict(result) | {"settings": settings})
@@ -202,6 +210,7 @@ def lip_sync_pairs(
     resolution: int | None = None,
     preview: bool = False,
     mark: Mapping[str, Any] | None = None,
+    consent: str | Path | None = None,
     progress: Report = silent,
 ) -> "Iterator[Outcome]":
     """Lip-sync every row of a table of videos, audio and outputs, with networks that are loaded once; see pairs.py.
@@ -230,13 +239,22 @@ def lip_sync_pairs(
     settings = cfg.model_dump(), enhancement.model_dump(), marking.model_dump(), faces, resolution, preview
     decides = files, settings, str(vae), str(whisper)
 
+    grants = cover_files(consent, date.today())
+
+    def refuses(pair: Pair) -> str | None:
+        try:
+            grant_of_file(grants, consent, pair.video)
+        except ValueError as error:
+            return str(error)
+        return None
+
     def redraw(pair: Pair, following: Pair | None) -> str:
         pair.out.parent.mkdir(parents=True, exist_ok=True)
-        next_video = following and following.video
+        next_video = following.video if following is not None and refuses(following) is None else None
         return session(pair.video, pair.audio, pair.out, faces, progress, next_video=next_video).sentence
 
     with session:
-        yield from work_through(Path(table), fingerprint(*decides), redraw, progress)
+        yield from work_through(Path(table), fingerprint(*decides), redraw, progress, refuses)
 
 
 def _session(

@@ -78,7 +78,11 @@ def results_of(table: Path) -> Path:
 
 
 def work_through(
-    table: Path, settings: str, redraw: Callable[[Pair, Pair | None], str], progress: Report = silent
+    table: Path,
+    settings: str,
+    redraw: Callable[[Pair, Pair | None], str],
+    progress: Report = silent,
+    refuses: Callable[[Pair], str | None] = lambda pair: None,
 ) -> Iterator[Outcome]:
     """The outcome of every row, in order; rows that are done are not done again.
 
@@ -88,6 +92,7 @@ def work_through(
         redraw: writes the output of a row and returns a sentence; a ValueError is the outcome of its row. It also gets
             the next row that is to be done, which may be prepared meanwhile.
         progress: called when a row begins.
+        refuses: why a row must not be drawn, even if it is done; None: it may.
     """
     pairs, results = read_pairs(table), results_of(table)
     before = {outcome.out: outcome for outcome in _read(results)}
@@ -96,7 +101,8 @@ def work_through(
 
     def is_done(pair: Pair, key: str) -> bool:
         known = before.get(str(pair.out))
-        return known is not None and known.state == "written" and known.key == key and pair.out.is_file()
+        done = known is not None and known.state == "written" and known.key == key and pair.out.is_file()
+        return done and refuses(pair) is None
 
     missing = deque(pair for pair, key in zip(pairs, keys, strict=True) if not is_done(pair, key))
     for number, (pair, key) in enumerate(zip(pairs, keys, strict=True), 1):
@@ -107,6 +113,8 @@ def work_through(
         missing.popleft()
         progress(Progress(f"{number} of {len(pairs)}: {pair.out}"))
         try:
+            if why := refuses(pair):
+                raise ValueError(why)
             state, says = "written", redraw(pair, missing[0] if missing else None)
         except ValueError as error:
             state, says = "failed", str(error)

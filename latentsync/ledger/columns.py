@@ -15,6 +15,7 @@ REASONS = {
     "crashed": "a library crashed twice while reading it",
     "no_audio": "there is no audio, so sync cannot be measured",
     "no_face": "no face was found in the segment",
+    "no_consent": "the table `consent` does not cover the video, or no longer",
     "too_short": "the clip is shorter than select_clips.min_s",
     "small_face": "the face is smaller than select_clips.min_face_px",
     "low_sync": "video and audio do not move together (select_clips.min_sync_confidence)",

@@ -14,6 +14,7 @@ import pandas as pd
 from latentsync.curation.funnel import hours
 from latentsync.curation.selection import SPLITS
 from latentsync.ledger.columns import REASONS, Clip, OfSource, columns, names_of
+from latentsync.ledger.consent import Coverage, grant_of
 from latentsync.ledger.rows import Row, length_s
 from latentsync.report.words import sentence
 from latentsync.sync.scorers import SCORERS
@@ -50,16 +51,18 @@ def make(
     versions: Mapping[str, int],
     parts: Mapping[str, str],
     licence: str | None,
+    coverage: Coverage | None,
 ) -> dict[str, Any]:
     """The card as JSON. `selection`: summary.json of select_clips; `sources`: SOURCE_FACTS of all sources, by id;
-    `speakers`: the result of speakers.summarise; `sections`: configuration of the steps that ran, by step.
+    `speakers`: the result of speakers.summarise; `sections`: configuration of the steps that ran, by step;
+    `coverage`: what the table of consents says, None: not checked.
     """
     used = [sources[source] for source in sorted({row["source_id"] for row in selected})]
     return {
         "name": name,
         "footage": "synthetic talking heads" if synthetic else "videos given by the user",
         "licence": licence or NOT_STATED,
-        "consent": NOT_STATED,
+        "consent": NOT_STATED if coverage is None else _consent(selected, coverage),
         "counts": {
             "clips": len(selected),
             "hours": hours(selected),
@@ -97,6 +100,16 @@ def make(
         "stand_ins": list(selection["stand_ins"]),
         "limits": _limits(selection, speakers),
     }
+
+
+def _consent(selected: Sequence[Row], coverage: Coverage) -> str:
+    grants = [grant_of(coverage, path, "training") for path in sorted({row["path"] for row in selected})]
+    known = [grant for grant in grants if grant is not None]
+    assert len(known) == len(grants), "a clip without consent was selected"
+    documents = len({grant.document for grant in known if grant.document})
+    first = min((grant.until for grant in known if grant.until), default=None)
+    end = f"the first ends on {first}" if first else "without an end"
+    return f"given for training for every video ({documents} signed documents named); {end}"
 
 
 def _without_places(section: Mapping[str, Any]) -> dict[str, Any]:

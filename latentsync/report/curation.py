@@ -30,6 +30,7 @@ STAGES = {
     "unreadable": ("decodable to the end", "clips"),
     "crashed": ("read without a crash", "clips"),
     "no_audio": ("with audio", "clips"),
+    "no_consent": ("with consent to training", "clips"),
     "duplicate": ("not an exact copy", "clips"),
     "not_speaking": ("face of the speaker", "clips"),
     "near_duplicate": ("not a near duplicate", "clips"),

@@ -1,5 +1,6 @@
 """Evaluation on the page: cards of the key figures, the table of systems, and which videos are shown side by side."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from latentsync.evaluation.figures import CONTROLS, FURTHER, KEY_FIGURES, Figure, judge, judge_control
 from latentsync.evaluation.systems import COLUMNS, SYSTEMS
 from latentsync.ledger.columns import REASONS
+from latentsync.ledger.consent import Coverage, grant_of
 from latentsync.ledger.rows import Row
 from latentsync.timing import evenly_spaced
 
@@ -123,6 +125,15 @@ def choose_players(generated: Sequence[Row], items: Sequence[Row], count: int) -
             missing.append("There is no foreign audio: all held-out clips are of one video.")
         rows.append({"picture_id": shown, "title": path, "columns": columns, "missing": missing})
     return rows
+
+
+def consents(generated: Sequence[Row], coverage: Coverage | None) -> list[dict[str, Any]] | None:
+    """The source of every video that was made, and the consent that it rests on; None: consent was not checked."""
+    if coverage is None:
+        return None
+    made = Counter(row["picture_path"] for row in generated if row["status"] == "ok" and row["system"] == "ours")
+    grants = {path: grant_of(coverage, path, "generation") for path in sorted(made)}
+    return [{"path": path, "videos": made[path]} | asdict(grant) for path, grant in grants.items() if grant]
 
 
 def _find(videos: Sequence[Row], **wanted: str) -> Row | None:

@@ -1,7 +1,7 @@
 """describe_clips: the page of curation and the dataset card, right after selection and before any training.
 
 Inputs: summary, rejected, train, val, test of select_clips; score_sync (all shards: crops, and what the sources
-are); config (the whole configuration as JSON).
+are); config (the whole configuration as JSON); consent (what the table of consents says; none: not checked).
 Outputs: page, summary (every number on the page), card_json and card_md. Beside them, undeclared, costs.html: what
 every step cost; seconds differ from run to run, and declared results must not.
 
@@ -18,6 +18,7 @@ from typing import Any
 
 from latentsync.config import VERSIONS, DescribeClips
 from latentsync.curation.selection import SPLITS
+from latentsync.ledger.consent import read_grants
 from latentsync.ledger.files import iterate_ledger, run_dir, write_json, write_text
 from latentsync.ledger.rows import Row, length_s
 from latentsync.report import borderline, card, costs, curation, images, page, speakers
@@ -46,6 +47,7 @@ def run(cfg: DescribeClips, inputs: dict[str, list[Path]], outputs: dict[str, Pa
         versions={step: VERSIONS[step] for step in _steps_before()},
         parts={name: metadata.version(name) for name in PARTS},
         licence=cfg.licence,
+        coverage=read_grants(inputs.get("consent", [])),
     )
     shown = images.middle_images(shown_ids(summary), inputs["score_sync"], root, sources)
     write_json(outputs["summary"], summary)

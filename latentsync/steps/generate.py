@@ -1,11 +1,11 @@
 """generate: lip-sync the pairs of a shard, and some of them again with an untrained U-Net as a control.
 
 Inputs: pairs, test (the clips of the videos: which face speaks), unet, vae (none: the published one),
-whisper (none: that of the weights folder).
+whisper (none: that of the weights folder), consent (none: not checked).
 A pair becomes one row of kind own or cross for each system:
   system          ours; untrained (the same network with random weights); unenhanced (ours without enhancement, where
                   that is on); ids and files of the last two end in their name
-  status          ok, or rejected with its reason
+  status          ok, or rejected with its reason; consent is that of the person in the picture, for generation
   video_file      mp4: resolution, pixel format and frame times of the source; the name ends in the key of the row
   render_file     npz, one entry per written frame: order int64 [m] (source frame), times_s float64 [m], matrices
                   float64 [m, 2, 3] (pixels of the file -> unstretched crop pixels, NaN where the frame passed through);
@@ -25,9 +25,10 @@ import numpy as np
 
 from latentsync.config import VERSIONS, Enhance, GenerateInRun
 from latentsync.curation.pairs import videos
+from latentsync.ledger import consent
 from latentsync.ledger.columns import Clip, Render, Video, columns
 from latentsync.ledger.files import media_file, read_ledgers, replacing, run_dir, write_ledger
-from latentsync.ledger.rows import Row
+from latentsync.ledger.rows import Row, rejected
 from latentsync.ledger.shard import run_shard
 from latentsync.weights import registry
 
@@ -44,11 +45,15 @@ def run(cfg: GenerateInRun, inputs: dict[str, list[Path]], outputs: dict[str, Pa
         raise ValueError(
             "generate.codec is prores, which browsers do not play in the report; set h264, hevc10 or lossless."
         )
-    weights = cfg.enhance.method and registry.find(
-        cfg.enhance.method, cfg.enhance.weights, f"enhance.method: {cfg.enhance.method}"
-    )
-    again = {"untrained": cfg.controls, "unenhanced": cfg.enhance.compared if weights else 0}
+    restorer = cfg.enhance.method
+    if restorer:
+        registry.find(restorer, cfg.enhance.weights, f"enhance.method: {restorer}")
+    again = {"untrained": cfg.controls, "unenhanced": cfg.enhance.compared if restorer else 0}
+    covered = consent.read_covered(inputs.get("consent", []))
     rows = videos(read_ledgers(inputs["pairs"]), again)
+    for number, row in enumerate(rows):  # refused, not reworked: what consent rests on is no part of a row's key
+        why = consent.refusal(covered, row["picture_path"], "generation")
+        rows[number] = row if why is None else rejected(row, "no_consent", why)
     if not rows:
         write_ledger(ledger, [])
         return

@@ -2,7 +2,8 @@
 
 Inputs: summary, rejected, train, val, test of select_clips; score_sync (all shards: crops of rejected clips); generate
 (its ledgers); metrics and per_item of evaluate; the curve.csv of each training step under the name
-of that step (train_vae only where it ran); config (the whole configuration as JSON; optional).
+of that step (train_vae only where it ran); config (the whole configuration as JSON; optional); consent (what the table
+of consents says; none: not checked).
 Outputs: page and summary. Beside them, undeclared, costs.html: what every step cost.
 
 summary.json holds the key figures and controls of evaluation/figures.py at its top level (null: see `reasons`), `n`,
@@ -18,6 +19,7 @@ from typing import Any
 
 from latentsync.config import VERSIONS, Report
 from latentsync.evaluation.figures import CONTROLS, KEY_FIGURES
+from latentsync.ledger.consent import Coverage, read_grants
 from latentsync.ledger.files import read_ledgers, run_dir, write_json, write_text
 from latentsync.ledger.rows import Row
 from latentsync.report import costs, curation, evaluation, images, page, training
@@ -48,6 +50,7 @@ def run(cfg: Report, inputs: dict[str, list[Path]], outputs: dict[str, Path], so
         items=items,
         players=cfg.players,
         configuration=_json(inputs["config"][0]) if inputs.get("config") else {},
+        coverage=read_grants(inputs.get("consent", [])),
     )
     shown = curation.shown_ids(summary["curation"])
     media = {"images": images.middle_images(shown, inputs["score_sync"], root, sources), "players": {}}
@@ -74,6 +77,7 @@ def summarise(
     items: list[Row],
     players: int,
     configuration: Mapping[str, Any],
+    coverage: Coverage | None,
 ) -> dict[str, Any]:
     """Everything that summary.json holds."""
     cards = evaluation.cards(metrics["figures"])
@@ -111,6 +115,7 @@ def summarise(
         "figures": cards,
         "players": rows,
         "no_players": _no_players(players, ours),
+        "consents": evaluation.consents(generated, coverage),
         "curation": kept,
         "training": trained,
         "evaluation": evaluation.summarise(metrics, items),

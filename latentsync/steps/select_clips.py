@@ -11,7 +11,7 @@ val_share and test_share are unchanged; deleting it assigns all groups again. No
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from latentsync.config import SelectClips
 from latentsync.curation import selection
 from latentsync.curation.funnel import summary
 from latentsync.curation.pairs import by_shard, pair
+from latentsync.ledger import consent
 from latentsync.ledger.columns import Clip, names_of
 from latentsync.ledger.files import read_ledgers, write_json, write_ledger, write_text
 from latentsync.ledger.rows import Row, rejected
@@ -33,7 +34,10 @@ def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Any]
     """Judge, split and pair all clips of a run. Of the `outputs`, pairs is a list: one path per shard of pairs."""
     speakers = read_speakers(inputs.get("speakers", []))
     rows = join(read_ledgers(inputs["score_sync"]), read_ledgers(inputs["score_quality"]))
-    selected, rejected, alike = judge_all(rows, cfg)
+    covered = consent.read_covered(inputs.get("consent", []))
+    path_of = {row["source_id"]: row["path"] for row in rows}
+    whys = {source: consent.refusal(covered, path, "training") for source, path in path_of.items()}
+    selected, rejected, alike = judge_all(rows, cfg, {source: why for source, why in whys.items() if why is not None})
     if not selected:
         raise ValueError(nothing_left(rejected, cfg))
     groups = selection.group_of(rows, speakers, alike)
@@ -79,15 +83,23 @@ def join(sync_rows: list[Row], quality_rows: list[Row]) -> list[Row]:
     return rows
 
 
-def judge_all(rows: Iterable[Any], cfg: SelectClips) -> tuple[list[Any], list[Row], list[tuple[str, str]]]:
-    """Selected rows, rejected rows with reason and detail, and pairs of sources that share a near duplicate."""
+def judge_all(
+    rows: Iterable[Any], cfg: SelectClips, refused: Mapping[str, str]
+) -> tuple[list[Any], list[Row], list[tuple[str, str]]]:
+    """Selected rows, rejected rows with reason and detail, and pairs of sources that share a near duplicate.
+
+    `refused`: id of a source without consent -> why. Such a source is never the one of several copies that is kept.
+    """
     rows = list(rows)
     sound = [row for row in rows if row["status"] == "ok"]
-    kept_instead, speaker_of = selection.duplicates(rows), selection.silent_faces(sound, cfg)
+    kept_instead = selection.duplicates(row for row in rows if row["source_id"] not in refused)
+    speaker_of = selection.silent_faces(sound, cfg)
     path_of = {row["source_id"]: row["path"] for row in rows}
     verdicts: dict[str, list[tuple[str, str]]] = {}
     for row in sound:
         found = selection.judge(row, cfg)
+        if row["source_id"] in refused:
+            found.append(("no_consent", refused[row["source_id"]]))
         if row["source_id"] in kept_instead:
             original = path_of[kept_instead[row["source_id"]]]
             found.append(("duplicate", f"the same content as {original}, which is kept"))
@@ -131,6 +143,8 @@ def nothing_left(rejected: list[Row], cfg: SelectClips) -> str:
     """One sentence for a run in which no clip is left: the reasons, and which key to relax."""
     counts = Counter(row["reason"] for row in rejected)
     listed = ", ".join(f"{reason} {number}" for reason, number in counts.most_common()) or "there were no videos"
+    if counts and counts.most_common(1)[0][0] == "no_consent":
+        return f"No clip was selected ({listed}); add rows for these videos to the table that `consent` names."
     causes = [limit for reason, _ in counts.most_common() for limit in selection.limits_of(reason)]
     causes = [limit for limit in causes if getattr(cfg, limit.key) is not None]
     if not causes:

@@ -1,6 +1,8 @@
 """The command line: a video from small weights, wrong input in one sentence, and a clean that only takes rubbish."""
 
 import fcntl
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -101,6 +103,25 @@ def test_a_wav_drives_a_video_and_keeps_its_rate(trained, video, speech, tmp_pat
     info = probe_media(out)
     assert (info.width, info.height, info.n_frames, info.audio_rate_hz) == (208, 176, 20, 22_050)
     assert np.corrcoef(read_audio(out, 22_050)[2000:12_000], tone(0.8, 22_050)[2000:12_000])[0, 1] > 0.99
+
+
+def test_consent_is_asked_for_before_anything_is_loaded(trained, video, speech, tmp_path, capsys):
+    table, out, report = tmp_path / "consent.csv", tmp_path / "out.mp4", tmp_path / "out.json"
+    arguments = ["generate", "--video", video, "--audio", speech, "--out", out, "--weights", trained, "--steps", 1]
+    arguments += ["--guidance", 1, "--preview", 0.2, "--consent", table, "--report", report]
+    for row, words in (
+        (f'"{video}",training,,', f"{video} is not covered for generation; add a row with its path and this scope."),
+        (f'"{video}",generation,2026-01-01,', f"the consent of {video} to generation ended on 2026-01-01; add a row"),
+        (f'"{video}",generate,,', "line 2 has the scope 'generate'; write training, generation, or both"),
+    ):
+        table.write_text(f"path,scope,until,document\n{row}\n")
+        with pytest.raises(ValueError, match=f"^--consent {re.escape(str(table))}.*{re.escape(words)}"):
+            latentsync(*arguments)
+        assert not out.exists()
+    table.write_text(f'path,scope,until,document\n"{video}",generation,2999-01-01,{"ab" * 32}\n')
+    assert latentsync(*arguments) == 0 and out.exists()
+    rests_on = {"until": "2999-01-01", "document": "ab" * 32, "ended": False}
+    assert json.loads(report.read_text())["consent"] == rests_on
 
 
 def test_a_table_redraws_many_and_says_what_failed(trained, video, speech, tmp_path, capsys):

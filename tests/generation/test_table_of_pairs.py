@@ -67,6 +67,21 @@ def test_a_stopped_table_goes_on_behind_its_last_row(files):
     assert rest.done == ["two.mp4", "three.mp4"] and rest.following == ["three.mp4", None]
 
 
+def test_a_video_without_consent_is_not_drawn_even_if_it_was_before(files):
+    path, again, renewed = table(files, *ROWS), Redraw(), Redraw()
+    outcomes(path, Redraw())
+
+    def refuses(pair):
+        return "the consent ended" if pair.video.name == "b.mp4" else None
+
+    told = [(one.state, one.says) for one in work_through(path, "1", again, refuses=refuses)]
+    done = ("written", "done before: 12 of 12 frames redrawn")
+    assert told == [done, ("failed", "the consent ended"), done] and again.done == []
+    assert (files / "two.mp4").read_text() == "new"  # what exists is the user's
+    outcomes(path, renewed)
+    assert renewed.done == ["two.mp4"]
+
+
 @pytest.mark.parametrize("change", ["settings", "video", "out"])
 def test_a_row_is_done_again_when_anything_changed(files, change):
     path, again = table(files, *ROWS), Redraw()

@@ -25,12 +25,12 @@ FAULTS = ("unreadable", "no_face", "no_audio", "too_short", "small_face", "low_q
 OUTPUTS = {"page": "index.html", "summary": "summary.json", "card_json": "card.json", "card_md": "card.md"}
 
 
-def describe(root: Path, name: str = "describe_clips", **section) -> Path:
+def describe(root: Path, name: str = "describe_clips", consent: tuple[Path, ...] = (), **section) -> Path:
     """Run the step on what `curate` left in `root`; the folder of its outputs."""
     selected = {split: [root / "select_clips" / f"{split}.jsonl"] for split in ("train", "val", "test")}
     inputs = selected | {"summary": [root / "select_clips/summary.json"]}
     inputs |= {"rejected": [root / "select_clips/rejected.csv"], "config": [root / "config.json"]}
-    inputs |= {"score_sync": sorted((root / "score_sync").glob("0*.jsonl"))}
+    inputs |= {"score_sync": sorted((root / "score_sync").glob("0*.jsonl")), "consent": list(consent)}
     write_json(root / "config.json", config.Config().model_dump(mode="json"))
     outputs = {key: root / name / file for key, file in OUTPUTS.items()}
     describe_clips.run(config.DescribeClips(**section), inputs, outputs, root / "videos")
@@ -102,6 +102,18 @@ def test_the_card_names_no_video_and_no_speaker(run):
     for row in selected_rows(run):
         for name in (row["path"], row["source_id"], row["id"]):
             assert name not in text and name not in json.dumps(made, ensure_ascii=False)
+
+
+def test_the_card_says_what_consent_the_clips_rest_on(run, tmp_path):
+    paths = sorted({row["path"] for row in selected_rows(run)})
+    grants = {path: {"training": {"until": None, "document": "ab" * 32, "ended": False}} for path in paths}
+    grants[paths[0]]["training"] |= {"until": "2027-03-01", "document": "cd" * 32}
+    write_json(tmp_path / "grants.json", grants)
+    described = describe(run, "described_with_consent", (tmp_path / "grants.json",))
+    words = "given for training for every video (2 signed documents named); the first ends on 2027-03-01"
+    assert json.loads((described / "card.json").read_text())["consent"] == words
+    assert f"Consent of the people shown: **{words}**" in (described / "card.md").read_text()
+    assert json.loads((run / "describe_clips/card.json").read_text())["consent"] == "not stated"
 
 
 def test_the_head_of_the_card_is_yaml_and_states_the_licence(run, tmp_path):
@@ -236,6 +248,7 @@ def test_a_large_run_makes_a_small_page():
         versions={},
         parts={},
         licence=None,
+        coverage=None,
     )
     shown = describe_clips.shown_ids(summary)
     assert len(shown) < 120

@@ -10,13 +10,14 @@ import torch
 from skimage import data
 
 from latentsync.audio import whisper
-from latentsync.config import Generate, TrainVae
+from latentsync.config import Generate, GenerateInRun, TrainVae
 from latentsync.generation import paste, speakers
 from latentsync.generation import video as video_io
 from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.networks import Models
 from latentsync.generation.paste import paste_region
 from latentsync.generation.pipeline import redraw
+from latentsync.ledger.files import read_ledger, write_ledger
 from latentsync.ledger.rows import Rejection
 from latentsync.media import ahead
 from latentsync.media.frames import native_rgb, planes
@@ -319,6 +320,40 @@ def test_a_cut_ends_the_track(detector, tmp_path):
     landmarks = found[1].landmarks
     assert speakers.same_face(found, np.arange(60) / 25, landmarks, found[1].start) == 1
     assert speakers.same_face(found, np.arange(60) / 25, landmarks + 200, found[1].start) is None
+
+
+def test_a_video_without_consent_is_a_row_and_no_file(models, tmp_path):
+    """Neither video exists, so that looking at one would be another reason."""
+    run = tmp_path / "results" / "run"
+    unet, vae = tmp_path / "unet.safetensors", tmp_path / "vae.safetensors"
+    facts = {"frames": 8, "resolution": RESOLUTION, "audio_encoder": {"backend": "embedded"}}
+    weight_files.save(unet, models.unet.state_dict(), dataclasses.asdict(models.unet.config), **facts)
+    vaes.save(vae, models.vae, 1.0)
+    pairs = [
+        {
+            "id": f"{name}--{name}",
+            "kind": "cross",
+            "cross_rank": number,
+            "picture_id": name,
+            "picture_path": f"{name}.mp4",
+            "picture_clips": [],
+        }
+        for number, name in enumerate(("ended", "none"))
+    ]
+    write_ledger(run / "select_clips/pairs.jsonl", pairs)
+    write_ledger(run / "select_clips/test.jsonl", [])
+    (tmp_path / "generation.json").write_text('{"ended.mp4": "2026-01-01"}')
+    names = {"pairs": run / "select_clips/pairs.jsonl", "test": run / "select_clips/test.jsonl", "unet": unet}
+    names |= {"vae": vae, "consent": tmp_path / "generation.json"}
+    outputs = {"ledger": run / "generate/00000.jsonl"}
+    generate.run(GenerateInRun(controls=1), {name: [path] for name, path in names.items()}, outputs, tmp_path)
+    rows = {row["id"]: row for row in read_ledger(outputs["ledger"])}
+    assert rows.keys() == {"ended--ended", "ended--ended-untrained", "none--none"}
+    assert {row["status"] for row in rows.values()} == {"rejected"}
+    assert {row["reason"] for row in rows.values()} == {"no_consent"}
+    assert rows["none--none"]["detail"].startswith("none.mp4 is not covered for generation; add a row")
+    assert rows["ended--ended"]["detail"].startswith("the consent of ended.mp4 to generation ended on 2026-01-01")
+    assert not list(run.glob("generate/media/*"))
 
 
 def test_describing_the_weights_reads_no_tensors(models, tmp_path, monkeypatch):

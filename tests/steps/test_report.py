@@ -10,7 +10,7 @@ import pytest
 from latentsync import config
 from latentsync.curation import selection
 from latentsync.evaluation.figures import CONTROLS, KEY_FIGURES
-from latentsync.ledger.files import read_ledger, write_ledger, write_text
+from latentsync.ledger.files import read_ledger, write_json, write_ledger, write_text
 from latentsync.ledger.rows import length_s
 from latentsync.media.read import frame_times
 from latentsync.media.write import VideoWriter
@@ -98,6 +98,23 @@ def test_small_nets_are_said_to_be_small_beside_the_videos(demo, tmp_path):
     write_ledger(tmp_path / "large.jsonl", rows)
     large, _ = write_report(root, inputs | {"generate": [tmp_path / "large.jsonl"]}, "large")
     assert "judge the timing of the mouths" not in large
+
+
+def test_the_consent_of_every_video_is_listed(demo):
+    root, inputs, text, summary = demo
+    assert summary["consents"] is None and "Consent was not checked" in text
+    paths = sorted({row["picture_path"] for row in read_ledger(root / "generate" / "00000.jsonl")})
+    grants = {path: {"generation": {"until": None, "document": None, "ended": False}} for path in paths}
+    grants[paths[0]]["generation"] |= {"until": "2027-03-01", "document": "cd" * 32}
+    write_json(root / "grants.json", grants)
+    text, summary = write_report(root, inputs | {"consent": [root / "grants.json"]}, "with_consent")
+    assert [row["path"] for row in summary["consents"]] == paths
+    assert sum(row["videos"] for row in summary["consents"]) == summary["headline"]["generated"] > len(paths) > 1
+    table = text[text.index("Consent that each video rests on") :]
+    table = table[: table.index("</details>")]
+    assert table.count("<tr>") == 1 + len(paths) and table.count("without an end") == len(paths) - 1
+    assert f'<code title="sha256 {"cd" * 32}">{"cd" * 6}</code>' in table and "<td>2027-03-01</td>" in table
+    assert "Consent was not checked" not in text and not Reader(text).open
 
 
 def test_foreign_names_are_escaped(demo):

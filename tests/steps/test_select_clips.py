@@ -62,7 +62,13 @@ def clips(number: int) -> list[Row]:
     return [clip(f"{k:02d}.mp4") for k in range(number)]
 
 
-def select(folder: Path, rows: list[Row], cfg: SelectClips = CFG, speakers: dict[str, str] | None = None) -> dict:
+def select(
+    folder: Path,
+    rows: list[Row],
+    cfg: SelectClips = CFG,
+    speakers: dict[str, str] | None = None,
+    covered: dict[str, str | None] | None = None,
+) -> dict:
     """Run the step as the rule does, on two shards; everything it wrote, by name."""
     run = folder / "results" / "test"
     inputs: dict[str, list[Path]] = {"score_sync": [], "score_quality": [], "speakers": []}
@@ -77,6 +83,9 @@ def select(folder: Path, rows: list[Row], cfg: SelectClips = CFG, speakers: dict
         inputs["speakers"] = [folder / "speakers.csv"]
         lines = "".join(f'"{path}",{speaker}\n' for path, speaker in speakers.items())
         inputs["speakers"][0].write_text("\ufeffpath,speaker\n" + lines, encoding="utf-8")
+    if covered is not None:
+        inputs["consent"] = [folder / "training.json"]
+        inputs["consent"][0].write_text(json.dumps(covered))
     names = {"train": "jsonl", "val": "jsonl", "test": "jsonl", "rejected": "csv", "summary": "json"}
     outputs = {name: run / "select_clips" / f"{name}.{suffix}" for name, suffix in names.items()}
     pairs = {f"pairs-{number:05d}": run / f"select_clips/pairs-{number:05d}.jsonl" for number in range(cfg.pair_shards)}
@@ -110,6 +119,36 @@ FAULTS = {
     "low_sync": {"sync_confidence": 4.99},
     "large_offset": {"sync_offset_frames": -11},
 }
+
+
+def test_a_source_without_consent_is_rejected_for_that_reason_first(tmp_path):
+    rows = [*clips(4), clip("none.mp4", quality=1.0), clip("ended.mp4"), rejected(clip("cut.mp4"), "unreadable", "")]
+    covered = {f"{k:02d}.mp4": None for k in range(4)} | {"ended.mp4": "2026-01-01"}
+    result = select(tmp_path, rows, covered=covered)
+    assert reasons(result) == {"none.mp4": "no_consent", "ended.mp4": "no_consent", "cut.mp4": "unreadable"}
+    detail = {row["path"]: row["detail"] for row in result["rejected"]}
+    assert detail["none.mp4"] == (
+        "none.mp4 is not covered for training; add a row with its path and this scope; also low_quality: the quality "
+        "is 1.0, the least allowed is 40"
+    )
+    assert detail["ended.mp4"].startswith("the consent of ended.mp4 to training ended on 2026-01-01; add")
+    assert {row["stage"]: row["left"] for row in result["summary"]["funnel"]}["no_consent"] == 4
+    assert set(split_of(result)) == {f"{k:02d}.mp4" for k in range(4)}
+
+
+def test_a_copy_without_consent_does_not_displace_the_one_with_it(tmp_path):
+    copies = [clip(name, sha256="the same") for name in ("a.mp4", "b.mp4", "c.mp4")]
+    covered = {f"{k:02d}.mp4": None for k in range(4)}
+    for kept in ("a.mp4", "b.mp4", "c.mp4"):
+        folder = tmp_path / kept
+        folder.mkdir()
+        result = select(folder, [*clips(4), *copies], covered=covered | {kept: None})
+        assert kept in split_of(result) and set(reasons(result).values()) == {"no_consent"}
+
+
+def test_without_any_consent_the_sentence_names_the_table(tmp_path):
+    with pytest.raises(ValueError, match=r"No clip was selected \(no_consent 3\); add rows .* that `consent` names"):
+        select(tmp_path, clips(3), covered={"elsewhere.mp4": None})
 
 
 @pytest.mark.parametrize("reason", FAULTS)

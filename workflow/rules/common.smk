@@ -19,6 +19,8 @@ except (ValueError, OSError) as error:
 
 RUN = f"results/{CFG.run}"
 CONFIG = f"{RUN}/config.json"
+# What the table of consents says today; written like CONFIG.
+CONSENT = {name: f"{RUN}/consent/{name}.json" if CFG.consent else [] for name in ("training", "generation", "grants")}
 SHARDS = [f"{number:05d}" for number in range(CFG.shards)]
 PAIR_SHARDS = [f"{number:05d}" for number in range(CFG.select_clips.pair_shards)]
 DEMO = CFG.input_dir is None

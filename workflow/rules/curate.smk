@@ -67,6 +67,7 @@ rule select_clips:
         score_sync=expand(rules.score_sync.output.ledger, shard=SHARDS),
         score_quality=expand(rules.score_quality.output.ledger, shard=SHARDS),
         speakers=rules.make_talkers.output.speakers if DEMO else CFG.select_clips.speakers or [],
+        consent=CONSENT["training"],
     output:
         train=f"{RUN}/select_clips/train.jsonl",
         val=f"{RUN}/select_clips/val.jsonl",
@@ -100,6 +101,7 @@ rule describe_clips:
         rejected=SELECTION.rejected,
         score_sync=rules.select_clips.input.score_sync,
         config=CONFIG,
+        consent=CONSENT["grants"],
     output:
         page=report(f"{RUN}/describe_clips/index.html", caption="../report/clips.rst", category="Curation"),
         summary=f"{RUN}/describe_clips/summary.json",

@@ -10,6 +10,7 @@ rule generate:
         unet=rules.train_unet_stage2.output.weights,
         vae=VAE,
         whisper=WHISPER or [],
+        consent=CONSENT["generation"],
     output:
         ledger=f"{RUN}/generate/{{shard}}.jsonl",
     log:
@@ -70,6 +71,7 @@ rule report:
         metrics=rules.evaluate.output.metrics,
         per_item=rules.evaluate.output.per_item,
         config=CONFIG,
+        consent=CONSENT["grants"],
         train_vae=rules.train_vae.output.curve if EMBEDDED_VAE else [],
         train_syncnet=rules.train_syncnet.output.curve,
         train_unet_stage1=rules.train_unet_stage1.output.curve,
