@@ -444,6 +444,7 @@ PRESETS: dict[Preset, dict[str, Any]] = {  # of `generate`, by what they cost; b
     "balanced": {"solver": "dpmpp", "steps": 10},
     "fast": {"solver": "dpmpp", "steps": 6, "reuse": 2},
 }
+HIGH_QUALITY_CRF = 8  # what command line and page call high quality: a larger file, hardly any loss
 
 
 class Enhance(Section):

@@ -24,6 +24,7 @@ ORDER = [
     {"required", "gpu_lease"},
     {"workflow"},
     {"steps"},
+    {"page"},
     {"cli", "__main__"},
 ]
 LEVEL = {part: number for number, parts in enumerate(ORDER) for part in parts}

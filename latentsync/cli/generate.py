@@ -9,6 +9,7 @@ import typer
 from latentsync import required
 from latentsync.cli import options
 from latentsync.config import (
+    HIGH_QUALITY_CRF,
     PRESETS,
     CodecName,
     Config,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from latentsync.generation.progress import Printed
 
 KEYS, ENHANCE, MARK = Generate(), Enhance(), Mark()
-HIGH_QUALITY_CRF = 8
 
 
 def generate(

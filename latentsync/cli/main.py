@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from latentsync.cli import weights
+from latentsync.cli.app import app as page
 from latentsync.cli.clean import clean
 from latentsync.cli.faces import faces
 from latentsync.cli.generate import generate
@@ -18,6 +19,7 @@ app.command()(generate)
 app.command()(faces)
 app.command()(inspect)
 app.command()(clean)
+app.command("app")(page)
 app.add_typer(weights.app, name="weights")
 
 

@@ -99,6 +99,7 @@ def denoise(
     solver: Solver = "ddim",
     guided: tuple[float, float] = (0.0, 1.0),
     reuse: int = 1,
+    before_step: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Denoised latents b f c h w of windows.
 
@@ -108,11 +109,13 @@ def denoise(
     guidance: against zero tokens. The unconditioned half is computed only where guidance acts, in the shares `guided`
     of the steps (0, 1: all), and nowhere if guidance is 1.
     reuse: every how many steps the deep levels of the network are computed (DeepCache, arXiv 2312.00858); 1: in all.
+    before_step: called before every step; what it raises ends the loop.
     """
     assert masked.shape == reference.shape and audio.shape[:2] == masked.shape[:2], (masked.shape, audio.shape)
     masked, reference = masked.transpose(1, 2), reference.transpose(1, 2)
     latents, heard, deep = noise.to(masked).expand_as(masked), unet.listen(audio), None
     for number, (t, step) in enumerate(solver_steps(solver, steps)):
+        before_step()
         sample = diffusion.unet_input(latents, mask, masked, reference).to(audio.dtype)
         guides = guidance != 1 and guided[0] <= number / steps < guided[1]
         if guides:  # null first, as published

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
 
 import cv2
 import numpy as np
@@ -11,17 +10,15 @@ import pytest
 import torch
 
 import latentsync
-from latentsync.config import Enhance, FaceBackend, Generate, TrainVae, require_choice
+from latentsync.config import Enhance, FaceBackend, Generate, require_choice
 from latentsync.generation import pipeline
 from latentsync.generation.api import LipSync
 from latentsync.generation.progress import Progress
 from latentsync.media.audio import read_audio
 from latentsync.media.read import read_frames
 from latentsync.models import restorers
-from latentsync.models import vae as vaes
-from latentsync.models.unet import UNet3D, UNetConfig
-from latentsync.weights import files as weight_files
 from latentsync.weights.find import find_weights
+from tests.small_run import small_run
 from tests.videos import head, write_video
 
 QUICK = {"steps": 1, "guidance": 1.0, "crf": 0}
@@ -31,13 +28,7 @@ QUICK = {"steps": 1, "guidance": 1.0, "crf": 0}
 def trained(tmp_path_factory):
     """A folder like results/<run> with a small U-Net and VAE, as training leaves them."""
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    run = tmp_path_factory.mktemp("results") / "small"
-    vaes.save(run / "train_vae/vae.safetensors", vaes.build(TrainVae(block_out_channels=(8, 8, 8, 16))), 1.0)
-    shape = UNetConfig(block_out_channels=(16, 16), cross_attention_dim=16, attention_heads=2, norm_groups=8)
-    metadata = {"frames": 8, "resolution": 64, "audio_encoder": {"backend": "embedded", "width": 16, "layers": 1}}
-    weight_files.save(run / "train_unet_stage2/unet.safetensors", UNet3D(shape).state_dict(), asdict(shape), **metadata)
-    return run
+    return small_run(tmp_path_factory.mktemp("results") / "small")
 
 
 @pytest.fixture(scope="module")

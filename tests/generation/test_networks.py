@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -66,3 +67,29 @@ def test_half_precision_draws_what_full_precision_draws():
     assert full.dtype == half.dtype == torch.float32
     away = (full - half).abs()
     assert away.mean() < 0.25 and away.max() < 3  # grey levels
+
+
+def test_a_generation_stops_at_the_next_layer():
+    class Stopped(Exception):
+        pass
+
+    models, calls = small_models(torch.float32), []
+
+    def check():
+        calls.append(1)
+        if len(calls) == stop_at:
+            raise Stopped
+
+    stop_at = None
+    with models.stoppable(check):
+        expected = drawn(models)
+    every = len(calls)
+    assert every > 200  # layers of the U-Net in each of four steps, and those of the VAE
+    for stop_at in (1, every // 2, every):
+        calls.clear()
+        with pytest.raises(Stopped), models.stoppable(check):
+            drawn(models)
+        assert len(calls) == stop_at
+    calls.clear()
+    torch.testing.assert_close(drawn(models), expected, rtol=0, atol=0)  # it works on as before, and asks nobody
+    assert not calls and not models.checks

@@ -1,0 +1,1 @@
+"""The page, `latentsync app`: jobs without Gradio, and what Gradio shows of them."""
