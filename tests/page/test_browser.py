@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError, AuthenticationError
+from gradio_client.exceptions import AppError
 
 from latentsync.media.probe import probe_media
 from latentsync.page.words import NEEDS_CONSENT
@@ -95,8 +95,8 @@ def test_a_job_from_upload_to_download(user, server, media):
     shares = []
     while not page.locator("#state .done").count():
         assert not page.locator("#state .failed").count(), page.locator("#state").inner_text()
-        if (bar := page.locator("#state progress")).count():
-            shares.append(bar.evaluate("bar => bar.value"))
+        share = page.evaluate("document.querySelector('#state progress')?.value")
+        shares += [] if share is None else [share]
         page.wait_for_timeout(30)
     assert shares == sorted(shares) and len(set(shares)) >= 5, shares
     assert said(page, "done") == "250 of 250 frames redrawn, face 1 of 1."
@@ -206,7 +206,7 @@ def test_cancel_frees_the_worker_within_two_seconds(user, server, media):
 
 def test_a_reload_finds_the_job_again(user, media):
     page = user()
-    give(page, media / "long.mp4", media / "long.flac", steps="4")
+    give(page, media / "long.mp4", media / "long.flac", steps="2")
     page.locator("#start").click()
     page.locator("#state .running").wait_for()
     page.reload()
@@ -343,7 +343,7 @@ def test_without_weights_it_says_how_to_get_them_and_a_password_keeps_others_out
         page.locator("#start").click()
         assert said(page, "failed").startswith("There are no weights on this machine")
         assert httpx.get(f"{server.url}gradio_api/file={server.folder}").status_code in (401, 403)
-        with pytest.raises(AuthenticationError):
+        with pytest.raises(ValueError, match="Could not login"):
             Client(server.url, auth=("ann", "other"), verbose=False)
         assert Client(server.url, auth=("bob", "other"), verbose=False).predict(api_name="/weights") == []
     finally:
