@@ -41,7 +41,8 @@ class Option:
     def meaning(self) -> str:
         """For people: null exists only in YAML."""
         text = (self._field.description or "").replace("`", "")
-        text = text.replace(f"; null: {self.off}", "").replace("null:", f"{self.off or 'empty'}:")
+        text = text.replace(f"; null: {self.off}", "") if self.off else text
+        text = text.replace("null:", f"{self.off or 'empty'}:")
         starts_with_value = text.startswith((*(f"{choice}:" for choice in self.choices), f"{self.off}:"))
         return text if starts_with_value else text[:1].upper() + text[1:]
 

@@ -65,6 +65,8 @@ def test_every_option_is_a_key_with_its_limits():
     strength = next(option for option in options.ALL if option.key == "strength")
     assert strength.limits == (0, 1) and strength.name == "enhance_strength"
     silence = next(option for option in options.ALL if option.key == "silence")
+    label = next(option for option in options.ALL if option.key == "label")
+    assert label.meaning == 'Text in a corner of every frame, e.g. "AI-generated"; empty: none'
     assert silence.choices == ("close", "keep") and "null" not in silence.meaning
 
 
