@@ -49,12 +49,14 @@ class Models:
     """Called before every denoising step; see `stoppable`."""
 
     @contextmanager
-    def stoppable(self, check: Callable[[], None]) -> Iterator[None]:
+    def stoppable(self, check: Callable[[], None], *others: object) -> Iterator[None]:
         """Call `check` before every denoising step and, on a CPU, every layer; what it raises ends the generation.
 
-        On a GPU a step takes a tenth of a second, and its layers are not called one by one (graphs.py).
+        `others`: further networks, such as a restorer's. On a GPU a step takes a tenth of a second, and its layers are not called one by one (graphs.py).
         """
-        networks = [self.unet, self.vae, self.preview, self.encoder.encoder] if self.device.type == "cpu" else []
+        networks = [self.unet, self.vae, self.preview, self.encoder.encoder, *others]
+        if self.device.type != "cpu":
+            networks = []
         layers = (layer for network in networks if isinstance(network, nn.Module) for layer in network.modules())
         handles = [layer.register_forward_pre_hook(lambda *_: check()) for layer in layers]
         self.checks.append(check)

@@ -69,7 +69,9 @@ class Worker:
             out = job.folder / f"{order.out}.{'mov' if cfg.codec == 'prores' else 'mp4'}"
             report = job.folder / f"{order.out}.json"
             stop_s = float("inf") if order.end_s is None else order.end_s
-            with session.models(True).stoppable(job.check):
+            enhancer = session.enhancer()
+            restorer = None if enhancer is None else getattr(enhancer.restore, "network", None)
+            with session.models(True).stoppable(job.check, restorer):
                 part_s = order.start_s, stop_s
                 result = session(order.video, order.audio, out, order.faces, Reporter(job), part_s=part_s)
         except ValueError as error:
