@@ -52,7 +52,8 @@ class Models:
     def stoppable(self, check: Callable[[], None], *others: object) -> Iterator[None]:
         """Call `check` before every denoising step and, on a CPU, every layer; what it raises ends the generation.
 
-        `others`: further networks, such as a restorer's. On a GPU a step takes a tenth of a second, and its layers are not called one by one (graphs.py).
+        `others`: further networks, such as a restorer's. On a GPU a step takes a tenth of a second, and its layers are
+        not called one by one (graphs.py).
         """
         networks = [self.unet, self.vae, self.preview, self.encoder.encoder, *others]
         if self.device.type != "cpu":
