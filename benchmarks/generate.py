@@ -1,6 +1,6 @@
 """What generation costs without its networks, and how near that is to the least: one line of JSON.
 
-    python benchmarks/generate.py [--work FOLDER] [--json FILE] [--only floor paste speedup peak]
+    python benchmarks/generate.py [--work FOLDER] [--json FILE] [--only floor paste enhance speedup peak]
 
 An identity generator stands in place of the networks: the face comes back as it went in, so everything else is as in
 `latentsync generate`: tracking, a second decode, crop, joining, paste, encoding, audio. Material: a synthetic talker of
@@ -8,6 +8,7 @@ An identity generator stands in place of the networks: the face comes back as it
 
 floor_ratio = CPU seconds of all that / (decode once + detect faces in every frame + encode once), both pinned to one
 core, imports left out; the median of three pairs. paste_ms: CPU milliseconds of a paste into a frame of 1080 x 1920.
+enhance_ms: those of its enhancement without the restorer, whose place a sharpening takes, for mouth and for whole face.
 speedup: frames per second on two cores over those on one; the median of three pairs. Peak memory is the process's.
 """
 
@@ -30,7 +31,7 @@ CRF = 13  # of floor and whole alike
 SIZES = {"1080p": (1080, 1920, 420.0), "512": (512, 512, 240.0)}
 LONG = {"30s": ("1080p", 3), "60s": ("512", 6), "600s": ("512", 60)}  # packets copied so many times
 PAIRS = 3
-FIGURES = ("floor", "paste", "speedup", "peak")
+FIGURES = ("floor", "paste", "enhance", "speedup", "peak")
 CASES = {"floor_ratio": ("1080p", 256), "floor_ratio_512": ("512", 256), "floor_ratio_512_512": ("512", 512)}
 
 
@@ -70,6 +71,9 @@ def main() -> None:
     for resolution in (256, 512) if "paste" in args.only else ():
         cost = child(1, job="paste", video=videos["1080p"], resolution=resolution)
         found(**{f"paste_ms_{resolution}": cost["ms"]})
+    for region in ("mouth", "face") if "enhance" in args.only else ():
+        cost = child(1, job="enhance", video=videos["1080p"], region=region)
+        found(**{f"enhance_ms_{region}": cost["ms"]})
     if "speedup" in args.only:
         fps = [[child(cores, **whole_job | {"video": videos["30s"]})["fps"] for cores in (1, 2)] for _ in range(PAIRS)]
         ratios = [two / one for one, two in fps]
@@ -217,7 +221,55 @@ def paste(video: str, resolution: int) -> dict:
     return {"ms": round(1000 * (time.process_time() - start_s) / len(frames), 2)}
 
 
-JOBS = {"floor": floor, "generate": generate, "paste": paste}
+def enhance(video: str, region: str) -> dict:
+    """CPU milliseconds of enhancing one frame, without the restorer."""
+    from itertools import islice
+
+    import cv2
+    import numpy as np
+
+    from latentsync.config import Enhance
+    from latentsync.faces import alignment
+    from latentsync.faces.backends import open_detector
+    from latentsync.generation import gates, speakers
+    from latentsync.generation.enhancing import Enhancing
+    from latentsync.generation.paste import copied
+    from latentsync.generation.plan import Plan, VoicePlan
+    from latentsync.generation.restore import Enhancer, find_places
+    from latentsync.generation.stopwatch import Stopwatch
+    from latentsync.media.read import read_video_frames
+
+    cv2.setNumThreads(1)
+    resolution, n = 256, 80
+    restoring_s = []
+
+    class Sharper:
+        size = 512
+
+        def __call__(self, faces: np.ndarray) -> np.ndarray:
+            start_s = time.process_time()
+            sharper = np.stack([2 * face - cv2.GaussianBlur(face, (0, 0), 2) for face in faces])
+            restoring_s.append(time.process_time() - start_s)
+            return sharper
+
+    frames = [copied(frame) for _, frame in islice(read_video_frames(Path(video)), n)]
+    with open_detector("mediapipe", 2) as detector:
+        measure = gates.measure_faces(detector.scheme)
+        [track] = speakers.track_video(Path(video), detector, n / 25, measure=measure)[:1]
+    matrices = np.array([alignment.similarity(anchors, resolution) for anchors in track.anchors[:n]])
+    none, closed = np.zeros(0, np.int64), (np.zeros((n, 0), np.float32), np.zeros(0, np.float32))
+    voice = VoicePlan(np.zeros(n, np.int64), matrices, np.ones(n, np.float32), *closed, none, np.zeros((0, 2, 3)), 0)
+    enhancer = Enhancer(Sharper(), Enhance(method="gfpgan", region=region, force=True), "")
+    plan = Plan(np.arange(n), np.arange(n) / 25, n / 25, [voice])
+    start_s = time.process_time()
+    places = find_places(plan, voice, [track], np.eye(3), resolution, enhancer)
+    assert places.restored.all()
+    for _ in Enhancing(places, enhancer, resolution, Stopwatch()).restored(iter(frames), 0):
+        pass
+    return {"ms": round(1000 * (time.process_time() - start_s - sum(restoring_s)) / n, 2)}
+
+
+JOBS = {"floor": floor, "generate": generate, "paste": paste, "enhance": enhance}
 
 if __name__ == "__main__":
     main()

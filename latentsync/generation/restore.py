@@ -266,24 +266,27 @@ def add_detail(frame: av.VideoFrame, change: Change, index: int, places: Places,
     matrix, mouth, depth = places.matrices[index], places.mouths[index], colour_of(frame)[2]
     if region == "mouth":
         touched = paste.hole_region(shape, mouth, resolution)
-        opaque = [paste.opacity_on(grid, resolution) for grid in paste.grids(frame, mouth, resolution)]
     else:
         corners = np.array([[x, y] for x in (-1, size) for y in (-1, size)], np.float64)
         touched = paste.region_around(alignment.apply(alignment.invert(matrix), corners), shape)
-        opaque = [
-            paste.sampled(_ramp(size), grid.back, paste.size_of(grid.region), cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
-            for grid in paste.grids_to(frame, touched, matrix)
-        ]
-    for grid, alpha in zip(paste.grids_to(frame, touched, matrix), opaque, strict=True):
+    alpha = None
+    for grid in paste.grids_to(frame, touched, matrix):
         x0, y0, x1, y1 = grid.region
-        for channel in grid.channels:
+        if alpha is not None:  # of chroma: the mean over its block
+            alpha = cv2.resize(alpha, paste.size_of(grid.region), interpolation=cv2.INTER_AREA)
+        elif region == "mouth":
+            alpha = paste.opacity_on(paste.grids(frame, mouth, resolution)[0], resolution)
+        else:
+            size_px = paste.size_of(grid.region)
+            alpha = paste.sampled(_ramp(size), grid.back, size_px, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
+        added = _sampled(cv2.merge([change[channel] for channel in grid.channels]), grid, places)
+        for channel, values in zip(grid.channels, cv2.split(added), strict=True):
             part = found[channel][y0:y1, x0:x1]
-            added = _sampled(change[channel], grid, places)
-            added *= alpha
+            values = cv2.multiply(values, alpha)
             if depth == 8:  # rounds and saturates in one go
-                part[...] = cv2.add(part, added, dtype=cv2.CV_8U)
+                part[...] = cv2.add(part, values, dtype=cv2.CV_8U)
             else:
-                part[...] = np.rint(part + added).clip(0, 2**depth - 1)
+                part[...] = np.rint(part + values).clip(0, 2**depth - 1)
 
 
 def _sampled(values: np.ndarray, grid: paste.Grid, places: Places) -> np.ndarray:
@@ -294,7 +297,7 @@ def _sampled(values: np.ndarray, grid: paste.Grid, places: Places) -> np.ndarray
     factor = 0.5 ** max(0, round(np.log2(step)))
     if factor < 1:
         values = cv2.resize(values, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    height, width = values.shape
+    height, width = values.shape[:2]
     back = alignment.resized(grid.back - [[0, 0, x0], [0, 0, y0]], whole, (width, height))
     kind = cv2.INTER_LINEAR if step > 1 else cv2.INTER_CUBIC
     return paste.sampled(values, back, paste.size_of(grid.region), kind, cv2.BORDER_CONSTANT)
