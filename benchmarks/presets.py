@@ -27,9 +27,9 @@ from torch import Tensor
 from latentsync.config import PRESETS, Generate
 from latentsync.evaluation import measure, metrics
 from latentsync.faces.mask import keep_mask
-from latentsync.generation.api import LipSync
 from latentsync.generation.audio import driving_audio
 from latentsync.generation.networks import Models
+from latentsync.generation.session import LipSync
 from latentsync.ledger.files import read_ledger
 from latentsync.media.read import read_video_frames
 from latentsync.models.teachers import perceptual

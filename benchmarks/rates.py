@@ -22,8 +22,8 @@ from latentsync.config import Generate
 from latentsync.evaluation import measure, metrics
 from latentsync.faces.mask import keep_mask
 from latentsync.generation import joining
-from latentsync.generation.api import LipSync
 from latentsync.generation.audio import driving_audio
+from latentsync.generation.session import LipSync
 from latentsync.ledger.files import read_ledger
 from latentsync.media.read import read_frames, read_video_frames
 from latentsync.media.write import VideoWriter

@@ -22,11 +22,12 @@ from torch import Tensor
 from latentsync.config import Generate
 from latentsync.faces.mask import keep_mask
 from latentsync.generation import joining
-from latentsync.generation.api import LipSync, find_weights
+from latentsync.generation.session import LipSync
 from latentsync.ledger.files import read_ledger
 from latentsync.media.audio import read_flac
 from latentsync.media.read import read_clip
 from latentsync.timing import SAMPLE_RATE_HZ, TICKS_PER_S, whisper_rows
+from latentsync.weights.find import find_weights
 
 
 def every_window(models: Any, conditioning: Tensor, tokens: Tensor, cfg: Generate) -> Tensor:

@@ -19,8 +19,8 @@ import torch
 from latentsync.config import Generate
 from latentsync.evaluation.measure import Mouth
 from latentsync.generation import pipeline
-from latentsync.generation.api import LipSync
 from latentsync.generation.audio import DrivingAudio
+from latentsync.generation.session import LipSync
 from latentsync.generation.timeline import spans
 from latentsync.ledger.files import read_ledger
 from latentsync.media.read import read_video_frames

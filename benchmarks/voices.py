@@ -18,8 +18,8 @@ import torch
 from latentsync.config import Generate
 from latentsync.evaluation.metrics import correlation
 from latentsync.generation import pipeline, speakers
-from latentsync.generation.api import LipSync
 from latentsync.generation.audio import DrivingAudio
+from latentsync.generation.session import LipSync
 from latentsync.media.read import read_frames
 from latentsync.synthetic.look import looks
 from latentsync.synthetic.plan import TWO_FACES, Take

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentsync.generation.api import LipSync, Result, lip_sync, lip_sync_pairs, list_faces
+    from latentsync.generation.api import lip_sync, lip_sync_pairs, list_faces
+    from latentsync.generation.session import LipSync, Result
 
 __all__ = ["LipSync", "Result", "lip_sync", "lip_sync_pairs", "list_faces"]
 

@@ -14,7 +14,7 @@ from latentsync.page.words import in_words_of_the_page, time_left
 from latentsync.weights.find import find_weights
 
 if TYPE_CHECKING:
-    from latentsync.generation.api import LipSync
+    from latentsync.generation.session import LipSync
 
 # Where a stage begins and ends in the whole, shares of the time. The last 2 percent are joining and writing the report.
 STAGES = {"finding faces": (0.02, 0.2), "redrawing mouths": (0.2, 0.98)}
@@ -44,7 +44,7 @@ class Worker:
 
     def session(self, weights: str) -> "LipSync":
         """The session of these weights; its networks are loaded when they are first used."""
-        from latentsync.generation.api import LipSync
+        from latentsync.generation.session import LipSync
 
         if weights not in self.sessions:
             self.sessions[weights] = LipSync(*find_weights(Path(weights)))

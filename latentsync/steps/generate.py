@@ -33,7 +33,7 @@ from latentsync.ledger.shard import run_shard
 from latentsync.weights import registry
 
 if TYPE_CHECKING:
-    from latentsync.generation.api import LipSync
+    from latentsync.generation.session import LipSync
 
 RENDER = tuple(columns(Render))
 
@@ -59,7 +59,7 @@ def run(cfg: GenerateInRun, inputs: dict[str, list[Path]], outputs: dict[str, Pa
         return
     import torch
 
-    from latentsync.generation.api import LipSync
+    from latentsync.generation.session import LipSync
 
     torch.set_num_threads(cfg.torch_threads)
     [unet] = inputs["unet"]

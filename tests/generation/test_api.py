@@ -12,8 +12,8 @@ import torch
 import latentsync
 from latentsync.config import Enhance, FaceBackend, Generate, require_choice
 from latentsync.generation import pipeline
-from latentsync.generation.api import LipSync
 from latentsync.generation.progress import Progress
+from latentsync.generation.session import LipSync
 from latentsync.media.audio import read_audio
 from latentsync.media.read import read_frames
 from latentsync.models import restorers

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from latentsync.config import Generate
-from latentsync.generation.api import LipSync
+from latentsync.generation.session import LipSync
 from latentsync.media.read import frame_times
 from tests.generation.test_two_voices import Loud
 from tests.generation.test_voices import two_heads

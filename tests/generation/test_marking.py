@@ -13,8 +13,8 @@ import pytest
 import latentsync
 from latentsync.config import Mark
 from latentsync.generation import label
-from latentsync.generation.api import LipSync
 from latentsync.generation.marking import NOT_MARKED, version
+from latentsync.generation.session import LipSync
 from latentsync.media import certificate, manifest
 from latentsync.media.codecs import output_format
 from latentsync.media.frames import planes

@@ -26,9 +26,9 @@ from latentsync.faces import alignment
 from latentsync.faces.face import Detector
 from latentsync.faces.mask import keep_mask
 from latentsync.generation import published
-from latentsync.generation.api import LipSync
 from latentsync.generation.audio import driving_audio
 from latentsync.generation.networks import Models
+from latentsync.generation.session import LipSync
 from latentsync.media.probe import probe_media
 from latentsync.media.read import read_frames
 from latentsync.models import vae as vaes
