@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import pytest
+import requests
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
@@ -242,7 +242,7 @@ def test_speech_is_recorded(user, media):
 
 def test_nothing_outside_the_folder_is_read(server, media):
     def status(path):
-        return httpx.get(f"{server.url}gradio_api/file={path}").status_code
+        return requests.get(f"{server.url}gradio_api/file={path}").status_code
 
     client = Client(server.url, verbose=False)
     files = {"video": handle_file(media / "short.mp4"), "audio": handle_file(media / "short.flac")}
@@ -276,8 +276,8 @@ def test_nothing_outside_the_folder_is_read(server, media):
         values = defaults | {"video": given, "audio": given, "consent": True}
         for data, name in (([*values.values()], "start"), ([given, "mediapipe"], "faces")):
             called = f"{server.url}gradio_api/call/{name}"
-            event = httpx.post(called, json={"data": data}).json()["event_id"]
-            answer = httpx.get(f"{called}/{event}", timeout=60).text
+            event = requests.post(called, json={"data": data}).json()["event_id"]
+            answer = requests.get(f"{called}/{event}", timeout=60).text
             assert answer.startswith("event: error") and "root:" not in answer, (path, answer)
     assert len(server.jobs()) == n_jobs
     with pytest.raises(AppError, match="There is no such job"):
@@ -342,7 +342,7 @@ def test_without_weights_it_says_how_to_get_them_and_a_password_keeps_others_out
         page.locator("#head .missing").wait_for()
         page.locator("#start").click()
         assert said(page, "failed").startswith("There are no weights on this machine")
-        assert httpx.get(f"{server.url}gradio_api/file={server.folder}").status_code in (401, 403)
+        assert requests.get(f"{server.url}gradio_api/file={server.folder}").status_code in (401, 403)
         with pytest.raises(ValueError, match="Could not login"):
             Client(server.url, auth=("ann", "other"), verbose=False)
         assert Client(server.url, auth=("bob", "other"), verbose=False).predict(api_name="/weights") == []
