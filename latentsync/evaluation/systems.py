@@ -12,6 +12,7 @@ SYSTEMS = {  # (system, kind) -> title of its row, its name in the chart
     ("ground_truth", "own"): ("The source itself, its own audio (at its planted offset)", "Source, own audio"),
     ("copy", "cross"): ("Control: the source unchanged, under foreign audio", "Copy, foreign audio"),
     ("untrained", "cross"): ("Control: the same U-Net, untrained, foreign audio", "Untrained, foreign"),
+    ("unenhanced", "cross"): ("Ours without face enhancement, foreign audio", "Unenhanced, foreign"),
     ("ours", "own"): ("Ours, own audio", "Ours, own audio"),
     ("ours", "cross"): ("Ours, foreign audio", "Ours, foreign audio"),
 }

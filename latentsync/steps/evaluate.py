@@ -11,7 +11,7 @@ metrics.json
   passed_through {reason: frames}, cut [{id, cut_s}] (videos that generate.max_s made shorter), failed [{id, reason,
               detail}], stand_ins [sentences], evaluators {name: content hash}
 items.jsonl, sorted by id, kinds:
-  video       system (ground_truth, copy, untrained, ours), drive (own, cross), pair_id, picture_*, sound_*, video_file
+  video       system (ground_truth, copy, untrained, unenhanced, ours), drive (own, cross), pair_id, picture_*, sound_*, video_file
               (null for sources: picture_path names them), n_frames, n_generated, mouth_r (against the driving audio),
               mouth_r_picture (against the opening in the original video), mouth_lag_frames (native), psnr_outside_db,
               outside, outside_copy {squared_error, count}, mask_share, sync_confidence and sync_offset_frames (at 25
@@ -222,7 +222,7 @@ def _item(row: Row, system: str, mouth: measure.Mouth, sync: Item, truth: dict[s
         "id": f"{row['pair_id']}-{system}",
         "system": system,
         "drive": row["kind"],
-        "video_file": row["video_file"] if system in ("ours", "untrained") else None,
+        "video_file": row["video_file"] if system in ("ours", "unenhanced", "untrained") else None,
         "mouth_r_known": bool(np.isfinite(driving).any()),
         "mouth_r": _or_none(metrics.correlation(opening, driving)),
         "mouth_r_picture": _or_none(metrics.correlation(opening, original)),
