@@ -11,9 +11,10 @@ metrics.json
   passed_through {reason: frames}, cut [{id, cut_s}] (videos that generate.max_s made shorter), failed [{id, reason,
               detail}], stand_ins [sentences], evaluators {name: content hash}
 items.jsonl, sorted by id, kinds:
-  video       system (ground_truth, copy, untrained, unenhanced, ours), drive (own, cross), pair_id, picture_*, sound_*, video_file
-              (null for sources: picture_path names them), n_frames, n_generated, mouth_r (against the driving audio),
-              mouth_r_picture (against the opening in the original video), mouth_lag_frames (native), psnr_outside_db,
+  video       system (ground_truth, copy, untrained, unenhanced, ours), drive (own, cross), pair_id, picture_*, sound_*,
+              video_file (null for sources: picture_path names them), n_frames, n_generated,
+              mouth_r (against the driving audio), mouth_r_picture (against the opening in the original video),
+              mouth_lag_frames (native), psnr_outside_db,
               outside, outside_copy {squared_error, count}, mask_share, sync_confidence and sync_offset_frames (at 25
               per second, > 0: video late) by the scorer sync_backend, see sync/scorers.py,
               trace {times_s, measured, true} (lists; true is null without truth)
