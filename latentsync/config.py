@@ -32,8 +32,8 @@ VERSIONS = {
     "train_unet_stage1": 1,
     "train_unet_stage2": 1,
     "generate": 9,
-    "evaluate": 3,
-    "report": 4,
+    "evaluate": 4,
+    "report": 5,
     "estimate": 1,
 }
 

@@ -1,4 +1,4 @@
-"""Measurements on written files: how the mouth moves, what a sync scorer sees of it, what changed outside it.
+"""Measurements on written files: how the mouth moves, what a sync scorer sees of it, its look, what changed outside it.
 
 A render is what generate stores about one video: `order` int64 [m] (source frame of each written frame), `times_s`
 float64 [m], `end_s`, and `matrices` float64 [m, 2, 3] (pixels of the file -> crop pixels; NaN where the frame passed
@@ -11,13 +11,14 @@ from itertools import chain
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from latentsync.evaluation import metrics
 from latentsync.faces import alignment
 from latentsync.faces.crop import align_face
 from latentsync.faces.face import Detector, Face
-from latentsync.generation.paste import paste_region, to_displayed
+from latentsync.generation.paste import Region, opacity, paste_region, to_displayed
 from latentsync.generation.video import in_order, open_writer, yuv
 from latentsync.media.frames import DisplayedFrame, planes, to_rgb
 from latentsync.media.read import read_video_frames
@@ -25,6 +26,8 @@ from latentsync.sync.scorers import Track
 from latentsync.timing import SAMPLES_PER_TICK, ticks_to_frames
 
 Render = Mapping[str, np.ndarray]
+FLICKER_SIDE = 512  # of the aligned face in which flicker is measured, pixels: restorers work at this size
+SPREAD_OF_SECOND_DIFFERENCE = 6**0.5  # standard deviation of a - 2 b + c, where those of a, b and c are 1
 
 
 class Mouth:
@@ -86,6 +89,52 @@ def _nearest(faces: list[Face], point: np.ndarray) -> Face | None:
     return faces[best] if away and away[best] < faces[best].width_px / 2 else None
 
 
+class Look:
+    """Sharpness and flicker of the redrawn part of the face, in grey levels of 8 bits.
+
+    Sharpness is the standard deviation of the Laplacian, at the frame's own pixels. Flicker is the second difference
+    over time of the aligned face, root mean square, divided so that noise which is independent from frame to frame
+    gives its own standard deviation. A mouth that moves gives some flicker, too, so values are compared with those of
+    the same movement.
+    """
+
+    def __init__(self, resolution: int):
+        self.resolution = resolution
+        self.inside = opacity(FLICKER_SIDE) > 0.5
+        self.laplacians: list[float] = []
+        self.differences: list[float] = []
+        self.before: list[np.ndarray] = []  # the aligned faces of the last two frames
+
+    def see(self, luma: np.ndarray, matrix: np.ndarray, region: Region, alpha: np.ndarray) -> None:
+        """Measure the next frame; luma (h, w) on the scale of 8 bits, region and alpha as in `paste_region`."""
+        x0, y0, x1, y1 = region
+        redrawn = alpha > 0.5
+        luma = luma.astype(np.float32)
+        if redrawn.any():
+            self.laplacians.append(float(cv2.Laplacian(luma[y0:y1, x0:x1], cv2.CV_32F)[redrawn].std()))
+        sides = alignment.crop_size(self.resolution), alignment.crop_size(FLICKER_SIDE)
+        crop = alignment.crop((luma,), alignment.resized(matrix, *sides), FLICKER_SIDE)
+        face = alignment.stretch(crop, FLICKER_SIDE)[self.inside]
+        if len(self.before) == 2:
+            difference = self.before[0] - 2 * self.before[1] + face
+            self.differences.append(float(np.sqrt(np.mean(difference**2))) / SPREAD_OF_SECOND_DIFFERENCE)
+        self.before = [*self.before[-1:], face]
+
+    def skip(self) -> None:
+        """The next frame passed through: flicker is not measured across it."""
+        self.before = []
+
+    @property
+    def sharpness(self) -> float:
+        """Mean over frames; NaN where none was redrawn."""
+        return float(np.mean(self.laplacians)) if self.laplacians else float("nan")
+
+    @property
+    def flicker(self) -> float:
+        """Mean over frames; NaN where no three in a row were redrawn."""
+        return float(np.mean(self.differences)) if self.differences else float("nan")
+
+
 @dataclass
 class Outside:
     """Luma outside the mask, summed over frames."""
@@ -106,11 +155,18 @@ class Outside:
         return self.masked / self.pixels
 
 
-def outside(video: Path, source: Path, render: Render, resolution: int, mouth: Mouth | None = None) -> Outside:
+def outside(
+    video: Path,
+    source: Path,
+    render: Render,
+    resolution: int,
+    mouth: Mouth | None = None,
+    looks: tuple[Look, Look] | None = None,
+) -> Outside:
     """Compare a written file with the source frames it shows, on luma, everywhere the feathered mask is 0.
 
     Deeper pixels count on the scale of 8 bits. The mask is the one that pasting used: wherever alpha is above 0.
-    `mouth` sees the written frames, so that the file is decoded once for both.
+    `mouth` sees the written frames, and `looks` those and the source's, so that files are decoded once for all.
     """
     total = Outside()
     originals = in_order(source, render["order"])
@@ -120,8 +176,14 @@ def outside(video: Path, source: Path, render: Render, resolution: int, mouth: M
         luma = [_luma(yuv(one, frame.format.name)) for one in (frame, original)]
         free = np.ones(luma[0].shape, bool)
         if np.isfinite(matrix).all():
-            (x0, y0, x1, y1), alpha = paste_region(free.shape, matrix, resolution)
+            region, alpha = paste_region(free.shape, matrix, resolution)
+            x0, y0, x1, y1 = region
             free[y0:y1, x0:x1] = alpha == 0
+            for look, shown in zip(looks or (), luma, strict=False):
+                look.see(shown, matrix, region, alpha)
+        else:
+            for look in looks or ():
+                look.skip()
         error, count = metrics.squared_error(luma[0], luma[1], free)
         total.squared_error += error
         total.count += count

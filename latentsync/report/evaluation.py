@@ -17,6 +17,10 @@ PLAYERS = {  # kind of a pair -> title of its player, its short name
     "own": ("Lip-synced to its own audio", "Own audio"),
     "cross": ("Lip-synced to foreign audio", "Foreign audio"),
 }
+COMPARED = (  # system, title of its player, its short name
+    ("unenhanced", "Without enhancement", "Without"),
+    ("ours", "With enhancement", "With"),
+)
 PASSED = {"no_face": "no face was found", "other_face": "the face was not the speaker's"}
 
 
@@ -84,6 +88,7 @@ def summarise(metrics: Mapping[str, Any], items: Sequence[Row]) -> dict[str, Any
         "notes": notes,
         "further": [{"name": each.key, "title": each.title, **figures[each.key]} for each in FURTHER],
         "sync_scorer": metrics["sync_scorer"],
+        "enhancement": metrics["enhancement"],
         "passed_through": [{"reason": PASSED.get(k, k), "frames": n} for k, n in metrics["passed_through"].items()],
         "cut": {"videos": len(cut), "seconds": round(sum(row["cut_s"] for row in cut), 1)},
         "failed": [row | {"words": REASONS.get(row["reason"], row["reason"])} for row in metrics["failed"]],
@@ -124,6 +129,25 @@ def choose_players(generated: Sequence[Row], items: Sequence[Row], count: int) -
         if not any(row["kind"] == "cross" for row in mine):
             missing.append("There is no foreign audio: all held-out clips are of one video.")
         rows.append({"picture_id": shown, "title": path, "columns": columns, "missing": missing})
+    return rows
+
+
+def compared_players(
+    generated: Sequence[Row], items: Sequence[Row], pairs: Sequence[str], count: int
+) -> list[dict[str, Any]]:
+    """At most `count` of the pairs, evenly spaced, each as filmed, without and with face enhancement."""
+    written = {(row["system"], row["pair_id"]): row for row in generated if row["status"] == "ok"}
+    videos = [item for item in items if item["kind"] == "video"]
+    rows = []
+    for ident in (pairs[index] for index in evenly_spaced(len(pairs), count)):
+        ours = written["ours", ident]
+        path, speech = ours["picture_path"], f"speech of {ours['sound_path']}"
+        source = _find(videos, system="ground_truth", picture_id=ours["picture_id"])
+        columns = [_column("As filmed", "Source", "", path, None, source)]
+        for system, title, short in COMPARED:
+            file, item = written[system, ident]["video_file"], _find(videos, system=system, pair_id=ident)
+            columns.append(_column(title, short, speech, None, file, item))
+        rows.append({"picture_id": ours["picture_id"], "title": path, "columns": columns, "missing": []})
     return rows
 
 

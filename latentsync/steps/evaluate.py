@@ -8,8 +8,11 @@ metrics.json
   table       one row per system {system, driven_by, title, n, failed, mouth_r, mouth_r_low, mouth_r_high,
               psnr_outside_db, sync_confidence (median), sync_within_1, sync_backend}
   sync_scorer {name, scale, stand_in (null, or completes "sync was scored by ...")}: how written videos were scored
-  passed_through {reason: frames}, cut [{id, cut_s}] (videos that generate.max_s made shorter), failed [{id, reason,
-              detail}], stand_ins [sentences], evaluators {name: content hash}
+  enhancement {pairs [pair_id], people, unchanged, verdict (yes, no, unknown), words, measures [{key, title, unit,
+              digits, better, n, source, without, with, change, low, high, share, reason}]}: the same videos with and
+              without face enhancement, see evaluation/comparison.py; null where it is off
+  passed_through {reason: frames} of ours, cut [{id, cut_s}] (of ours that generate.max_s made shorter), failed [{id,
+              reason, detail}], stand_ins [sentences], evaluators {name: content hash}
 items.jsonl, sorted by id, kinds:
   video       system (ground_truth, copy, untrained, unenhanced, ours), drive (own, cross), pair_id, picture_*, sound_*,
               video_file (null for sources: picture_path names them), n_frames, n_generated,
@@ -18,17 +21,16 @@ items.jsonl, sorted by id, kinds:
               outside, outside_copy {squared_error, count}, mask_share, sync_confidence and sync_offset_frames (at 25
               per second, > 0: video late) by the scorer sync_backend, see sync/scorers.py,
               trace {times_s, measured, true} (lists; true is null without truth)
+              where a video exists with and without enhancement: sharpness, flicker, source_sharpness, source_flicker
+              (grey levels, see measure.Look), n_enhanced, enhance_s
   outcome     what became of a planned stretch of a source, see evaluation/planted.py
 """
 
 import csv
 import json
-import math
-import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +38,16 @@ import numpy as np
 
 from latentsync.config import Evaluate
 from latentsync.curation.funnel import STAND_INS
-from latentsync.evaluation import figures, measure, metrics, planted, systems
-from latentsync.evaluation.evidence import NO_PAIRS, TOP_DB, Evidence, Pairs
-from latentsync.faces.backends import BACKENDS, open_detector
+from latentsync.evaluation import comparison, figures, metrics, planted, systems, written
+from latentsync.evaluation.evidence import NO_PAIRS, Evidence, Pairs
+from latentsync.faces.backends import BACKENDS
 from latentsync.ledger.files import read_ledger, read_ledgers, run_dir, write_json, write_ledger
 from latentsync.ledger.rows import Row
-from latentsync.media.audio import read_audio, read_flac
-from latentsync.media.read import frame_times
-from latentsync.sync import curves, scorers
-from latentsync.timing import TICKS_PER_S
+from latentsync.sync import scorers
 from latentsync.weights import files as weight_files
 
-Item = dict[str, Any]
 NEGATIVES = 5, 15  # frames between video and audio of a pair that is out of sync
 SHUFFLES = 3  # pairs with foreign audio for each pair, so that chance moves the control less
-MAX_LAG = 6  # native frames
-MAX_SHIFT_FRAMES = 15  # of sync scorers
 
 
 def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
@@ -62,24 +58,25 @@ def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
     truth = {row["id"]: row for path in inputs.get("truth", []) for row in read_ledger(path)}
     interval = partial(metrics.bootstrap, resamples=cfg.bootstrap, seed=cfg.seed)
     outcomes = _outcomes(inputs, list(truth.values()), root)
-    scorer = _open_scorer(cfg)
+    scorer = written.open_scorer(cfg)
     with ThreadPoolExecutor(1) as executor:  # the trained SyncNet in one thread, written videos in the other
         judged = executor.submit(_syncnet, cfg, inputs["syncnet"][0], test, root)
-        videos = _videos(cfg, scorer, rows, truth, root, sources)
+        videos = written.measure_all(cfg, scorer, rows, truth, root, sources)
         syncnet = judged.result()
     collected = Evidence(interval, videos, outcomes, **syncnet)
     failed = [row for row in rows if row["status"] != "ok"]
     table = systems.table(videos, Counter((row["system"], row["kind"]) for row in failed), interval)
     entry = scorers.SCORERS[cfg.sync_backend]
-    passed = Counter()
-    for row in rows:
+    ours, passed = [row for row in rows if row["system"] == "ours"], Counter()
+    for row in ours:
         passed.update(row.get("passed_through", {}))
     result = {
         "figures": figures.compute_all(collected, truth=bool(truth)),
         "table": [row | {"sync_backend": cfg.sync_backend} for row in table],
         "sync_scorer": {"name": cfg.sync_backend, "scale": entry.scale, "stand_in": entry.stand_in},
+        "enhancement": comparison.compare(videos, rows, interval),
         "passed_through": dict(sorted(passed.items())),
-        "cut": [{"id": row["id"], "cut_s": row["cut_s"]} for row in rows if row.get("cut_s")],
+        "cut": [{"id": row["id"], "cut_s": row["cut_s"]} for row in ours if row.get("cut_s")],
         "failed": [{name: row[name] for name in ("id", "reason", "detail")} for row in failed],
         "stand_ins": _stand_ins(cfg, rows, test),
         "evaluators": {"syncnet": weight_files.content_hash(inputs["syncnet"][0])},
@@ -148,99 +145,7 @@ def _outcomes(inputs: dict[str, list[Path]], truth: list[Row], root: Path) -> li
     return planted.outcomes(truth, rows, selected, reasons, centre_x, least)
 
 
-# --- written videos -------------------------------------------------------------------------------------------------
-
-
-def _open_scorer(cfg: Evaluate) -> scorers.Scorer:
-    scorer = scorers.open_scorer(cfg.sync_backend, cfg.sync_weights, MAX_SHIFT_FRAMES, "evaluate.sync_backend")
-    if scorers.SCORERS[cfg.sync_backend].weights is not None:
-        import torch
-
-        torch.set_num_threads(cfg.torch_threads)  # of this thread; the other one sets its own
-    return scorer
-
-
-def _videos(
-    cfg: Evaluate, scorer: scorers.Scorer, rows: list[Row], truth: dict[str, Row], root: Path, sources: Path
-) -> list[Item]:
-    """Items of all videos that were written, and of the untouched sources beside them."""
-
-    def item(row: Row, system: str, mouth: measure.Mouth, audio: np.ndarray) -> Item:
-        offset, confidence = curves.peak(scorer(mouth.track(audio))(0))
-        sync = {"sync_offset_frames": offset, "sync_confidence": round(confidence, 4), "sync_backend": cfg.sync_backend}
-        return _item(row, system, mouth, sync, truth, sources / row["picture_path"])
-
-    with_crops = scorers.SCORERS[cfg.sync_backend].reads == "crops"
-    made = [row for row in rows if row["status"] == "ok"]
-    items, same = [], None
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        detectors = cache(lambda faces: stack.enter_context(open_detector(cfg.faces, faces)))
-        for row in sorted(made, key=lambda row: (row["picture_id"], row["id"])):
-            source, video, resolution = sources / row["picture_path"], root / row["video_file"], row["resolution"]
-            with np.load(root / row["render_file"]) as file:
-                render = dict(file)
-            seen = render, detectors(row["n_faces"]), resolution, with_crops
-            shown = row["picture_id"], render["order"].tobytes(), render["matrices"].tobytes(), row["crf"]
-            if shown != same:  # own and foreign audio mostly show the same frames of a source
-                same, copy = shown, Path(folder, "copy.mp4")
-                untouched = measure.Mouth(*seen)
-                measure.reencoded(copy, source, render, row["crf"], untouched)
-                of_copy = measure.outside(copy, source, render, resolution)
-            mouth = measure.Mouth(*seen)
-            changed = measure.outside(video, source, render, resolution, mouth)
-            items.append(
-                item(row, row["system"], mouth, read_audio(video))
-                | {
-                    "psnr_outside_db": round(min(TOP_DB, changed.psnr_db), 4),
-                    "outside": {"squared_error": changed.squared_error, "count": changed.count},
-                    "outside_copy": {"squared_error": of_copy.squared_error, "count": of_copy.count},
-                    "mask_share": round(changed.mask_share, 6),
-                }
-            )
-            if row["system"] == "ours":
-                system = "ground_truth" if row["kind"] == "own" else "copy"
-                items.append(item(row, system, untouched, read_flac(root / row["audio_file"])))
-    return items
-
-
-def _item(row: Row, system: str, mouth: measure.Mouth, sync: Item, truth: dict[str, Row], source: Path) -> Item:
-    """The row of one video: its measured mouth against the truth, and its sync as scored, at its planted offset."""
-    opening, render, times_s = mouth.opening, mouth.render, mouth.render["times_s"]
-    of_video, of_audio = truth.get(row["picture_id"]), truth.get(row["sound_id"])
-    nothing = np.full(len(opening), np.nan)
-    driving = original = nothing
-    if of_audio:
-        driving = metrics.sample_at(times_s, np.array(of_audio["sound_opening"]), TICKS_PER_S)
-    if of_video:
-        at_s = frame_times(source)[0][render["order"]] - of_video["offset_frames"] / TICKS_PER_S
-        original = metrics.sample_at(at_s, np.array(of_video["sound_opening"]), TICKS_PER_S)
-    planted_offset = 0
-    if system == "ground_truth" and of_video:  # its audio has the planted offset; its mouth is judged where it is
-        driving, planted_offset = original, of_video["offset_frames"]
-    names = "pair_id picture_id picture_path picture_group sound_id sound_path sound_group n_frames n_generated".split()
-    return {name: row[name] for name in names} | {
-        "id": f"{row['pair_id']}-{system}",
-        "system": system,
-        "drive": row["kind"],
-        "video_file": row["video_file"] if system in ("ours", "unenhanced", "untrained") else None,
-        "mouth_r_known": bool(np.isfinite(driving).any()),
-        "mouth_r": _or_none(metrics.correlation(opening, driving)),
-        "mouth_r_picture": _or_none(metrics.correlation(opening, original)),
-        "mouth_lag_frames": metrics.best_lag(opening, driving, MAX_LAG)[1],
-        **sync,
-        "sync_offset_frames": sync["sync_offset_frames"] - planted_offset,
-        "psnr_outside_db": None,
-        "trace": {
-            "times_s": [round(float(time), 4) for time in times_s],
-            "measured": [_or_none(value) for value in opening],
-            "true": [_or_none(value) for value in driving] if of_audio else None,
-        },
-    }
-
-
-def _or_none(value: float) -> float | None:
-    return round(float(value), 5) if math.isfinite(value) else None
+# --- stand-ins ------------------------------------------------------------------------------------------------------
 
 
 def _stand_ins(cfg: Evaluate, rows: list[Row], test: list[Row]) -> list[str]:

@@ -54,7 +54,7 @@ def run(cfg: Report, inputs: dict[str, list[Path]], outputs: dict[str, Path], so
     )
     shown = curation.shown_ids(summary["curation"])
     media = {"images": images.middle_images(shown, inputs["score_sync"], root, sources), "players": {}}
-    for column in (column for row in summary["players"] for column in row["columns"]):
+    for column in (column for row in summary["players"] + summary["compared"] for column in row["columns"]):
         path = root / column["file"] if column["file"] else (sources or Path()) / column["path"]
         media["players"][column["file"] or column["path"]] = images.preview(path)
     summary["players_cut_s"] = max((clip["cut"] for clip in media["players"].values()), default=0)
@@ -87,6 +87,7 @@ def summarise(
     ours = [row for row in generated if row["system"] == "ours"]
     made = [row for row in ours if row["status"] == "ok"]
     rows = evaluation.choose_players(generated, items, players)
+    compared = metrics["enhancement"]["pairs"] if metrics["enhancement"] else []
     return {
         "run": run,
         **{key: found["value"] for key, found in top.items()},
@@ -114,6 +115,7 @@ def summarise(
         },
         "figures": cards,
         "players": rows,
+        "compared": evaluation.compared_players(generated, items, compared, players),
         "no_players": _no_players(players, ours),
         "consents": evaluation.consents(generated, coverage),
         "curation": kept,

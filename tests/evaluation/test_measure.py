@@ -1,5 +1,6 @@
 """Measurements on written files: pixels outside the mask, the mouth and crops of the right face, how late it is."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -8,6 +9,7 @@ from latentsync.faces import alignment
 from latentsync.faces.backends import open_detector
 from latentsync.faces.crop import align_face
 from latentsync.faces.face import Face
+from latentsync.generation.paste import paste_region
 from latentsync.media.frames import DisplayedFrame, to_rgb
 from latentsync.media.read import read_frames, read_video_frames
 from latentsync.sync import curves
@@ -93,6 +95,50 @@ def test_the_mouth_of_the_face_in_the_crop_box_is_measured(tmp_path):
         assert mouth.opening[0] == face.mouth_opening and np.isnan(mouth.opening[1:]).all()
         # Where generate redrew a face that is not found, the crop is the one that generate saw; else it is grey.
         assert mouth.has_face.tolist() == [True, False, True] and (mouth.crops[1] == 127).all()
+
+
+def looked_at(frames: list[np.ndarray], move_px: float = 0.0) -> measure.Look:
+    """A face that moves sideways by `move_px` each frame, as the look of its frames (h, w)."""
+    look, anchors = measure.Look(RESOLUTION), np.array([[60.0, 60], [140, 60], [100, 95]])
+    for number, luma in enumerate(frames):
+        matrix = alignment.similarity(anchors + [number * move_px, 0], RESOLUTION)
+        look.see(luma, matrix, *paste_region(luma.shape, matrix, RESOLUTION))
+    return look
+
+
+def test_flicker_of_noise_is_its_standard_deviation_and_a_still_picture_has_none():
+    rng = np.random.default_rng(0)
+    still = 128 + 20 * np.sin(np.arange(220) / 3) * np.ones((200, 1))
+    assert looked_at([still] * 5).flicker == 0
+    lighter = [still + level for level in (0, 8, 0, 8, 0, 8)]
+    assert looked_at(lighter).flicker == pytest.approx(16 / 6**0.5, rel=1e-3)  # 0 - 2 * 8 + 0 = -16
+    blocks = [still + rng.normal(0, 5, (25, 28)).repeat(8, 0).repeat(8, 1)[:, :220] for _ in range(30)]
+    assert looked_at(blocks).flicker == pytest.approx(5, rel=0.15)
+    drifting = [still + number for number in range(6)]  # a change of light at a steady pace is no flicker
+    assert looked_at(drifting).flicker < 0.01
+
+
+def test_a_moving_face_flickers_only_where_it_changes():
+    """Drawn at its place in every frame, a smooth face that moves by 1.5 px a frame has next to no flicker."""
+    y, x = np.mgrid[:200, :240]
+    frames = [128 + 40 * np.sin((x - 1.5 * number) / 9) * np.cos(y / 11) for number in range(8)]
+    assert looked_at(frames, move_px=1.5).flicker < 0.1 < 0.2 < looked_at(frames).flicker
+
+
+def test_sharpness_grows_with_contrast_and_falls_with_blur():
+    rng = np.random.default_rng(0)
+    grain = rng.normal(0, 1, (200, 220))
+    sharp, strong, blurred = (looked_at([128 + one]).sharpness for one in (grain, 3 * grain, cv2.blur(grain, (3, 3))))
+    assert sharp == pytest.approx(20**0.5, rel=0.05)  # of independent pixels: 4 * 4 + 4 * 1
+    assert strong == pytest.approx(3 * sharp, rel=1e-4) and blurred < 0.4 * sharp
+
+
+def test_flicker_is_not_measured_across_frames_that_passed_through():
+    look = looked_at([np.full((200, 220), level) for level in (0.0, 0.0)])
+    look.skip()
+    matrix = alignment.similarity(np.array([[60.0, 60], [140, 60], [100, 95]]), RESOLUTION)
+    look.see(np.full((200, 220), 200.0), matrix, *paste_region((200, 220), matrix, RESOLUTION))
+    assert np.isnan(look.flicker) and look.sharpness == 0
 
 
 def scored(opening: np.ndarray, times_s: np.ndarray, end_s: float, audio: np.ndarray) -> tuple[int, float]:

@@ -117,6 +117,27 @@ def test_the_consent_of_every_video_is_listed(demo):
     assert "Consent was not checked" not in text and not Reader(text).open
 
 
+def test_videos_are_shown_with_and_without_enhancement(demo, tmp_path):
+    _, _, text, summary = demo
+    assert summary["compared"] == [] and summary["evaluation"]["enhancement"] is None
+    assert "With enhancement" not in text and "Sharpness, flicker" not in text
+    root = tmp_path / "enhanced"
+    text, summary = write_report(root, make_run(root, enhanced=True))
+    seen, found = Reader(text), summary["evaluation"]["enhancement"]
+    assert not seen.open and found["words"] in text.replace("&#39;", "'")
+    known = {float(leaf) for leaf in flat(summary) if isinstance(leaf, int | float)}
+    assert [value for value in seen.numbers if value not in known] == []
+    assert [[column["title"] for column in row["columns"]] for row in summary["compared"]] == [
+        ["As filmed", "Without enhancement", "With enhancement"]
+    ] * len(summary["compared"])
+    assert 1 <= len(summary["compared"]) <= 2
+    for row in summary["compared"]:
+        source, without, enhanced = row["columns"]
+        assert source["path"] and without["file"] == enhanced["file"].replace(".mp4", "-unenhanced.mp4")
+        assert without["times_s"] and enhanced["times_s"]
+    assert text.count("<b>With enhancement</b>") == len(summary["compared"])
+
+
 def test_foreign_names_are_escaped(demo):
     _, _, text, _ = demo
     assert "day 1/ä &amp; &lt;b&gt;" in text
