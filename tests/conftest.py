@@ -81,6 +81,12 @@ def speech(golden) -> np.ndarray:
         return np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests first, those of the workflow before all: one that begins last keeps one core waiting."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, item.path.parent.name != "workflow"))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip GPU tests without a GPU, unless FAIL_WITHOUT_CUDA=1 wants that to be a failure."""
     if item.get_closest_marker("needs_cuda"):

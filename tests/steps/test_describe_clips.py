@@ -259,9 +259,9 @@ def test_a_large_run_makes_a_small_page():
 
 
 @pytest.mark.slow
-def test_100_000_clips_take_seconds_and_bounded_memory(tmp_path):
-    """The whole step as its rule runs it, on ledgers of 100,000 clips with their sync curves; crops are not at hand."""
-    kept, lost, selection = large(66_667)
+def test_30_000_clips_take_seconds_and_bounded_memory(tmp_path):
+    """The whole step as its rule runs it, on ledgers of 30,000 clips with their sync curves; crops are not at hand."""
+    kept, lost, selection = large(20_000)
     root = tmp_path / "large"
     curve = {"sync_curve": [0.1234 * shift for shift in range(31)], "geometry_file": "g" * 60}
     write_ledger(root / "select_clips/train.jsonl", [row | curve | {"split": "train"} for row in kept])
@@ -286,6 +286,6 @@ def test_100_000_clips_take_seconds_and_bounded_memory(tmp_path):
     start = time.monotonic()
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
     wall_s, peak_mb = time.monotonic() - start, int(re.search(r"VmHWM:\s+(\d+) kB", done.stdout)[1]) / 1024
-    print(f"describe_clips, 100,000 clips: {wall_s:.1f} s, {peak_mb:.0f} MB")
-    assert wall_s < 120 and peak_mb < 600
-    assert json.loads((root / "describe_clips/card.json").read_text())["counts"]["clips"] == 66_667
+    print(f"describe_clips, 30,000 clips: {wall_s:.1f} s, {peak_mb:.0f} MB")
+    assert wall_s < 60 and peak_mb < 350
+    assert json.loads((root / "describe_clips/card.json").read_text())["counts"]["clips"] == 20_000

@@ -18,7 +18,7 @@ import pytest
 from tests.workflow.short import ROOT, command, curate, heads
 
 KILLS, SEED = (int(os.environ.get(name, default)) for name, default in (("KILLS", 3), ("SEED", 1)))
-SHARDS = 3
+SHARDS = 2
 SOURCES = [f"{number}.mp4" for number in range(6)]
 
 
