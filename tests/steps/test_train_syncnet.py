@@ -183,8 +183,8 @@ def test_outputs_carry_what_later_steps_need(folder):
 
 @pytest.mark.slow
 def test_it_leaves_the_coin_flip(folder):
-    longer = {"steps": 150, "batch_size": 24, "windows_per_clip": 3, "learning_rate": 1e-3, "warmup_steps": 20}
-    quick = {"save_every": 150, "log_every": 25, "gradient_checkpointing": False}
+    longer = {"steps": 100, "batch_size": 16, "windows_per_clip": 3, "learning_rate": 1e-3, "warmup_steps": 20}
+    quick = {"save_every": 100, "log_every": 25, "gradient_checkpointing": False}
     outputs = run(folder, CFG.model_copy(update=longer | quick), "longer")
     rows = list(csv.DictReader(outputs["curve"].open()))
     assert float(rows[-1]["sync"]) < 0.75 * math.log(2)
