@@ -36,7 +36,7 @@ from latentsync.media.frames import colour_of, planes
 _X = (192.98138, 318.90277, 256.63416, 201.26117, 313.08905)
 _Y = (239.94708, 240.1936, 314.01935, 371.41043, 371.15118)
 FFHQ = np.stack([_X, _Y], axis=1)
-MOVED = 6.0  # grey levels between two aligned faces; a neighbour that differs by more adds little
+MOVED = 20.0  # grey levels between two aligned faces; a neighbour that differs by more adds little
 COARSE = 8  # cells of the face along each side; detail is what is finer
 LEAST_OPEN = 0.3  # how far any mouth may open, as a share of the distance between the outer corners of the eyes
 SMALL = 64  # side of the aligned face on which motion is judged
