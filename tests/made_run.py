@@ -162,7 +162,9 @@ def evaluate(root: Path, rows: list[Row], known: bool) -> None:
         if row["restorer"] or system == "unenhanced":
             sharp = 9.4 if system == "ours" else 6.1
             item |= {"sharpness": sharp + 0.1 * r, "flicker": 1.9 + 0.02 * r, "source_sharpness": 11.2}
-            item |= {"source_flicker": 1.7, "n_enhanced": 48, "enhance_s": 4.1}
+            item |= {"source_flicker": 1.7, "n_enhanced": 0, "enhance_s": None}
+            if system == "ours":
+                item |= {"n_enhanced": 48, "enhance_s": 4.1}
         return item | {
             "trace": {"times_s": times.tolist(), "measured": trace, "true": opening.tolist() if known else None}
         }
