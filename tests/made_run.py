@@ -193,7 +193,7 @@ def evaluate(root: Path, rows: list[Row], known: bool) -> None:
     failed = [{name: row[name] for name in ("id", "reason", "detail")} for row in rows if row["status"] != "ok"]
     lost = {key: sum((row["system"], row["kind"]) == key and row["status"] != "ok" for row in rows) for key in SYSTEMS}
     result = {"figures": figures, "table": table(items, lost, interval), "passed_through": {"no_face": 14}}
-    result["enhancement"] = compare(items, rows, interval)
+    result["enhancement"] = compare(items, rows)
     result |= {
         "cut": [{"id": row["id"], "cut_s": 30.0} for row in rows[:2]],
         "failed": failed,

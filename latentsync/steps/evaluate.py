@@ -8,9 +8,9 @@ metrics.json
   table       one row per system {system, driven_by, title, n, failed, mouth_r, mouth_r_low, mouth_r_high,
               psnr_outside_db, sync_confidence (median), sync_within_1, sync_backend}
   sync_scorer {name, scale, stand_in (null, or completes "sync was scored by ...")}: how written videos were scored
-  enhancement {pairs [pair_id], people, unchanged, verdict (yes, no, unknown), words, measures [{key, title, unit,
-              digits, better, n, source, without, with, change, low, high, share, reason}]}: the same videos with and
-              without face enhancement, see evaluation/comparison.py; null where it is off
+  enhancement {pairs [pair_id], groups, unchanged, failed, verdict (yes, no, unknown), words, measures [{key, title,
+              unit, digits, better, n, groups, source, without, with, change, low, high, share, reason}]}: the same
+              videos with and without face enhancement, see evaluation/comparison.py; null where it is off
   passed_through {reason: frames} of ours, cut [{id, cut_s}] (of ours that generate.max_s made shorter), failed [{id,
               reason, detail}], stand_ins [sentences], evaluators {name: content hash}
 items.jsonl, sorted by id, kinds:
@@ -74,7 +74,7 @@ def run(cfg: Evaluate, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
         "figures": figures.compute_all(collected, truth=bool(truth)),
         "table": [row | {"sync_backend": cfg.sync_backend} for row in table],
         "sync_scorer": {"name": cfg.sync_backend, "scale": entry.scale, "stand_in": entry.stand_in},
-        "enhancement": comparison.compare(videos, rows, interval),
+        "enhancement": comparison.compare(videos, rows),
         "passed_through": dict(sorted(passed.items())),
         "cut": [{"id": row["id"], "cut_s": row["cut_s"]} for row in ours if row.get("cut_s")],
         "failed": [{name: row[name] for name in ("id", "reason", "detail")} for row in failed],
