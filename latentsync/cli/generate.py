@@ -100,7 +100,8 @@ def generate(
     start: Annotated[float, typer.Option(min=0, help="redraw from this second of the video on")] = 0.0,
     end: Annotated[float | None, typer.Option(help="redraw up to this second; the rest passes through")] = None,
     preview: Annotated[
-        float | None, typer.Option("--preview", min=0.04, help="write only so many seconds, to see what comes out")
+        float | None,
+        typer.Option("--preview", min=0.04, help="end so many seconds after --start, to see what comes out"),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(help="a JSON file to write: result, settings, hashes of weights")
@@ -129,12 +130,13 @@ def generate(
 
     of_preset = {name for name in PRESETS[preset] if not options.given(context, name)}
     keys = {"solver": solver, "steps": steps, "guidance": guidance}
+    shown_s = None if preview is None else start + preview
     progress = Printed()
     common: dict[str, Any] = {
         "preset": preset,
         "generate": {name: value for name, value in keys.items() if name not in of_preset}
         | {"seed": seed}
-        | {"length": length, "loop": loop, "overlap": overlap, "face": face, "batch_size": batch, "max_s": preview}
+        | {"length": length, "loop": loop, "overlap": overlap, "face": face, "batch_size": batch, "max_s": shown_s}
         | {"crf": HIGH_QUALITY_CRF if high_quality else crf, "codec": codec}
         | {"audio_offset_ms": audio_offset, "silence": silence, "as_published": as_published},
         "enhance": {

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +157,8 @@ class LipSync:
 
             return open_restorer(method, file, fidelity)
 
-        self.models, self.detector, self._restorers = cache(load), cache(detector), cache(restorer)
+        self.models, self.detector = cache(load), cache(detector)
+        self._restorers = lru_cache(maxsize=1)(restorer)  # any fidelity is another one, and each holds a network
         self.face_tracks = FaceTracks(self._find_tracks)
 
     def with_settings(

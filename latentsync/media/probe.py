@@ -71,16 +71,22 @@ class Timeline:
         return int(self.pts[0]) * self.time_base
 
 
+PLAYLISTS = frozenset("concat dash hls imf".split())  # FFmpeg's names
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[av.container.InputContainer]:
     """An input container; whatever FFmpeg finds wrong with it becomes Rejection("unreadable"), see `verdict`.
 
     The absolute path keeps a colon in a name from being read as a protocol, and the whitelist keeps a playlist that
-    calls itself .mp4 from opening anything but local files. Titles that are not UTF-8 are no fault.
+    calls itself .mp4 from opening anything but local files. Playlists are refused: what they name lies elsewhere, and
+    whoever gave one may not be allowed to read it. Titles that are not UTF-8 are no fault.
     """
     path = Path(path).absolute()
     try:
         with av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
+            if container.format.name in PLAYLISTS:
+                raise Rejection("unreadable", "this is a playlist, not a video or audio")
             yield container
     except av.error.FFmpegError as error:
         raise verdict(path, error) from error
@@ -184,8 +190,6 @@ def _timeline(path: Path, size: int, mtime_ns: int) -> Timeline:
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    if container.format.name in ("concat", "hls", "dash"):
-        raise Rejection("unreadable", "this is a playlist, not a video")
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         raise Rejection("unreadable", "there is no video stream")

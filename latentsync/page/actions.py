@@ -11,7 +11,7 @@ from latentsync import config
 from latentsync.config import FaceBackend
 from latentsync.generation.arguments import marked_as, sections
 from latentsync.page import inputs, options, weights_on_disk
-from latentsync.page.folder import Folder
+from latentsync.page.folder import Folder, in_words_of_disk, remove
 from latentsync.page.jobs import ENDED, Job, Jobs
 from latentsync.page.weights_on_disk import Weights
 from latentsync.page.words import NEEDS_CONSENT, in_words_of_the_page
@@ -65,7 +65,10 @@ class Page:
             files = inputs.placed(video, folder / "video"), inputs.placed(audio, folder / "audio")
             return Order(*files, out=f"{video.stem}-lipsync", **order)
 
-        return self.jobs.submit(owner, prepare)
+        try:
+            return self.jobs.submit(owner, prepare)
+        except OSError as error:
+            raise ValueError(in_words_of_disk(error)) from error
 
     def _order(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The part of an order that is no file."""
@@ -76,8 +79,8 @@ class Page:
         generate, enhance, mark = options.settings(values)
         start_s = options.number("From second", values.get("start_s") or 0)
         end_s = options.number("Up to second", end) if (end := values.get("end_s")) not in (None, "") else None
-        if values.get("preview"):
-            generate["max_s"] = PREVIEW_S
+        # A header may claim any length, so the limit is one of the pipeline, too. It counts from the video's beginning.
+        generate["max_s"] = start_s + PREVIEW_S if values.get("preview") else self.limits.max_s
         faces: FaceBackend = values.get("faces") or "mediapipe"
         try:
             found = *sections(values.get("preset") or "exact", generate, enhance, faces, None), marked_as(mark)
@@ -121,11 +124,14 @@ class Page:
         """
         from latentsync.generation.api import list_faces
 
-        file, folder = inputs.require_video(video, self.limits.max_s), self.folder.new_upload()
+        file = inputs.require_video(video, self.limits.max_s)
         config.require_choice("Face detector", faces, FaceBackend)
+        self.folder.require_room()
+        folder = self.folder.new_upload()
         try:
             found = list_faces(file, folder, faces)
         except ValueError as error:
+            remove(folder)
             raise ValueError(in_words_of_the_page(str(error), {file: file.name})) from None
         captions = [line.partition("; ")[0].capitalize() for line in found]
         numbers = [str(number) for number in range(1, len(found) + 1)]

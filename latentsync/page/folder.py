@@ -4,6 +4,7 @@ It is Gradio's cache, too, so that files are served from where they are and neve
 file may read it; names are 128 random bits (jobs) or a hash of the content (uploads).
 """
 
+import errno
 import fcntl
 import re
 import secrets
@@ -13,6 +14,8 @@ from pathlib import Path
 
 MARKER = ".latentsync-page"
 EXAMPLES = "examples"
+LEAST_FREE = 2 * 10**9  # bytes on the disk, for a new job
+NO_ROOM = "The disk of this page is full; try again later."
 _JOB = re.compile(r"[0-9a-f]{32}")
 
 
@@ -69,13 +72,31 @@ class Folder:
         for path in self.path.iterdir():
             if path.name in kept:
                 continue
-            newest_s = max((one.lstat().st_mtime for one in [path, *path.rglob("*")]), default=0.0)
-            if newest_s < time.time() - age_s:
+            if _newest_s(path) < time.time() - age_s:
                 remove(path)
+
+    def require_room(self) -> None:
+        """Raises ValueError where the disk is nearly full: no job could end well."""
+        if shutil.disk_usage(self.path).free < LEAST_FREE:
+            raise ValueError(NO_ROOM)
 
     def close(self) -> None:
         """Let another page use the folder."""
         self.lock.close()
+
+
+def in_words_of_disk(error: OSError) -> str:
+    """What a user is told of a fault of the disk; its own words name paths of the server."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return NO_ROOM if full else f"The server's disk failed: {error.strerror}."
+
+
+def _newest_s(path: Path) -> float:
+    """When anything in it was last written; infinite where it goes while it is looked at, as an upload that ends."""
+    try:
+        return max(one.lstat().st_mtime for one in [path, *path.rglob("*")])
+    except FileNotFoundError:
+        return float("inf")
 
 
 def remove(path: Path) -> None:

@@ -107,17 +107,13 @@ def _audio_s(file: Path) -> float | None:
         with opened(file) as container:
             if not container.streams.audio:
                 return None
-            stream = container.streams.audio[0]
-            if stream.duration and stream.time_base:
-                length_s = float(stream.duration * stream.time_base)
-            else:  # recorded by a browser: no length is written
-                length_s = (container.duration or 0) / av.time_base
-            first = next(container.decode(stream), None)
-            if first is None:
+            if next(container.decode(container.streams.audio[0]), None) is None:
                 return None
-            if not length_s:
-                last = max((packet.pts or 0) + (packet.duration or 0) for packet in container.demux(stream))
-                length_s = float(last * stream.time_base) if stream.time_base else 0.0
-            return length_s
+        with opened(file) as container:  # a header may claim any length, or none: a browser writes none
+            stream, ends, length = container.streams.audio[0], [0], 0
+            for packet in container.demux(stream):
+                length += packet.duration or 0
+                ends.append((packet.pts or 0) + (packet.duration or 0))
+            return float(max(length, *ends) * (stream.time_base or 0))
     except (Rejection, av.error.FFmpegError, StopIteration):
         return None

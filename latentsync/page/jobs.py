@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from latentsync.ledger.files import write_json
-from latentsync.page.folder import Folder, remove
+from latentsync.page.folder import Folder, in_words_of_disk, remove
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 ENDED = ("done", "failed", "cancelled")
@@ -105,6 +105,7 @@ class Jobs:
         Raises:
             ValueError: the queue is full, or what `prepare` raises; then nothing is left of the job.
         """
+        self.folder.require_room()
         with self.lock:
             self._require_room()
         job = Job(self.folder.new_job(), owner)
@@ -184,11 +185,14 @@ class Jobs:
                 self.running = job
                 if job is not None:
                     job.state = "running"
-            if job is not None:
-                self._do(job)
-            if time.monotonic() - swept_s > SWEEP_S / 2:
-                self.sweep()
-                swept_s = time.monotonic()
+            try:
+                if job is not None:
+                    self._do(job)
+                if time.monotonic() - swept_s > SWEEP_S / 2:
+                    swept_s = time.monotonic()
+                    self.sweep()
+            except Exception:  # of the disk, say: this thread must live, or every later job waits for ever
+                traceback.print_exc()
 
     def _do(self, job: Job) -> None:
         start_s = time.perf_counter()
@@ -196,8 +200,11 @@ class Jobs:
             state, sentence = "done", self.work(job)
         except Cancelled:
             state, sentence = "cancelled", "Cancelled."
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             state, sentence = "failed", str(error)
+        except OSError as error:
+            traceback.print_exc()
+            state, sentence = "failed", in_words_of_disk(error)
         except BaseException:  # whatever is wrong with one job, the next one is done
             traceback.print_exc()
             state, sentence = "failed", f"The program has a fault; its log says more, under job {job.id[:8]}."
@@ -212,11 +219,14 @@ class Jobs:
             job.share = 1.0
         else:  # nothing half-made stays, and nobody needs the inputs any more
             job.files = {}
-            for path in job.folder.iterdir():
+            for path in job.folder.glob("*"):
                 remove(path)
         job.sentence, job.ended_s, job.order = sentence, time.time(), None
         job.state = state  # last: who sees the end finds all of it
-        write_json(job.folder / RECORD, {name: getattr(job, name) for name in _RECORDED})
+        try:
+            write_json(job.folder / RECORD, {name: getattr(job, name) for name in _RECORDED})
+        except OSError:  # the job is not found again after a restart, no more
+            traceback.print_exc()
 
     def sweep(self) -> None:
         """Delete jobs that ended longer ago than they are kept, and uploads of that age."""

@@ -20,10 +20,13 @@ OPTIONS = {  # of the command line, in messages, as the page calls them
     "--end": "Up to second",
     "--length video": "the length of the video",
     "--enhance": "Face enhancement",
+    "--fidelity": "Fidelity",
     "--codec": "Format of the result",
     "--crf": "High quality",
 }
 _FOLDERS = re.compile(r"(?<![\w<])/(?:[^\s/:,;]+/)+")  # of an absolute path, up to the name of the file
+
+_KEYS = re.compile(r" \((?:generate|enhance|mark)\.\w+\)")  # of the configuration, which the page does not have
 
 
 def in_words_of_the_page(message: str, names: Mapping[Path, str]) -> str:
@@ -35,7 +38,7 @@ def in_words_of_the_page(message: str, names: Mapping[Path, str]) -> str:
         message = message.replace(str(path), name)
     for option, label in OPTIONS.items():
         message = re.sub(rf"{option}(?![\w-])", label, message)
-    message = _FOLDERS.sub("", message)
+    message = _KEYS.sub("", _FOLDERS.sub("", message))
     return message[:1].upper() + message[1:]
 
 

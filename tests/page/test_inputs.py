@@ -5,6 +5,8 @@ import pytest
 
 from latentsync.config import Enhance, Generate, Mark
 from latentsync.generation.arguments import marked_as, sections
+from latentsync.generation.audio import driving_audio
+from latentsync.ledger.rows import Rejection
 from latentsync.media.write import write_flac
 from latentsync.page import inputs, options, weights_on_disk
 from latentsync.page.words import in_words_of_the_page
@@ -31,6 +33,30 @@ def test_good_files_are_taken(media, tmp_path):
         assert inputs.require_speech(str(media / name), 60) == media / name
     to = inputs.placed(media / "speech.flac", tmp_path / "audio")
     assert to == tmp_path / "audio/speech.flac" and to.samefile(media / "speech.flac")
+
+
+def test_a_header_that_claims_another_length_is_not_believed(media, tmp_path):
+    data = bytearray((media / "speech.flac").read_bytes())
+    data[21] &= 0xF0  # of STREAMINFO: the number of samples, 36 bits
+    data[22:26] = (1600).to_bytes(4, "big")
+    (tmp_path / "long.flac").write_bytes(data)
+    with pytest.raises(ValueError, match=r"long.flac is 2\.0 s long, and this page takes 1 s at most"):
+        inputs.require_speech(str(tmp_path / "long.flac"), 1)
+    assert inputs.require_speech(str(tmp_path / "long.flac"), 3)
+
+
+@pytest.mark.parametrize("name", ["both.mp4", "speech.flac"])
+def test_a_playlist_is_neither_video_nor_audio(media, tmp_path, name):
+    """It would make the page read a file that the user could not have uploaded."""
+    (tmp_path / "list.m3u8").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:0.4,\n{media / name}\n#EXT-X-ENDLIST\n"
+    )
+    (tmp_path / "list.flac").write_text(f"ffconcat version 1.0\nfile '{media / name}'\n")
+    for file in ("list.m3u8", "list.flac"):
+        with pytest.raises(ValueError, match=f"{file} is no audio that can be read"):
+            inputs.require_speech(str(tmp_path / file), 60)
+        with pytest.raises(Rejection, match="unreadable"):
+            driving_audio(tmp_path / file)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """The queue of the page, without Gradio and without networks."""
 
+import errno
 import json
 import os
+import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from latentsync.generation.progress import Progress
-from latentsync.page.folder import MARKER, Folder
+from latentsync.page.folder import MARKER, NO_ROOM, Folder
 from latentsync.page.jobs import RECORD, Jobs
 from latentsync.page.work import Reporter
 
@@ -135,6 +138,42 @@ def test_a_fault_in_one_job_is_one_sentence_and_no_end(queue, capfd):
     assert broken.sentence == f"The program has a fault; its log says more, under job {broken.id[:8]}."
     assert "ZeroDivisionError" in capfd.readouterr().err
     assert not (broken.folder / "in.mp4").exists()
+
+
+def test_a_full_disk_is_one_sentence_without_paths_and_no_end(queue, folder, monkeypatch):
+    def work(job):
+        if job.owner == "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere/secret.mp4")
+        shutil.rmtree(job.folder)  # the record cannot be written any more
+        raise ValueError("Its folder is gone.")
+
+    monkeypatch.setattr(folder, "remove_older", lambda age_s: 1 / 0)
+    monkeypatch.setattr("latentsync.page.jobs.SWEEP_S", 0.0)
+    jobs = queue(work)
+    full, gone = jobs.submit("full", write), jobs.submit(None, write)
+    until(lambda: gone.state == "failed")
+    last = jobs.submit("full", write)
+    until(lambda: last.state == "failed")
+    assert full.sentence == last.sentence == NO_ROOM and gone.sentence == "Its folder is gone."
+    monkeypatch.setattr("latentsync.page.folder.LEAST_FREE", 10**18)
+    with pytest.raises(ValueError, match="The disk of this page is full; try again later"):
+        jobs.submit(None, write)
+
+
+def test_uploads_that_go_while_they_are_looked_at_are_no_fault(folder, monkeypatch):
+    (folder.path / "upload").mkdir()
+    (folder.path / "upload/clip.mp4").touch()
+    lstat = Path.lstat
+
+    def gone(path):
+        if path.name == "clip.mp4":
+            raise FileNotFoundError(path)
+        return lstat(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "lstat", gone)
+        folder.remove_older(-10)
+    assert (folder.path / "upload").is_dir()
 
 
 def test_finished_jobs_survive_a_restart_and_interrupted_ones_do_not(tmp_path):
