@@ -16,7 +16,7 @@ from scipy.stats import t as student
 from latentsync.ledger.rows import Row
 
 MIN_PAIRS = 4  # fewer pairs, or pairs of fewer groups, decide nothing
-MIN_GROUPS = 3
+MIN_GROUPS = 2
 CONFIDENCE = 0.95
 NO_IDENTITY = "no identity network is part of this project yet"
 ONLY_WITH = "it has no counterpart without enhancement"

@@ -110,7 +110,7 @@ def test_an_interval_beyond_a_limit_is_undecided():
 
 
 def test_intervals_of_noise_leave_out_zero_as_often_as_they_say():
-    rng, out = np.random.default_rng(0), {3: 0, 8: 0}
+    rng, out = np.random.default_rng(0), {2: 0, 8: 0}
     for n in out:
         for _ in range(400):
             _, low, high = comparison._interval(rng.normal(0, 1, n))
@@ -118,7 +118,7 @@ def test_intervals_of_noise_leave_out_zero_as_often_as_they_say():
     assert all(count / 400 == pytest.approx(0.05, abs=0.03) for count in out.values())
 
 
-@pytest.mark.parametrize(("n", "people"), [(3, 3), (6, 1), (6, 2)])
+@pytest.mark.parametrize(("n", "people"), [(3, 3), (6, 1)])
 def test_few_pairs_or_people_decide_nothing(n, people):
     result = compare(items(n=n, people=people, sharpness=1.3, flicker=2.0), n)
     assert result["verdict"] == "unknown" and "cannot be told from" in result["words"]
