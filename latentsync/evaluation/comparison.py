@@ -70,7 +70,7 @@ MEASURES = (
     Measure("mouth_r", "Correlation of mouth and audio", lambda item: item["mouth_r"], "higher",
             loss=Limit(0, 0.05), missing="there is no ground truth"),
     Measure("amplitude", "Range of the mouth opening", amplitude, "higher", digits=3, loss=Limit(0.05, 0.005)),
-    Measure("sharpness", "Sharpness", lambda item: item["sharpness"], "higher", "levels", 1,
+    Measure("sharpness", "Sharpness", lambda item: item["sharpness"], "higher", "levels", 2,
             gain=Limit(0.05, 0.1), of_source=lambda item: item["source_sharpness"]),
     Measure("flicker", "Flicker", lambda item: item["flicker"], "lower", "levels", 2,
             loss=Limit(0.20, 0.1), of_source=lambda item: item["source_flicker"]),

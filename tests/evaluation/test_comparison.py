@@ -59,7 +59,7 @@ def test_every_measure_is_the_mean_of_paired_changes():
 def test_sharper_and_nothing_worse_is_worth_it():
     result = compare(items(sharpness=1.3))
     assert result["verdict"] == "yes"
-    assert "sharpness rose by 29 % (interval +2.9 to +3.0 levels)" in result["words"]
+    assert "sharpness rose by 29 % (interval +2.89 to +3.02 levels)" in result["words"]
     assert "sync confidence" in result["words"] and "flicker" in result["words"]
 
 
@@ -89,7 +89,7 @@ def test_small_losses_and_gains_decide_nothing(change):
 def test_without_more_sharpness_it_is_not_worth_it(sharpness, said):
     result = compare(items(sharpness=sharpness, noise=0.001))
     assert result["verdict"] == "no" and f"sharpness {said}" in result["words"]
-    assert "less than the 0.5 levels that are asked" in result["words"]
+    assert "less than the 0.50 levels that are asked" in result["words"]
 
 
 def scattered(key: str, change: float) -> list[dict]:
@@ -106,7 +106,7 @@ def test_an_interval_beyond_a_limit_is_undecided():
     assert result["verdict"] == "unknown" and "not clear whether" in result["words"]
     assert "does not rule out a loss of more than 0.40" in result["words"]
     result = compare(scattered("sharpness", 4))
-    assert result["verdict"] == "unknown" and "leaves open whether it gains 0.5 levels" in result["words"]
+    assert result["verdict"] == "unknown" and "leaves open whether it gains 0.50 levels" in result["words"]
 
 
 def test_intervals_of_noise_leave_out_zero_as_often_as_they_say():
