@@ -313,7 +313,7 @@ def test_the_same_videos_with_and_without_enhancement_are_compared(finished, tmp
     metrics, items = run_evaluate(root, "evaluate", truth=True)
     found = metrics["enhancement"]
     assert len(found["pairs"]) == found["groups"] == 2 and found["unchanged"] == 0
-    assert found["verdict"] == "unknown" and "cannot be told from 2 pairs of 2 speakers or videos: at least 4 pairs of 2" in found["words"]
+    assert found["verdict"] == "unknown" and "cannot be told from 2 pairs of 2 speakers or videos" in found["words"]
     lines = {line["key"]: line for line in found["measures"]}
     assert lines["sharpness"]["share"] > 0.05 and lines["sharpness"]["source"] > 0
     assert lines["enhance_s"]["with"] > 0 and lines["identity"]["change"] is None
