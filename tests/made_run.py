@@ -124,6 +124,7 @@ def generate(root: Path, fail: str | None = None, enhanced: bool = False) -> lis
                 "vae": "cd34",
                 "resolution": 64,
                 "restorer": "ef56" if enhanced and system != "unenhanced" else None,
+                "enhanced_region": "mouth" if enhanced and system != "unenhanced" else None,
             }
             if pair["id"] == fail:
                 rows.append(rejected(row, "no_audio", "the sound cannot be read"))

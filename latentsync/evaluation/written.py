@@ -74,6 +74,7 @@ def measure_all(
                     "outside": {"squared_error": changed.squared_error, "count": changed.count},
                     "outside_copy": {"squared_error": of_copy.squared_error, "count": of_copy.count},
                     "mask_share": round(changed.mask_share, 6),
+                    "enhanced_region": row.get("enhanced_region"),
                 }
                 | (_look(row, *looks) if looks else {})
             )

@@ -239,6 +239,9 @@ class Video(Driven):
     vae: Annotated[str, Column("content hash of the VAE", "generate")]
     stand_ins: Annotated[list[str], Column("a sentence for every part that is not the published one", "generate")]
     restorer: Annotated[str | None, Column("content hash of the restorer, if faces are enhanced", "generate")]
+    enhanced_region: Annotated[
+        Literal["mouth", "face"] | None, Column("where faces are enhanced, if any is", "generate")
+    ]
     n_enhanced: Annotated[int, Column("frames with a restored face", "generate", "frames")]
     n_coarse: Annotated[
         int, Column("redrawn frames not enhanced, since their face is no finer than generated", "generate", "frames")

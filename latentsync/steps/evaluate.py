@@ -18,8 +18,9 @@ items.jsonl, sorted by id, kinds:
               video_file (null for sources: picture_path names them), n_frames, n_generated,
               mouth_r (against the driving audio), mouth_r_picture (against the opening in the original video),
               mouth_lag_frames (native), psnr_outside_db,
-              outside, outside_copy {squared_error, count}, mask_share, sync_confidence and sync_offset_frames (at 25
-              per second, > 0: video late) by the scorer sync_backend, see sync/scorers.py,
+              outside, outside_copy {squared_error, count}, mask_share, enhanced_region (mouth, face or null),
+              sync_confidence and sync_offset_frames (at 25 per second, > 0: video late) by the scorer sync_backend, see
+              sync/scorers.py,
               trace {times_s, measured, true} (lists; true is null without truth)
               where a video exists with and without enhancement: sharpness, flicker, source_sharpness, source_flicker
               (grey levels, see measure.Look), n_enhanced, enhance_s

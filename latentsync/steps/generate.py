@@ -13,7 +13,7 @@ A pair becomes one row of kind own or cross for each system:
   n_frames, n_generated, passed_through {reason: frames}
   cut_s           seconds left out at the end because of generate.max_s, usually 0
   resolution, crf, faces (the detector that made the crops), n_faces (most faces found in a frame of the clips)
-  restorer (content hash), n_enhanced, n_coarse, enhance_s: see docs/ledger.md
+  restorer (content hash), enhanced_region, n_enhanced, n_coarse, enhance_s: see docs/ledger.md
   marked          by whom the video is signed as generated, or that it is not marked
   unet, vae (content hashes of the weights), stand_ins (sentences)
 """
@@ -121,7 +121,9 @@ def generate(
     written = session.redraw(video, audio, out, faces, max_faces, chosen=chosen, trained=trained)
     weights, seconds = written.pop("weights"), written.pop("seconds")
     enhance_s = round(seconds.get("enhance", 0.0) + seconds.get("restore", 0.0), 3)
-    written |= {"restorer": weights.get("restorer"), "enhance_s": enhance_s if written["n_enhanced"] else None}
+    enhanced = bool(written["n_enhanced"])
+    written |= {"restorer": weights.get("restorer"), "enhance_s": enhance_s if enhanced else None}
+    written["enhanced_region"] = session.enhance.region if enhanced else None
     for name in ("waited_s", "audio_offset_ms", "choice", "n_closed"):
         del written[name]  # they differ from run to run, or the settings or the clips of the video decide them
     with replacing(out.with_suffix(".npz")) as temporary:

@@ -42,6 +42,9 @@ def test_only_foreign_audio_counts_for_the_mouth_and_what_was_not_measured_count
 def test_psnr_is_pooled_over_all_pixels():
     found = computed(videos=[item("ours", "own", 1, error=0), item("ours", "cross", 1, error=2000)])["psnr_outside_db"]
     assert found["value"] == pytest.approx(10 * math.log10(255**2)) and "the worst video has 45.1 dB" in found["note"]
+    assert "whole faces" not in found["note"]
+    whole = computed(videos=[item("ours", "own", 1, error=9) | {"enhanced_region": "face"}])["psnr_outside_db"]
+    assert "whole faces were enhanced (enhance.region: face), which counts as change" in whole["note"]
     none_differs = computed(videos=[item("ours", "own", 1, error=0)])["psnr_outside_db"]
     assert none_differs["value"] == evidence.TOP_DB and none_differs["low"] is None
 

@@ -318,6 +318,7 @@ def test_the_same_videos_with_and_without_enhancement_are_compared(finished, tmp
     assert lines["sharpness"]["share"] > 0.05 and lines["sharpness"]["source"] > 0
     assert lines["enhance_s"]["with"] > 0 and lines["identity"]["change"] is None
     assert all(lines[key]["n"] == 2 for key in ("sync_confidence", "amplitude", "sharpness", "flicker"))
+    assert {row["enhanced_region"] for row in rows} == {"mouth", None}
     # Own videos have no counterpart, so their look is not measured; no figure counts a video twice.
     assert {item["drive"] for item in items if "sharpness" in item} == {"cross"}
     systems = [(row["system"], row["driven_by"]) for row in metrics["table"]]
