@@ -15,6 +15,7 @@ from pathlib import Path
 MARKER = ".latentsync-page"
 EXAMPLES = "examples"
 LEAST_FREE = 2 * 10**9  # bytes on the disk, for a new job
+GRACE_S = 600.0
 NO_ROOM = "The disk of this page is full; try again later."
 _JOB = re.compile(r"[0-9a-f]{32}")
 
@@ -67,12 +68,15 @@ class Folder:
         return [path for path in self.path.iterdir() if _JOB.fullmatch(path.name)]
 
     def remove_older(self, age_s: float) -> None:
-        """Delete uploads that were written longer ago than `age_s`; jobs and examples are not touched."""
+        """Delete uploads that were written longer ago than `age_s`; jobs and examples are not touched.
+
+        On a disk that is nearly full, the oldest uploads go sooner: those that no job took within GRACE_S.
+        """
         kept = {MARKER, EXAMPLES, *(path.name for path in self.jobs())}
-        for path in self.path.iterdir():
-            if path.name in kept:
-                continue
-            if _newest_s(path) < time.time() - age_s:
+        uploads = sorted((_newest_s(path), path) for path in self.path.iterdir() if path.name not in kept)
+        for newest_s, path in uploads:
+            waited_s = time.time() - newest_s
+            if waited_s > age_s or (waited_s > GRACE_S and shutil.disk_usage(self.path).free < LEAST_FREE):
                 remove(path)
 
     def require_room(self) -> None:

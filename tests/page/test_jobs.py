@@ -213,6 +213,17 @@ def test_what_is_old_is_deleted_and_nothing_else(queue, folder):
         jobs.find(old.id, None)
 
 
+def test_on_a_full_disk_uploads_that_no_job_took_go_sooner(folder, monkeypatch):
+    for name, age_s in (("waiting", 700), ("coming", 30)):
+        (folder.path / name).mkdir()
+        os.utime(folder.path / name, (time.time() - age_s,) * 2)
+    folder.remove_older(3600)
+    assert (folder.path / "waiting").is_dir()
+    monkeypatch.setattr("latentsync.page.folder.LEAST_FREE", 10**18)
+    folder.remove_older(3600)
+    assert not (folder.path / "waiting").exists() and (folder.path / "coming").is_dir()
+
+
 def test_a_folder_of_somebody_else_is_refused(tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters/a.txt").write_text("dear")
