@@ -25,7 +25,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 class Limit(NamedTuple):
-    """How much is much: a share of the value without enhancement, and at least so much."""
+    """The smallest change that counts: a share of the value without enhancement, but at least `at_least`."""
 
     share: float
     at_least: float
@@ -65,7 +65,7 @@ def _cost_s(item: Row) -> float | None:
 MEASURES = (
     Measure("sync_confidence", "Sync confidence", lambda item: item["sync_confidence"], "higher",
             loss=Limit(0.05, 0.05)),
-    Measure("sync_offset", "Sync offset without its sign", lambda item: abs(item["sync_offset_frames"]), "lower",
+    Measure("sync_offset", "Absolute sync offset", lambda item: abs(item["sync_offset_frames"]), "lower",
             "frames", 1),
     Measure("mouth_r", "Correlation of mouth and audio", lambda item: item["mouth_r"], "higher",
             loss=Limit(0, 0.05), missing="there is no ground truth"),
@@ -75,7 +75,7 @@ MEASURES = (
     Measure("flicker", "Flicker", lambda item: item["flicker"], "lower", "levels", 2,
             loss=Limit(0.20, 0.1), of_source=lambda item: item["source_flicker"]),
     Measure("identity", "Identity", lambda item: None, "higher", missing=NO_IDENTITY),
-    Measure("enhance_s", "Work of enhancement a frame", _cost_s, None, "s", 3, missing=ONLY_WITH),
+    Measure("enhance_s", "Enhancement work per frame", _cost_s, None, "s", 3, missing=ONLY_WITH),
 )
 # fmt: on
 
@@ -169,9 +169,9 @@ def _judged(lines: Sequence[Row], n_pairs: int, groups: int) -> tuple[str, str]:
     """Verdict (yes, no, unknown) and its sentence."""
     if n_pairs < MIN_PAIRS or groups < MIN_GROUPS:
         return "unknown", (
-            f"Whether enhancement was worth it cannot be told from {_counted(n_pairs, 'pair')} of "
-            f"{_counted(groups, 'speaker or video', 'speakers or videos')}: at least {MIN_PAIRS} pairs of {MIN_GROUPS} "
-            "are needed."
+            f"It is not clear whether enhancement was worth it: there are only {_counted(n_pairs, 'pair')} of "
+            f"{_counted(groups, 'speaker or video', 'speakers or videos')}, and at least {MIN_PAIRS} pairs of "
+            f"{MIN_GROUPS} are needed."
         )
     found: dict[str, list[str]] = {"worse": [], "open": [], "no gain": [], "better": [], "kept": []}
     for measure, line in zip(MEASURES, lines, strict=True):
@@ -193,7 +193,7 @@ def _found(measure: Measure, line: Row) -> tuple[str, str]:
     """What a line says: worse, kept, better, no gain, or open where its interval reaches beyond its limit."""
     title = line["title"][:1].lower() + line["title"][1:]
     if line["groups"] < MIN_GROUPS:
-        return "open", f"{title} is known of only {_counted(line['groups'], 'speaker or video', 'speakers or videos')}"
+        return "open", f"{title} is known for only {_counted(line['groups'], 'speaker or video', 'speakers or videos')}"
     sign, limit = (1 if measure.better == "higher" else -1), measure.gain or measure.loss
     assert limit is not None
     much, gain = max(limit.share * abs(line["without"]), limit.at_least), sign * line["change"]
@@ -204,7 +204,7 @@ def _found(measure: Measure, line: Row) -> tuple[str, str]:
             return "better", changed
         if most >= much:
             return "open", f"{changed}, which leaves open whether it gains {_amount(line, much)}"
-        return "no gain", f"{changed}, less than the {_amount(line, much)} that are asked"
+        return "no gain", f"{changed}, less than the {_amount(line, much)} asked for"
     if most < 0 and gain < -much:
         return "worse", changed
     if least < -much:

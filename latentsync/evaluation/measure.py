@@ -5,7 +5,7 @@ float64 [m], `end_s`, and `matrices` float64 [m, 2, 3] (pixels of the file -> cr
 through).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -161,12 +161,13 @@ def outside(
     render: Render,
     resolution: int,
     mouth: Mouth | None = None,
-    looks: tuple[Look, Look] | None = None,
+    looks: Sequence[Look] = (),
 ) -> Outside:
     """Compare a written file with the source frames it shows, on luma, everywhere the feathered mask is 0.
 
     Deeper pixels count on the scale of 8 bits. The mask is the one that pasting used: wherever alpha is above 0.
-    `mouth` sees the written frames, and `looks` those and the source's, so that files are decoded once for all.
+    `mouth` sees the written frames; the first of `looks` sees those, the second (if any) the source's. So files are
+    decoded once for all.
     """
     total = Outside()
     originals = in_order(source, render["order"])
@@ -179,10 +180,10 @@ def outside(
             region, alpha = paste_region(free.shape, matrix, resolution)
             x0, y0, x1, y1 = region
             free[y0:y1, x0:x1] = alpha == 0
-            for look, shown in zip(looks or (), luma, strict=False):
+            for look, shown in zip(looks, luma, strict=False):
                 look.see(shown, matrix, region, alpha)
         else:
-            for look in looks or ():
+            for look in looks:
                 look.skip()
         error, count = metrics.squared_error(luma[0], luma[1], free)
         total.squared_error += error

@@ -22,6 +22,8 @@ from latentsync.timing import TICKS_PER_S
 Item = dict[str, Any]
 MAX_LAG = 6  # native frames
 MAX_SHIFT_FRAMES = 15  # of sync scorers
+# Prefixes of the columns of a video's look: of the written frames, and of the source's, which both systems share.
+LOOKS = {"ours": ("", "source_"), "unenhanced": ("",)}
 
 
 def open_scorer(cfg: Evaluate) -> scorers.Scorer:
@@ -63,10 +65,10 @@ def measure_all(
                 measure.reencoded(copy, source, render, row["crf"], untouched)
                 of_copy = measure.outside(copy, source, render, resolution)
             mouth = measure.Mouth(*seen)
-            looks = None
-            if row["pair_id"] in compared and row["system"] in ("ours", "unenhanced"):
-                looks = measure.Look(resolution), measure.Look(resolution)
-            changed = measure.outside(video, source, render, resolution, mouth, looks)
+            looks = {}
+            if row["pair_id"] in compared and row["system"] in LOOKS:
+                looks = {of: measure.Look(resolution) for of in LOOKS[row["system"]]}
+            changed = measure.outside(video, source, render, resolution, mouth, list(looks.values()))
             items.append(
                 item(row, row["system"], mouth, read_audio(video))
                 | {
@@ -76,7 +78,7 @@ def measure_all(
                     "mask_share": round(changed.mask_share, 6),
                     "enhanced_region": row.get("enhanced_region"),
                 }
-                | (_look(row, *looks) if looks else {})
+                | (_look(row, looks) if looks else {})
             )
             if row["system"] == "ours":
                 system = "ground_truth" if row["kind"] == "own" else "copy"
@@ -119,10 +121,10 @@ def _item(row: Row, system: str, mouth: measure.Mouth, sync: Item, truth: dict[s
     }
 
 
-def _look(row: Row, written: measure.Look, source: measure.Look) -> Item:
+def _look(row: Row, looks: dict[str, measure.Look]) -> Item:
     """The columns that comparison.py reads of a video with and without enhancement."""
-    found = {f"{of}{name}": _or_none(getattr(look, name)) for of, look in (("", written), ("source_", source))
-             for name in ("sharpness", "flicker")}  # fmt: skip
+    found = {of + "sharpness": _or_none(look.sharpness) for of, look in looks.items()}
+    found |= {of + "flicker": _or_none(look.flicker) for of, look in looks.items()}
     return found | {name: row[name] for name in ("n_enhanced", "enhance_s")}
 
 

@@ -21,7 +21,7 @@ from latentsync.generation.restore import (
     add_detail,
     aligned_face,
     detail,
-    kept,
+    lip_mask,
     still,
     weighted,
 )
@@ -143,8 +143,9 @@ class Enhancing:
             faces = [(TAPS[item.index - index + REACH], item.face) for item in neighbours if item.face is not None]
             changes = [one.change for _, one in faces if one.change is not None]
             change = weighted(changes, [tap * still(face.small, one.small) for tap, one in faces])
-            opaque = self._within(kept(index, places, self.resolution, cfg))
+            lips = self._within(lip_mask(places.lips[index], self.size))
+            kept = cfg.strength * places.opacity[index] * (1 - cfg.lip_protection * lips)
             for plane in change:
-                plane *= cv2.resize(opaque, plane.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+                plane *= cv2.resize(kept, plane.shape[1::-1], interpolation=cv2.INTER_LINEAR)
             add_detail(frame, change, index, places, self.resolution, cfg.region)
         return frame

@@ -41,8 +41,7 @@ COARSE = 8  # cells of the face along each side; detail is what is finer
 LEAST_OPEN = 0.3  # how far any mouth may open, as a share of the distance between the outer corners of the eyes
 SMALL = 64  # side of the aligned face on which motion is judged
 WINDOW_STEP = 16
-OUTLINE = 128  # side of the aligned face on which the lips are outlined and the redrawn region lies
-FOOT = 0.06  # of an opacity sampled at OUTLINE: it reached 0.059 where the exact one is 0
+OUTLINE = 128  # side of the aligned face on which the lips are outlined
 _RIM = 6  # of these pixels around the lips are protected, too; the eyes are 31 apart
 
 Restore = Callable[[np.ndarray], np.ndarray]  # faces float32 (n, S, S, 3), RGB 0..255 -> restored; `restore.size` is S
@@ -252,47 +251,38 @@ def weighted(changes: Sequence[Change], weights: Sequence[np.ndarray]) -> Change
     return sums
 
 
-def kept(index: int, places: Places, resolution: int, cfg: Enhance) -> np.ndarray:
-    """How much of a change reaches the frame, float32 (OUTLINE, OUTLINE) over the aligned face, 0..1.
-
-    cfg.region mouth: only what is redrawn changes, as softly as it was pasted; face: the aligned face, its rim soft.
-    """
-    outline = OUTLINE, OUTLINE
-    if cfg.region == "mouth":
-        aligned = alignment.resized(places.matrices[index], (places.size, places.size), outline)
-        back = alignment.to_face(places.mouths[index], resolution) @ np.vstack([alignment.invert(aligned), [0, 0, 1]])
-        soft = paste.sampled(paste.opacity(resolution), back, outline, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
-        # Between its samples it is above 0 where pasting has 0, so its foot is cut off.
-        soft = np.maximum(0, soft - FOOT) / (1 - FOOT)
-    else:
-        soft = _ramp(OUTLINE)
-    lips = cfg.lip_protection * lip_mask(places.lips[index], places.size)
-    return cfg.strength * places.opacity[index] * soft * (1 - lips)
-
-
 def add_detail(frame: av.VideoFrame, change: Change, index: int, places: Places, resolution: int, region: str) -> None:
     """Add a change to the planes of a frame, in place, rounded once.
 
     Args:
         frame: in YUV, with memory of its own.
-        change: from `detail`, times `kept`.
+        change: from `detail`.
         index: number of the frame.
         places: where its face is.
         resolution: side of the generated face, pixels.
-        region: mouth or face, what may change.
+        region: mouth: only what is redrawn changes, as softly as it was pasted; face: the aligned face, its rim soft.
     """
     shape, size, found = (frame.height, frame.width), places.size, planes(frame)
-    matrix, depth = places.matrices[index], colour_of(frame)[2]
+    matrix, mouth, depth = places.matrices[index], places.mouths[index], colour_of(frame)[2]
     if region == "mouth":
-        touched = paste.hole_region(shape, places.mouths[index], resolution)
+        touched = paste.hole_region(shape, mouth, resolution)
     else:
         corners = np.array([[x, y] for x in (-1, size) for y in (-1, size)], np.float64)
         touched = paste.region_around(alignment.apply(alignment.invert(matrix), corners), shape)
+    alpha = None
     for grid in paste.grids_to(frame, touched, matrix):
         x0, y0, x1, y1 = grid.region
+        if alpha is not None:  # of chroma: the mean over its block
+            alpha = cv2.resize(alpha, paste.size_of(grid.region), interpolation=cv2.INTER_AREA)
+        elif region == "mouth":
+            alpha = paste.opacity_on(paste.grids(frame, mouth, resolution)[0], resolution)
+        else:
+            size_px = paste.size_of(grid.region)
+            alpha = paste.sampled(_ramp(size), grid.back, size_px, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
         added = _sampled(cv2.merge([change[channel] for channel in grid.channels]), grid, places)
         for channel, values in zip(grid.channels, cv2.split(added), strict=True):
             part = found[channel][y0:y1, x0:x1]
+            values = cv2.multiply(values, alpha)
             if depth == 8:  # rounds and saturates in one go
                 part[...] = cv2.add(part, values, dtype=cv2.CV_8U)
             else:

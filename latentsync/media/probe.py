@@ -79,8 +79,8 @@ def opened(path: Path) -> Iterator[av.container.InputContainer]:
     """An input container; whatever FFmpeg finds wrong with it becomes Rejection("unreadable"), see `verdict`.
 
     The absolute path keeps a colon in a name from being read as a protocol, and the whitelist keeps a playlist that
-    calls itself .mp4 from opening anything but local files. Playlists are refused: what they name lies elsewhere, and
-    whoever gave one may not be allowed to read it. Titles that are not UTF-8 are no fault.
+    calls itself .mp4 from opening anything but local files. Playlists are refused: FFmpeg would read the files that
+    they name, and the user who supplied one may not be allowed to. Titles that are not UTF-8 are no fault.
     """
     path = Path(path).absolute()
     try:

@@ -90,7 +90,7 @@ class Folder:
 
 
 def in_words_of_disk(error: OSError) -> str:
-    """What a user is told of a fault of the disk; its own words name paths of the server."""
+    """The sentence that users see for a disk error; the error's own text contains paths of the server."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return NO_ROOM if full else f"The server's disk failed: {error.strerror}."
 

@@ -215,18 +215,20 @@ class Jobs:
         print(f"latentsync: job {job.id[:8]} {state} after {seconds:.1f} s", flush=True)
 
     def _end(self, job: Job, state: State, sentence: str) -> None:
+        job.sentence, job.ended_s, job.order = sentence, time.time(), None
         if state == "done":
             job.share = 1.0
-        else:  # nothing half-made stays, and nobody needs the inputs any more
+        else:
             job.files = {}
-            for path in job.folder.glob("*"):
-                remove(path)
-        job.sentence, job.ended_s, job.order = sentence, time.time(), None
-        job.state = state  # last: who sees the end finds all of it
+        record = {name: getattr(job, name) for name in _RECORDED} | {"state": state}
         try:
-            write_json(job.folder / RECORD, {name: getattr(job, name) for name in _RECORDED})
-        except OSError:  # the job is not found again after a restart, no more
+            if state != "done":  # nothing half-made stays, and nobody needs the inputs any more
+                for path in job.folder.glob("*"):
+                    remove(path)
+            write_json(job.folder / RECORD, record)
+        except OSError:  # then the job is not found again after a restart
             traceback.print_exc()
+        job.state = state  # last: who sees the end finds all of it
 
     def sweep(self) -> None:
         """Delete jobs that ended longer ago than they are kept, and uploads of that age."""

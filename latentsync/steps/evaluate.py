@@ -22,8 +22,8 @@ items.jsonl, sorted by id, kinds:
               sync_confidence and sync_offset_frames (at 25 per second, > 0: video late) by the scorer sync_backend, see
               sync/scorers.py,
               trace {times_s, measured, true} (lists; true is null without truth)
-              where a video exists with and without enhancement: sharpness, flicker, source_sharpness, source_flicker
-              (grey levels, see measure.Look), n_enhanced, enhance_s
+              where a video exists with and without enhancement: sharpness, flicker (grey levels, see measure.Look),
+              n_enhanced, enhance_s; of ours source_sharpness and source_flicker, too
   outcome     what became of a planned stretch of a source, see evaluation/planted.py
 """
 

@@ -56,7 +56,9 @@ def run(cfg: Report, inputs: dict[str, list[Path]], outputs: dict[str, Path], so
     media = {"images": images.middle_images(shown, inputs["score_sync"], root, sources), "players": {}}
     for column in (column for row in summary["players"] + summary["compared"] for column in row["columns"]):
         path = root / column["file"] if column["file"] else (sources or Path()) / column["path"]
-        media["players"][column["file"] or column["path"]] = images.preview(path)
+        name = column["file"] or column["path"]
+        if name not in media["players"]:  # a source and a result may be shown twice
+            media["players"][name] = images.preview(path)
     summary["players_cut_s"] = max((clip["cut"] for clip in media["players"].values()), default=0)
     write_json(outputs["summary"], summary)
     write_text(outputs["page"], page.render(summary, media))

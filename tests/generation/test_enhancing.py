@@ -324,6 +324,8 @@ def test_recorded_people_keep_their_place_and_lips_and_do_not_flicker(clips, det
     sharp = change(of, Sharp(), **FULL)
     assert np.abs(sharp).max() > 10 and shift_px(of, sharp + luma(of.frames)) <= 0.1
     assert not change(of, Sharp(), strength=0.0).any()
+    woven = change(of, FineWeave(levels=120.0), **FULL)
+    assert not any(woven[index][~redrawn(of, index)].any() for index in range(N) if index != 3)
     kept = np.abs(change(of, Sharp(), strength=1.0, lip_protection=1.0))
     for index, lips in enumerate(gates.outer_lips(of.tracks[0])[:N]):
         inside = cv2.fillPoly(np.zeros(kept.shape[1:], np.uint8), [lips.round().astype(np.int32)], 1)

@@ -299,7 +299,7 @@ def test_evaluate_gives_every_figure_beside_its_controls(finished):
 
 
 def test_the_same_videos_with_and_without_enhancement_are_compared(finished, tmp_path):
-    """A network that knows only black and white stands in for a restorer: what it does to sharpness is plain to see."""
+    """The restorer is a stand-in that returns only black and white, so it must raise the sharpness."""
     root = tmp_path / "tiny"
     shutil.copytree(finished, root, ignore=shutil.ignore_patterns("generate"))
     weights = onnx_file(tmp_path / "posters.onnx", "Sign", (1, 3, 128, 128))
@@ -313,7 +313,7 @@ def test_the_same_videos_with_and_without_enhancement_are_compared(finished, tmp
     metrics, items = run_evaluate(root, "evaluate", truth=True)
     found = metrics["enhancement"]
     assert len(found["pairs"]) == found["groups"] == 2 and found["unchanged"] == 0
-    assert found["verdict"] == "unknown" and "cannot be told from 2 pairs of 2 speakers or videos" in found["words"]
+    assert found["verdict"] == "unknown" and "there are only 2 pairs of 2 speakers or videos" in found["words"]
     lines = {line["key"]: line for line in found["measures"]}
     assert lines["sharpness"]["share"] > 0.05 and lines["sharpness"]["source"] > 0
     assert lines["enhance_s"]["with"] > 0 and lines["identity"]["change"] is None
