@@ -45,6 +45,7 @@ def pair(test_rows: Sequence[Clip], max_pairs: int) -> list[Pair]:
                     "sound_path": audio["path"],
                     "sound_group": audio["group"],
                     "audio_file": audio["audio_file"],
+                    "audio_track": audio["audio_track"],
                 }
             )
     cross = sorted((row for row in pairs if row["kind"] == "cross"), key=lambda row: row["id"])

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.stream import Disposition
 
 from latentsync.ledger.rows import Rejection
-from latentsync.media import join
-from latentsync.media.audio import AVERAGED, audio_pieces, in_range, joined, read_channels
+from latentsync.media import join, repairs
+from latentsync.media.audio import Damage, audio_pieces, chosen_track, heard, read_channels
+from latentsync.media.decode import keep_layout
 from latentsync.media.probe import opened
 from latentsync.timing import SAMPLE_RATE_HZ
 
@@ -20,6 +20,8 @@ COPYABLE = {  # codecs whose packets a file can hold, and that players know ther
     ".mov": frozenset("aac mp3 ac3 eac3 alac pcm_s16le pcm_s24le pcm_s32le pcm_f32le pcm_s16be pcm_s24be".split()),
 }
 LIKE = {"5.1(side)": "5.1", "5.0(side)": "5.0", "quad": "5.0", "6.1": "5.1", "7.1": "5.1"}  # what AAC has for others
+BY_CHANNELS = {1: "mono", 2: "stereo", 6: "5.1"}  # for an order of channels that has no name of its own
+LEAST_S = 0.04  # of audio; a mouth has one frame then
 LEAST_BITS = 64_000  # of a channel that is encoded, bits per second
 AAC_RATES_HZ = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
 
@@ -38,8 +40,12 @@ class DrivingAudio:
     """Bits per second of a channel, if it is encoded."""
     rate_hz: int = SAMPLE_RATE_HZ
     layout: str = "mono"
-    in_video: bool = False
-    """Whether time zero is that of a video; otherwise it is the first sample."""
+    number: int | None = None
+    """Of the audio track in the file; None: the preferred one."""
+    whole: bool = True
+    """Whether nothing of it had to be repaired; packets of others are not copied."""
+    notes: tuple[str, ...] = ()
+    """What a user should know: which track it is, what was repaired."""
     later_s: float = 0.0
     """How much later it is heard than the file says; below 0 earlier, and its beginning is left out."""
 
@@ -50,14 +56,14 @@ class DrivingAudio:
 
     def copied(self, suffix: str = ".mp4") -> bool:
         """Whether a result with this suffix gets the packets of the file."""
-        return self.codec in COPYABLE[suffix]
+        return self.whole and self.codec in COPYABLE[suffix]
 
     def track(self, end_s: float, suffix: str = ".mp4") -> join.AddAudio | None:
         """What `join.join` writes into a result of this length and with this suffix."""
         if self.path is None:
             return None
         if self.copied(suffix):
-            return join.copied_audio(self.path, end_s, self.later_s)
+            return join.copied_audio(self.path, end_s, self.later_s, self.number)
         pieces = later(self.pieces(self.rate_hz, self.layout), round(self.later_s * self.rate_hz))
         return join.encoded_audio(pieces, self.rate_hz, self.layout, end_s, self.channel_bits)
 
@@ -78,7 +84,7 @@ class DrivingAudio:
     def pieces(self, rate_hz: int, layout: str) -> Iterator[np.ndarray]:
         """The samples float32 [c, n], piece by piece."""
         assert self.path is not None
-        return audio_pieces(self.path, rate_hz, layout) if self.in_video else _file_pieces(self.path, rate_hz, layout)
+        return audio_pieces(self.path, rate_hz, layout, self.number)
 
 
 def later(pieces: Iterator[np.ndarray], n: int) -> Iterator[np.ndarray]:
@@ -92,7 +98,9 @@ def later(pieces: Iterator[np.ndarray], n: int) -> Iterator[np.ndarray]:
             yield piece[:, skipped:]
 
 
-def driving_audio(path: Path, for_model: np.ndarray | None = None, max_s: float | None = None) -> DrivingAudio:
+def driving_audio(
+    path: Path, for_model: np.ndarray | None = None, max_s: float | None = None, track: int | None = None
+) -> DrivingAudio:
     """The audio of a video (from its time zero on) or of an audio file (from its first sample on).
 
     Packets are copied where the result can hold them; otherwise the audio is encoded at its own rate and with its own
@@ -101,42 +109,56 @@ def driving_audio(path: Path, for_model: np.ndarray | None = None, max_s: float 
     Args:
         path: the file.
         for_model: 16 kHz mono, if the caller has it already.
-        max_s: reads no more than this of a video's audio for the model, in seconds.
+        max_s: reads no more than this of it for the model, in seconds.
+        track: number of the audio track, from 1; None: the preferred one (media/tracks.py).
 
     Raises:
         Rejection: unreadable or no_audio.
     """
+    tracks, _ = heard(path)
+    if not tracks:
+        raise Rejection("no_audio", _without_audio(path))
+    chosen = tracks[0] if track is None else chosen_track(path, track)
+    layout, wanted, channel_bits = _encoding(path, chosen.stream)
+    damage = Damage()
+    samples = for_model
+    if samples is None:
+        samples = read_channels(path, SAMPLE_RATE_HZ, "mono", max_s, track, damage)[0]
+        damage.require_little(path)
+    if len(samples) < LEAST_S * SAMPLE_RATE_HZ:
+        length = f"only {len(samples) / SAMPLE_RATE_HZ:.3f} s of audio" if len(samples) else "no samples"
+        raise Rejection("no_audio", f"{path.name} holds {length}")
+    rate_hz = chosen.rate_hz if chosen.rate_hz in AAC_RATES_HZ else 48_000
+    broken = chosen.parts.n_moved + sum(damage.repairs.values())
+    counted = damage.repairs | {"clock_breaks": chosen.parts.n_moved}
+    notes = [] if len(tracks) == 1 and chosen.number == 1 else [f"audio track {chosen.number} of {path.name} drives"]
+    notes += [f"{path.name}: {repairs.sentence(counted)}"] if broken else []
+    notes += [] if wanted == layout else [f"audio of {wanted} written as {layout}"]
+    notes += [] if np.abs(samples).max() > 0 else [f"the audio of {path.name} is silent"]
+    own = track if track is not None else (chosen.number if len(tracks) > 1 else None)
+    return DrivingAudio(samples, path, chosen.codec, channel_bits, rate_hz, layout, own, not broken, tuple(notes))
+
+
+def _without_audio(path: Path) -> str:
     with opened(path) as container:
-        in_video = any(not s.disposition & Disposition.attached_pic for s in container.streams.video)
-        if not container.streams.audio:
-            raise Rejection("no_audio", f"{path.name} has no audio")
-        stream = container.streams.audio[0]
-        codec = stream.codec_context
-        name, rate_hz = codec.codec.canonical_name, codec.sample_rate  # the decoder of mp3 is called mp3float
-        layout, bits = LIKE.get(codec.layout.name, codec.layout.name), stream.bit_rate or 0
+        streams = container.streams.audio
+        if any(stream.codec_context is not None for stream in streams):
+            return f"{path.name} holds no samples"
+        return f"{path.name} has " + ("audio of a codec that FFmpeg cannot decode" if streams else "no audio")
+
+
+def _encoding(path: Path, index: int) -> tuple[str, str, int]:
+    """How the audio is encoded if it must be: the layout, that of the file, and bits per second of a channel."""
+    with opened(path) as container:
+        stream = container.streams[index]
+        assert isinstance(stream, av.AudioStream)
+        codec, own = stream.codec_context, stream.codec_context.layout
+        keep_layout(own)  # `codec.channels` would make another one
+        bits = stream.bit_rate or 0
         channel_bits = join.AAC_BITS
         if codec.codec.lossy and not codec.codec.lossless and bits:
-            channel_bits = min(channel_bits, max(LEAST_BITS, 2 * bits // codec.channels))
+            channel_bits = min(channel_bits, max(LEAST_BITS, 2 * bits // max(own.nb_channels, 1)))
+        layout = LIKE.get(own.name, own.name)
         if layout not in join.AAC_LAYOUTS:
-            layout = "stereo" if codec.channels > 1 else "mono"
-    if for_model is not None:
-        samples = for_model
-    elif in_video:
-        samples = read_channels(path, SAMPLE_RATE_HZ, "mono", max_s)[0]
-    else:
-        samples = joined(_file_pieces(path, SAMPLE_RATE_HZ, "mono"), 1)[0]
-    if not len(samples):
-        raise Rejection("no_audio", f"{path.name} holds no samples")
-    rate_hz = rate_hz if rate_hz in AAC_RATES_HZ else 48_000
-    return DrivingAudio(samples, path, name, channel_bits, rate_hz, layout, in_video)
-
-
-def _file_pieces(path: Path, rate_hz: int, layout: str) -> Iterator[np.ndarray]:
-    resampler = av.AudioResampler("fltp", layout, rate_hz, options=AVERAGED)
-    with opened(path) as container:
-        for frame in container.decode(audio=0):
-            for part in resampler.resample(frame):
-                yield in_range(part.to_ndarray(), path)
-        for part in resampler.resample(None):
-            if part is not None:
-                yield in_range(part.to_ndarray(), path)
+            layout = BY_CHANNELS.get(own.nb_channels, "stereo")
+        return layout, own.name if own.nb_channels != av.AudioLayout(layout).nb_channels else layout, channel_bits

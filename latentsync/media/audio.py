@@ -1,27 +1,58 @@
 """Audio of a video from its time zero, mono or stereo at any rate, and FLAC files of this project.
 
-Audio is placed by its time stamps: what comes before the first frame is cut, gaps are silence, and a clock that
-runs a little fast or slow is followed.
+Audio is placed by its time stamps, as clock.py repairs them: what comes before the first frame is cut, gaps and what
+cannot be decoded are silence, and a clock that runs a little fast or slow is followed. The audio of a file without
+video begins with its first sample.
 """
 
+import functools
 import mmap
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from latentsync.ledger.rows import Rejection
-from latentsync.media.probe import Timeline, opened, timeline
+from latentsync.media import clock
+from latentsync.media.decode import Piece, decoded
+from latentsync.media.probe import opened, packets_of, timeline
+from latentsync.media.repairs import Repairs
+from latentsync.media.tracks import AudioTrack, preferred
 from latentsync.timing import SAMPLE_RATE_HZ
 
-AVERAGED = {"rematrix_maxval": "1.0"}  # of a resampler: without it stereo becomes 1.4 times as loud in mono, and clips
 # Audio packets start slightly off the end of the previous one: clocks round, and some recorders write rough times.
 # Up to _JITTER_S their mean over _SETTLE_S is followed, by making a packet a few samples longer or shorter once it is
 # _STEP_S off; so a sound card that runs 100 ppm fast stays in step for hours. What is further off is a gap.
 _JITTER_S, _SETTLE_S, _STEP_S = 0.01, 2.0, 0.0003
+MAX_DAMAGED_SHARE = 0.2  # of the audio; more damage than this is too much to be taken for silence
+
+
+@dataclass
+class Damage:
+    """What was found wrong with audio while it was read."""
+
+    repairs: Repairs = field(default_factory=dict)
+    bad_s: float = 0.0
+    total_s: float = 0.0
+
+    def count(self, kind: str, n: int = 1) -> None:
+        """Note a repair."""
+        self.repairs[kind] = self.repairs.get(kind, 0) + n
+
+    def require_little(self, path: Path, limit: float = MAX_DAMAGED_SHARE, key: str = "") -> None:
+        """Refuse audio of which too much is damaged; `key` is where the limit is set.
+
+        Raises:
+            Rejection: unreadable.
+        """
+        if self.bad_s > limit * self.total_s:
+            share = self.bad_s / self.total_s
+            fix = f"; {key} allows {limit:g}" if key else f", more than {limit:g}"
+            raise Rejection("unreadable", f"a share of {share:.2f} of the audio of {path.name} is damaged{fix}")
 
 
 def read_audio(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
@@ -32,10 +63,18 @@ def read_audio(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ) -> np.ndarray:
     return read_channels(path, sample_rate_hz, "mono")[0]
 
 
-def read_channels(path: Path, sample_rate_hz: int, layout: str, max_s: float | None = None) -> np.ndarray:
+def read_channels(
+    path: Path,
+    sample_rate_hz: int,
+    layout: str,
+    max_s: float | None = None,
+    track: int | None = None,
+    damage: Damage | None = None,
+) -> np.ndarray:
     """As `read_audio`, but float32 [c, n] in mono or stereo (`layout`), and of `max_s` seconds at most."""
     longest = None if max_s is None else round(max_s * sample_rate_hz)
-    return joined(audio_pieces(path, sample_rate_hz, layout), av.AudioLayout(layout).nb_channels, longest)
+    pieces = audio_pieces(path, sample_rate_hz, layout, track, damage)
+    return joined(pieces, av.AudioLayout(layout).nb_channels, longest)
 
 
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # a shared mapping has no memory behind what it grew by
@@ -58,59 +97,125 @@ def joined(pieces: Iterable[np.ndarray], n_channels: int, longest: int | None = 
     return rows[0][None] if n_channels == 1 else np.stack(rows)
 
 
-def audio_pieces(path: Path, sample_rate_hz: int = SAMPLE_RATE_HZ, layout: str = "mono") -> Iterator[np.ndarray]:
-    """What `read_channels` reads, piece by piece as it is decoded: an hour of audio needs no memory."""
-    found = timeline(path)
-    if found.audio_stream is not None:
-        for part in _resampled(_placed(_mixed(path, found, layout), found.zero_s), sample_rate_hz, layout):
-            yield in_range(part, path)
+def audio_pieces(
+    path: Path,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    layout: str = "mono",
+    track: int | None = None,
+    damage: Damage | None = None,
+) -> Iterator[np.ndarray]:
+    """What `read_channels` reads, piece by piece as it is decoded: an hour of audio needs no memory.
 
-
-def in_range(samples: np.ndarray, path: Path) -> np.ndarray:
-    """A clipped copy of samples, in [-1, 1].
+    Args:
+        path: a video or audio file.
+        sample_rate_hz: of the result.
+        layout: of the result.
+        track: number of the audio track, from 1; None: the preferred one (tracks.py).
+        damage: told what is repaired.
 
     Raises:
-        Rejection: some are not finite, which no network could take.
+        Rejection: no_audio, the file has no such track.
     """
-    if not np.isfinite(samples).all():
-        raise Rejection("unreadable", f"{path.name} holds samples that are not finite numbers; export its audio again")
-    return samples.clip(-1, 1)
+    tracks, zero_s = heard(path)
+    if track is None and not tracks:
+        return
+    chosen = tracks[0] if track is None else chosen_track(path, track)
+    damage = Damage() if damage is None else damage
+    for part in _resampled(_placed(_timed(path, chosen, layout, damage), zero_s, damage), sample_rate_hz, layout):
+        yield part.clip(-1, 1)
 
 
-def _mixed(path: Path, found: Timeline, layout: str) -> Iterator[tuple[Fraction, int, np.ndarray]]:
-    """Decoded audio as (time on the container's clock, rate, float32 [c, n]); channels are averaged, never summed."""
-    assert found.audio_stream is not None
+def heard(path: Path) -> tuple[tuple[AudioTrack, ...], Fraction | None]:
+    """The audio tracks of a file that can be decoded, the preferred one first, and time zero on its clock, seconds.
+
+    None: the file has no video, and time zero is its first sample.
+    """
+    stat = path.stat()
+    return _heard(path.absolute(), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _heard(path: Path, size: int, mtime_ns: int) -> tuple[tuple[AudioTrack, ...], Fraction | None]:
     with opened(path) as container:
-        stream = cast(av.AudioStream, container.streams[found.audio_stream])
-        key, mixer, next_s = None, None, Fraction(0)
-        for frame in container.decode(stream):
-            start_s = frame.pts * frame.time_base if frame.pts is not None and frame.time_base is not None else next_s
-            next_s = start_s + Fraction(frame.samples, frame.sample_rate)
-            if mixer is None or key != (frame.format.name, frame.layout.name, frame.sample_rate):
-                key = (frame.format.name, frame.layout.name, frame.sample_rate)
-                mixer = av.AudioResampler("fltp", layout, frame.sample_rate, options=AVERAGED)
-            mixed = [part.to_ndarray() for part in mixer.resample(frame)]  # no rate change, so nothing is held back
-            yield start_s, frame.sample_rate, np.concatenate(mixed, axis=1)
+        if any(not video.disposition & Disposition.attached_pic for video in container.streams.video):
+            found = timeline(path)
+            return found.tracks, found.zero_s
+        decodable = [stream for stream in container.streams.audio if stream.codec_context is not None]
+        packets, *_ = packets_of(container, decodable)
+        numbers = {stream.index: number for number, stream in enumerate(container.streams.audio, 1)}
+        tracks = []
+        for stream in decodable:
+            if stream.index in packets:
+                parts = clock.lone_parts(packets[stream.index])
+                tracks.append(AudioTrack.of(stream, numbers[stream.index], parts))
+    track = preferred(path, tracks)
+    return tuple(sorted(tracks, key=lambda one: one is not track)), None
 
 
-def _placed(sound: Iterator[tuple[Fraction, int, np.ndarray]], zero_s: Fraction) -> Iterator[tuple[int, np.ndarray]]:
+def chosen_track(path: Path, number: int) -> AudioTrack:
+    """An audio track of a file by its number, from 1.
+
+    Raises:
+        Rejection: no_audio, there is no such track.
+    """
+    tracks, _ = heard(path)
+    found = next((track for track in tracks if track.number == number), None)
+    if found is None:
+        known = ", ".join(str(track.number) for track in sorted(tracks, key=lambda track: track.number))
+        which = f"tracks that can be decoded: {known}" if known else "no track of it can be decoded"
+        raise Rejection("no_audio", f"{path.name} has no audio track {number} that can be decoded; {which}")
+    return found
+
+
+_Sound = Iterator[tuple[Fraction, Piece]]
+
+
+def _timed(path: Path, track: AudioTrack, layout: str, damage: Damage) -> _Sound:
+    """The pieces of a track with their times on the repaired clock, seconds."""
+    of, next_s, kind = track.parts.of, Fraction(0), None
+    with opened(path) as container:
+        for piece in decoded(container, track.stream, layout):
+            part = int(of[min(piece.packet, len(of) - 1)])
+            start_s = next_s
+            if piece.at is not None and part >= 0:
+                start_s = piece.at + int(track.parts.shift[part]) * track.time_base
+            length = piece.n_bad if piece.samples is None else piece.samples.shape[1]
+            next_s = start_s + Fraction(length, piece.rate_hz)
+            damage.total_s += length / piece.rate_hz
+            damage.bad_s += piece.n_bad / piece.rate_hz
+            if piece.n_bad or piece.samples is None:
+                damage.count("bad_audio")
+            if piece.kind != kind and piece.samples is not None:
+                if kind is not None:
+                    damage.count("rate_changes")
+                kind = piece.kind
+            yield start_s, piece
+
+
+def _placed(sound: _Sound, zero_s: Fraction | None, damage: Damage) -> Iterator[tuple[int, np.ndarray]]:
     """Place audio on the clock that starts at `zero_s`: (rate, float32 [c, n]) in one unbroken row, silence in gaps."""
-    filled, rate, late = None, 0, 0.0
-    for start_s, new_rate, samples in sound:
-        if filled is not None and new_rate != rate:
-            raise Rejection("unreadable", f"the audio changes from {rate} to {new_rate} Hz")
-        rate = new_rate
-        missing = round((start_s - zero_s) * rate) - (filled or 0)
+    filled, rate, late, channels = 0, 0, 0.0, 1
+    for start_s, piece in sound:
+        zero_s = start_s if zero_s is None else zero_s
+        if piece.samples is None:
+            continue  # the next piece finds a gap
+        samples, channels = piece.samples, len(piece.samples)
+        if piece.rate_hz != rate:
+            filled, rate, late = round(filled * piece.rate_hz / rate) if rate else 0, piece.rate_hz, 0.0
+        missing = round((start_s - zero_s) * rate) - filled
         if filled and abs(missing) <= _JITTER_S * rate:  # what straddles time zero is cut there, not followed
             late += (missing - late) * min(1.0, samples.shape[1] / (_SETTLE_S * rate))
             if abs(late) > _STEP_S * rate:
                 samples = _stretched(samples, samples.shape[1] + round(late))
                 late = 0.0
             missing = 0
-        filled = filled or 0
-        if missing > 0:
-            yield rate, np.zeros((len(samples), missing), np.float32)
-            filled += missing
+        if missing > clock.LONGEST_GAP_S * rate:
+            damage.count("long_silences")
+        while missing > 0:  # in pieces: a gap may last for hours
+            silence = np.zeros((channels, min(missing, rate)), np.float32)
+            yield rate, silence
+            filled += silence.shape[1]
+            missing -= silence.shape[1]
         samples = samples[:, max(0, -missing) :]
         filled += samples.shape[1]
         if samples.shape[1]:
@@ -124,15 +229,24 @@ def _stretched(samples: np.ndarray, length: int) -> np.ndarray:
 
 
 def _resampled(sound: Iterator[tuple[int, np.ndarray]], rate_hz: int, layout: str) -> Iterator[np.ndarray]:
-    resampler = av.AudioResampler("fltp", layout, rate_hz)
+    """The same at one rate; where the rate changes, a new resampler goes on."""
+    resampler, before = None, 0
     for rate, samples in sound:
+        if resampler is None or rate != before:
+            yield from _rest(resampler)
+            resampler, before = av.AudioResampler("fltp", layout, rate_hz), rate
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", layout)
         frame.sample_rate = rate
         for part in resampler.resample(frame):
             yield part.to_ndarray().copy()
-    for part in resampler.resample(None):
-        if part is not None:
-            yield part.to_ndarray().copy()
+    yield from _rest(resampler)
+
+
+def _rest(resampler: av.AudioResampler | None) -> Iterator[np.ndarray]:
+    if resampler is not None:
+        for part in resampler.resample(None):
+            if part is not None:
+                yield part.to_ndarray().copy()
 
 
 def read_flac(path: Path, start_sample: int = 0, stop_sample: int | None = None) -> np.ndarray:

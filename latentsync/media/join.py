@@ -11,10 +11,10 @@ from pathlib import Path
 import av
 import av.container
 import numpy as np
-from av.stream import Disposition
 
 from latentsync.ledger.files import replacing
-from latentsync.media.probe import opened, timeline
+from latentsync.media.audio import chosen_track, heard
+from latentsync.media.probe import opened
 from latentsync.media.write import PREROLL_S, FrameClock, output
 
 AAC_FRAME = 1024  # samples
@@ -82,15 +82,15 @@ def _video_packets(part: Path, clock: FrameClock) -> Iterator[tuple[int, int, av
                 yield round(packet.pts * ticks), round(packet.dts * ticks), packet
 
 
-def copied_audio(path: Path, end_s: float, later_s: float = 0.0) -> AddAudio:
+def copied_audio(path: Path, end_s: float, later_s: float = 0.0, track: int | None = None) -> AddAudio:
     """The packets of a file's audio, on the time zero of its video or, without one, of its first sample, up to `end_s`.
 
-    They are heard `later_s` later than in the file. The decoder's warm-up before time zero is kept; players skip it,
-    as the mp4 says.
+    They are heard `later_s` later than in the file. `track`: as of `audio_pieces`. The decoder's warm-up before time
+    zero is kept; players skip it, as the mp4 says.
     """
 
     def add(container: av.container.OutputContainer) -> Callable[[], Packets]:
-        index, zero_s = _audio_stream(path)
+        index, zero_s = _audio_stream(path, track)
         zero_s -= Fraction(later_s)
         with opened(path) as source:
             copy = container.add_stream_from_template(source.streams[index])
@@ -114,17 +114,16 @@ def copied_audio(path: Path, end_s: float, later_s: float = 0.0) -> AddAudio:
     return add
 
 
-def _audio_stream(path: Path) -> tuple[int, Fraction]:
+def _audio_stream(path: Path, track: int | None) -> tuple[int, Fraction]:
     """Index of the audio stream, and time zero on its clock, seconds."""
-    with opened(path) as source:
-        if all(video.disposition & Disposition.attached_pic for video in source.streams.video):
-            stream = source.streams.audio[0]
-            start = stream.start_time or 0
+    tracks, zero_s = heard(path)
+    chosen = tracks[0] if track is None else chosen_track(path, track)
+    if zero_s is None:
+        with opened(path) as source:
+            stream = source.streams[chosen.stream]
             # An mp3 counts its encoder's delay into the start; an m4a has it before zero.
-            return stream.index, max(Fraction(0), start * Fraction(stream.time_base or 1))
-    found = timeline(path)
-    assert found.audio_stream is not None
-    return found.audio_stream, found.zero_s
+            zero_s = max(Fraction(0), (stream.start_time or 0) * Fraction(stream.time_base or 1))
+    return chosen.stream, zero_s
 
 
 def encoded_audio(

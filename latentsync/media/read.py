@@ -30,7 +30,7 @@ def frame_times(path: Path) -> tuple[np.ndarray, float]:
 
 
 def read_frames(path: Path, indices: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """RGB frames as displayed (rotation applied).
+    """RGB frames as displayed: rotation applied, pixels square.
 
     Args:
         path: the video.
@@ -39,8 +39,9 @@ def read_frames(path: Path, indices: np.ndarray | None = None) -> Iterator[tuple
     Yields:
         (index, uint8 [h, w, 3]). If a stream changes its size (calls, broadcasts), so do the frames.
     """
+    aspect = timeline(path).pixel_aspect
     for index, frame in read_video_frames(path, indices):
-        yield index, to_rgb(frame)
+        yield index, to_rgb(frame, aspect=aspect)
 
 
 def read_video_frames(path: Path, indices: np.ndarray | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -69,9 +70,9 @@ class Reader:
 
     def displayed_frames(self, indices: np.ndarray | None = None) -> Iterator[tuple[int, DisplayedFrame]]:
         """Like `frames`, each as a DisplayedFrame, turned as the file asks."""
-        turns, mirrored = self.timeline.info.rotation_deg // 90, self.timeline.mirrored
+        found = self.timeline
         for index, frame in self.frames(indices):
-            yield index, DisplayedFrame(frame, turns, mirrored)
+            yield index, DisplayedFrame(frame, found.info.rotation_deg // 90, found.mirrored, found.pixel_aspect)
 
     def frames(self, indices: np.ndarray | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
         """(index, frame) of the wanted indices, sorted, each once; None: all.
@@ -168,13 +169,14 @@ def _decoded(path: Path, found: Timeline, first: int) -> Iterator[tuple[int, av.
         video = container.streams[found.stream]
         video.codec_context.thread_count = 1
         video.codec_context.thread_type = "AUTO"
-        if found.counted:
+        if found.counted or len(found.parts) > 1:  # the same time may come several times
             first = 0
+        raw = found.raw(first)
         if first > 0:
-            container.seek(int(found.pts[first]), stream=video)
+            container.seek(raw, stream=video)
         packets = container.demux(video)
         head = next(packets)
-        leads = head.is_keyframe and head.pts is not None and head.pts <= found.pts[first]
+        leads = head.is_keyframe and head.pts is not None and head.pts <= raw
         if first == 0 or leads:
             yield from _numbered(chain([head], packets), found)
             return
@@ -182,13 +184,13 @@ def _decoded(path: Path, found: Timeline, first: int) -> Iterator[tuple[int, av.
 
 
 def _numbered(packets: Iterable[av.Packet], found: Timeline) -> Iterator[tuple[int, av.VideoFrame]]:
-    last = -1
+    last, part = -1, 0
     for packet in packets:
         for frame in _decode(packet, found):
             if found.counted:
                 index = last + 1
             else:
-                index = -1 if frame.pts is None else int(np.searchsorted(found.pts, frame.pts, side="right")) - 1
+                index, part = found.number(frame.pts, part, last)
             if index > last:
                 yield index, frame
                 last = index

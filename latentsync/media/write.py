@@ -181,11 +181,11 @@ class VideoWriter:
 
     def _copied_sound(self, path: Path) -> list[av.Packet]:
         found = timeline(path)
-        if found.audio_stream is None:
+        if found.audio is None:
             return []
         packets = []
         with opened(path) as source:
-            stream = source.streams[found.audio_stream]
+            stream = source.streams[found.audio.stream]
             codec = stream.codec_context.codec.canonical_name
             if codec not in self.container.supported_codecs:
                 raise ValueError(f"audio of codec {codec} cannot be stored in an mp4; convert {path}")

@@ -114,7 +114,9 @@ def generate(
     root, cfg = run_dir(ledger), session.generate
     video = sources / row["picture_path"]
     faces, max_faces, chosen = speaker(session, video, clips, root)
-    audio = driving_audio(sources / row["sound_path"], read_flac(root / row["audio_file"]), cfg.max_s)
+    audio = driving_audio(
+        sources / row["sound_path"], read_flac(root / row["audio_file"]), cfg.max_s, row["audio_track"]
+    )
     out = root / media_file("generate", row["id"], key, ".mp4")
     out.parent.mkdir(parents=True, exist_ok=True)
     trained = row["system"] != "untrained"

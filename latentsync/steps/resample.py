@@ -13,7 +13,7 @@ from latentsync.ledger.columns import Source
 from latentsync.ledger.files import media_file, read_ledger, replacing, run_dir
 from latentsync.ledger.rows import Row
 from latentsync.ledger.shard import run_shard
-from latentsync.media.audio import audio_pieces
+from latentsync.media.audio import Damage, audio_pieces
 from latentsync.media.read import frame_times
 from latentsync.media.write import write_flac
 from latentsync.timing import SAMPLE_RATE_HZ, samples_of, ticks_to_frames
@@ -28,24 +28,31 @@ def run(cfg: Resample, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
         read_ledger(ledger),
         cfg,
         VERSIONS["resample"],
-        lambda row, key: [resample_source(row, key, sources / row["path"], root)],
+        lambda row, key: [resample_source(row, key, sources / row["path"], root, cfg)],
     )
 
 
-def resample_source(row: Source, key: str, source: Path, root: Path) -> Row:
+def resample_source(row: Source, key: str, source: Path, root: Path, cfg: Resample) -> Row:
     """Write both files of one source."""
     table = ticks_to_frames(*frame_times(source))
     ticks_file = media_file("resample", row["id"], key, ".npy")
     with replacing(root / ticks_file) as temporary:
         np.save(temporary, table)
-    audio_file = None
+    audio_file, repairs, track = None, row["repairs"], row["audio_track"]
     if row["has_audio"]:
+        track = cfg.audio_track or track
         audio_file = media_file("resample", row["id"], key, ".flac")
-        write_flac(root / audio_file, fitted(audio_pieces(source), samples_of(0, len(table))[1]), SAMPLE_RATE_HZ)
+        damage = Damage()
+        pieces = audio_pieces(source, track=track, damage=damage)
+        write_flac(root / audio_file, fitted(pieces, samples_of(0, len(table))[1]), SAMPLE_RATE_HZ)
+        damage.require_little(source, cfg.max_damaged_share, "resample.max_damaged_share")
+        repairs = repairs | damage.repairs
     return row | {
         "audio_file": audio_file,
+        "audio_track": track,
         "ticks_file": ticks_file,
         "n_ticks": len(table),
+        "repairs": repairs,
     }
 
 

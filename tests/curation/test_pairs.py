@@ -7,7 +7,7 @@ from latentsync.ledger.rows import clip_id, shard_of, source_id
 def clip(path: str, group: str, start: int = 0) -> dict:
     source = source_id(path)
     row = {"id": clip_id(source, start, start + 50, 0), "source_id": source, "path": path, "group": group}
-    return row | {"audio_file": f"resample/media/{source}.flac"}
+    return row | {"audio_file": f"resample/media/{source}.flac", "audio_track": 1}
 
 
 def test_pairs_are_cyclic_and_limited():
