@@ -5,14 +5,16 @@ remembers every finished row.
 """
 
 import json
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from latentsync.ledger import crashes
+from latentsync.ledger import content, crashes
 from latentsync.ledger.files import dumps, fingerprint, locked, run_dir, write_ledger
 from latentsync.ledger.rows import Rejection, Row, rejected
 
@@ -65,7 +67,8 @@ def run_shard(
     raises Rejection. Rows already rejected pass through. A finished row is taken from the journal when the input row,
     the config section and the step version are the same and the files it names still exist.
 
-    A row at which the process crashed (crashes.py) is retried once, in a new process, and then rejected.
+    A row at which the process crashed (crashes.py) is retried once, in a new process, and then rejected. One whose
+    content provokes an error (content.py) is rejected, and tried once more when the shard is worked on again.
 
     `key` is 8 hex digits of a hash of those three. Files that `work` writes must have it in their names (`media_file`):
     then another section writes other files instead of overwriting these, and every later step sees the difference in
@@ -76,7 +79,7 @@ def run_shard(
     costs = root / "costs" / ledger.parent.name / ledger.name
     costs.parent.mkdir(parents=True, exist_ok=True)
     result: list[Row] = []
-    crash_file, n_finished = crashes.path_of(ledger), 0
+    crash_file, n_finished, alike = crashes.path_of(ledger), 0, Alike()
     with Journal(ledger.parent / "journal" / ledger.name) as journal:
         if crash := crashes.last_crash(crash_file):
             journal.add_crash(crash.key, crash.description)
@@ -87,11 +90,15 @@ def run_shard(
                     continue
                 key = fingerprint(row, section, version)
                 done = journal.rows.get(key)
-                if done is None or not all(_files_exist(root, item) for item in done):
+                before = done and done[0]["reason"] == "failed" and not done[0]["detail"].endswith(content.AGAIN)
+                if done is None or before or not all(_files_exist(root, item) for item in done):
                     begin(key, n_finished)
                     wall, cpu = time.perf_counter(), time.process_time()
                     done = _attempt(work, row, key, journal.crashes.get(key, []), ledger.parent / "media")
+                    if before and done[0]["reason"] == "failed":
+                        done[0]["detail"] += content.AGAIN
                     journal.append(key, done)
+                    alike.require_varied(done[0], ledger.parent.name)
                     n_finished += [item.get("reason") for item in done] != ["crashed"]
                     spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
                     cost = {"id": row["id"]} | {name: round(value, 4) for name, value in spent.items()}
@@ -111,9 +118,38 @@ def _attempt(work: Callable[[Any, str], list[Any]], row: Row, key: str, crashed:
         return work(row, key[:8])
     except Rejection as verdict:
         return [rejected(row, verdict.reason, verdict.detail)]
-    except Exception as error:  # a bug or a fault of the machine: the next call retries
-        error.add_note(f"(While working on {row.get('path', '')}, {row['id']}.)")
-        raise
+    except Exception as error:
+        if content.is_of_machine(error):  # the next call retries
+            error.add_note(f"(While working on {row.get('path', '')}, {row['id']}.)")
+            raise
+        print(f"{row.get('path', '')}, {row['id']}:", file=sys.stderr)
+        traceback.print_exception(error)
+        return [content.failed(row, error, media.parent.parent)]
+
+
+class Alike:
+    """Counts rows that fail in a row with the same error."""
+
+    def __init__(self) -> None:
+        self.kind, self.number = "", 0
+
+    def require_varied(self, row: Row, step: str) -> None:
+        """Look at the next finished row.
+
+        Raises:
+            ValueError: so many failed alike that the step is at fault, not the files.
+        """
+        detail = row["detail"]
+        if row["reason"] != "failed":
+            self.kind, self.number = "", 0
+        elif not detail.endswith(content.AGAIN):
+            kind = detail.partition(":")[0] + detail[detail.rindex("(") :]
+            self.kind, self.number = kind, self.number + 1 if kind == self.kind else 1
+        if self.number == content.CONSECUTIVE:
+            raise ValueError(
+                f"{self.number} rows in a row fail with the same error, the last one at {row.get('path', row['id'])}: "
+                f"{detail}; so {step} may be at fault and not the files. The same command goes on behind them."
+            )
 
 
 def _files_exist(root: Path, row: Row) -> bool:
