@@ -7,6 +7,7 @@ through).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from latentsync.faces.crop import align_face
 from latentsync.faces.face import Detector, Face
 from latentsync.generation.paste import Region, opacity, paste_region, to_displayed
 from latentsync.generation.video import in_order, open_writer, yuv
-from latentsync.media.frames import DisplayedFrame, planes, to_rgb
+from latentsync.media.frames import SQUARE, DisplayedFrame, planes, to_rgb
 from latentsync.media.read import read_video_frames
 from latentsync.sync.scorers import Track
 from latentsync.timing import SAMPLES_PER_TICK, ticks_to_frames
@@ -36,8 +37,11 @@ class Mouth:
     Of several faces it is the one in the middle of its frame's crop box. Frames that passed through are not measured.
     """
 
-    def __init__(self, render: Render, detector: Detector, resolution: int, with_crops: bool):
-        """`with_crops`: align the faces, too, for sync scorers that read them."""
+    def __init__(
+        self, render: Render, detector: Detector, resolution: int, with_crops: bool, aspect: Fraction = SQUARE
+    ):
+        """`with_crops`: align the faces, too, for sync scorers that read them. `aspect`: as of DisplayedFrame."""
+        self.aspect = aspect
         self.render, self.detector, self.resolution = render, detector, resolution
         self.shown = ticks_to_frames(render["times_s"], float(render["end_s"]))  # frame of each tick
         self.opening = np.full(len(render["matrices"]), np.nan)
@@ -50,9 +54,9 @@ class Mouth:
     def see(self, frame: av.VideoFrame) -> None:
         """Measure the next decoded frame."""
         if self.to_displayed is None:
-            self.to_displayed = to_displayed(frame)
+            self.to_displayed = to_displayed(frame, self.aspect)
             self.detector.reset()
-        index, faces = self.n_seen, self.detector.detect(to_rgb(frame))
+        index, faces = self.n_seen, self.detector.detect(to_rgb(frame, aspect=self.aspect))
         self.n_seen += 1
         matrix = self.render["matrices"][index]
         if not np.isfinite(matrix).all():

@@ -15,6 +15,7 @@ from latentsync.evaluation.evidence import TOP_DB
 from latentsync.faces.backends import open_detector
 from latentsync.ledger.rows import Row
 from latentsync.media.audio import read_audio, read_flac
+from latentsync.media.probe import timeline
 from latentsync.media.read import frame_times
 from latentsync.sync import curves, scorers
 from latentsync.timing import TICKS_PER_S
@@ -57,7 +58,7 @@ def measure_all(
             source, video, resolution = sources / row["picture_path"], root / row["video_file"], row["resolution"]
             with np.load(root / row["render_file"]) as file:
                 render = dict(file)
-            seen = render, detectors(row["n_faces"]), resolution, with_crops
+            seen = render, detectors(row["n_faces"]), resolution, with_crops, timeline(source).pixel_aspect
             shown = row["picture_id"], render["order"].tobytes(), render["matrices"].tobytes(), row["crf"]
             if shown != same:  # own and foreign audio mostly show the same frames of a source
                 same, copy = shown, Path(folder, "copy.mp4")

@@ -18,7 +18,7 @@ def aligned(frame: DisplayedFrame, matrix: np.ndarray, resolution: int) -> np.nd
     if not has_planes(frame.stored.format):
         return alignment.stretch(alignment.crop(frame.exact(), matrix, resolution), resolution)
     matrix = np.asarray(matrix, np.float64) @ to_displayed(
-        frame.stored.width, frame.stored.height, frame.turns, frame.mirrored
+        frame.stored.width, frame.stored.height, frame.turns, frame.mirrored, frame.aspect
     )
     luma, blue, red = planes(frame.stored)
     name, full_range, depth = colour_of(frame.stored)

@@ -4,15 +4,18 @@ It is drawn into the planes of the frame's own format, so that no other pixel ch
 24th of the shorter side, at least 10 pixels, and smaller only where the frame is too narrow for it.
 """
 
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from latentsync.generation.marking import Overlay
 from latentsync.generation.paste import Region, blended
-from latentsync.media.probe import timeline
+from latentsync.media.frames import SQUARE
+from latentsync.media.probe import displayed_size, timeline
 
 LEAST_PX, USUAL_LEAST_PX, SHARE = 6, 10, 24
 BOX_OPACITY = 0.65
@@ -25,26 +28,28 @@ def overlay_for(text: str, video: Path, as_displayed: bool) -> Overlay:
         ValueError: as `overlay`.
     """
     found = timeline(video)
-    info, turns = found.info, found.info.rotation_deg // 90
-    width, height = (info.height, info.width) if turns % 2 else (info.width, info.height)
+    turns, size = found.info.rotation_deg // 90, found.size
     if as_displayed:
-        return overlay(text, info.width, info.height, 0, False)
-    return overlay(text, width, height, turns, found.mirrored)
+        return overlay(text, size[turns % 2], size[1 - turns % 2], 0, False)
+    return overlay(text, size[0], size[1], turns, found.mirrored, found.pixel_aspect)
 
 
-def overlay(text: str, width: int, height: int, turns: int, mirrored: bool) -> Overlay:
-    """What draws `text` into frames of this size, as stored in the file; turns and mirrored as of `DisplayedFrame`.
+def overlay(text: str, width: int, height: int, turns: int, mirrored: bool, aspect: Fraction = SQUARE) -> Overlay:
+    """What draws `text` into frames of this size, as stored in the file; turns and so on as of `DisplayedFrame`.
 
     Raises:
         ValueError: the text does not fit, or has characters that the font lacks.
     """
-    shown = (height, width) if turns % 2 else (width, height)
+    squared = displayed_size(width, height, aspect)
+    shown = squared[::-1] if turns % 2 else squared
     box = _box(text, *shown)
     x0, y0 = 0, shown[1] - box.shape[0]
     canvas = np.zeros((shown[1], shown[0], 2), np.float32)
     canvas[y0:, x0 : box.shape[1]] = box
     stored = np.rot90(canvas, -turns)
     stored = stored[:, ::-1] if mirrored else stored
+    if aspect != 1:
+        stored = cv2.resize(np.ascontiguousarray(stored), (width, height), interpolation=cv2.INTER_AREA)
     region = _region(stored[..., 1])
     left, top, right, bottom = region
     part = stored[top:bottom, left:right]

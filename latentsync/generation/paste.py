@@ -9,6 +9,7 @@ to RGB and back. Frames are copied before they are changed, because the decoder 
 """
 
 import math
+from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -315,13 +316,15 @@ def copied(frame: av.VideoFrame) -> av.VideoFrame:
     return new
 
 
-def to_displayed(frame: av.VideoFrame) -> np.ndarray:
+def to_displayed(frame: av.VideoFrame, aspect: Fraction = frames.SQUARE) -> np.ndarray:
     """Matrix float64 [3, 3] from pixels of the file to displayed pixels, for columns (x, y, 1).
+
+    `aspect`: width of a stored pixel over its height, which a frame does not tell.
 
     Call it once per video: PyAV's side data and its frame refer to each other, so a frame whose side data were read is
     freed only by the garbage collector, and hundreds may pile up before that.
     """
-    return frames.to_displayed(frame.width, frame.height, *orientation(display_matrix(frame)))
+    return frames.to_displayed(frame.width, frame.height, *orientation(display_matrix(frame)), aspect)
 
 
 def paste_face(

@@ -44,6 +44,7 @@ from latentsync.ledger.rows import Rejection
 from latentsync.media.ahead import Behind, ahead, mapped
 from latentsync.media.codecs import output_format
 from latentsync.media.frames import DisplayedFrame
+from latentsync.media.probe import timeline
 from latentsync.media.read import frame_times, read_video_frames
 from latentsync.media.write import VideoWriter
 
@@ -101,7 +102,7 @@ def redraw(
     first = next(in_order(video, np.zeros(1, np.int64)))
     voices = voices or [(speaking(tracks, len(clock[0])), audio)]
     says = [Voice(gates.passed(tracks, labels, clock[0], cfg, *part_s), own.for_model) for labels, own in voices]
-    to_displayed = paste.to_displayed(first)
+    to_displayed = paste.to_displayed(first, timeline(video).pixel_aspect)
     plan = make_plan(*clock, tracks, says, wanted_s, models.resolution, to_displayed, cfg)
     n_open = sum(voice.n_open for voice in plan.voices)
     if n_open:

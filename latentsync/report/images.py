@@ -5,6 +5,7 @@ import io
 import itertools
 import tempfile
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from latentsync.ledger.files import iterate_ledger
 from latentsync.ledger.rows import Rejection, Row
 from latentsync.media.audio import read_audio
 from latentsync.media.frames import to_rgb
-from latentsync.media.probe import probe_media
+from latentsync.media.probe import displayed_size, probe_media, timeline
 from latentsync.media.read import frame_times, read_clip, read_frames, read_video_frames
 from latentsync.media.write import VideoWriter
 from latentsync.timing import seconds
@@ -88,7 +89,8 @@ def preview(path: Path) -> dict[str, Any]:
 
 def _transcode(path: Path, times_s: np.ndarray, end_s: float, has_audio: bool) -> bytes:
     audio = read_audio(path, PREVIEW_RATE_HZ)[: round(end_s * PREVIEW_RATE_HZ)] if has_audio else None
-    frames = (_small(frame) for _, frame in read_video_frames(path, np.arange(len(times_s))))
+    aspect = timeline(path).pixel_aspect
+    frames = (_small(frame, aspect) for _, frame in read_video_frames(path, np.arange(len(times_s))))
     first = next(frames)
     height, width = first.shape[:2]
     streams = {"audio": audio, "audio_rate_hz": PREVIEW_RATE_HZ, "frame_times": times_s, "end_s": end_s}
@@ -100,8 +102,8 @@ def _transcode(path: Path, times_s: np.ndarray, end_s: float, has_audio: bool) -
         return target.read_bytes()
 
 
-def _small(frame: av.VideoFrame) -> np.ndarray:
+def _small(frame: av.VideoFrame, aspect: Fraction) -> np.ndarray:
     """A frame with at most PREVIEW_PX on its shorter side, and even sides, as 4:2:0 needs."""
-    factor = min(1.0, PREVIEW_PX / min(frame.width, frame.height))
-    rgb = to_rgb(frame, width=round(frame.width * factor))
+    width, height = displayed_size(frame.width, frame.height, aspect)
+    rgb = to_rgb(frame, round(width * min(1.0, PREVIEW_PX / min(width, height))), aspect)
     return np.ascontiguousarray(rgb[: rgb.shape[0] // 2 * 2, : rgb.shape[1] // 2 * 2])
