@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 # alone, so that it does not repeat a week of GPU time.
 VERSIONS = {
     "make_talkers": 3,
-    "probe": 2,
-    "resample": 2,
+    "probe": 3,
+    "resample": 3,
     "detect_scenes": 1,
     "segment": 1,
     "align_faces": 4,
     "score_sync": 2,
-    "score_quality": 2,
-    "select_clips": 3,
+    "score_quality": 3,
+    "select_clips": 4,
     "describe_clips": 2,
     "export_clips": 1,
     "export_webdataset": 1,
@@ -80,6 +80,13 @@ class Probe(Section):
 
 class Resample(Section):
     """Write 16 kHz mono audio and the table that maps 25 fps ticks to source frames."""
+
+    audio_track: Positive | None = key(
+        None,
+        "number of the audio track that is heard, from 1; null: the one flagged as default, or the first that can be "
+        "decoded and is not silent",
+    )
+    max_damaged_share: Share = key(0.2, "largest share of the audio that may be damaged; it becomes silence")
 
 
 class DetectScenes(Section):
@@ -145,6 +152,20 @@ class SelectClips(Section):
         None,
         "smallest share of checked frames where a second detector finds one face, at its expected "
         "place in the crop; published: remove_incorrect_affined, switched off",
+    )
+    min_upright_share: Share | None = key(
+        0.5, "smallest share of checked frames in which the face is upright in the crop; published: no such step"
+    )
+    max_outside_share: Share | None = key(
+        0.2, "largest share of mouth and chin outside of the frame; published: no such step"
+    )
+    min_motion: float | None = key(
+        0.001,
+        "least motion of the face in itself, in face widths a frame; photographs: 0.0002; published: no such step",
+        ge=0,
+    )
+    min_audio_peak: Share | None = key(
+        0.001, "least peak of the audio, 1: full scale; 0.001 is -60 dB; published: no such step"
     )
     max_duplicate_bits: int | None = key(
         8,
@@ -397,6 +418,11 @@ class Generate(Section):
         "where the audio is the video's own, and corrected if the evidence is strong",
         ge=-10_000,
         le=10_000,
+    )
+    audio_track: Positive | None = key(
+        None,
+        "number of the audio track of the audio's file that drives, from 1, not in a run; null: the one flagged as "
+        "default, or the first that can be decoded and is not silent",
     )
     codec: CodecName = key(
         "h264",

@@ -66,12 +66,12 @@ def clip_rows(number: int, reason: str | None) -> list[Row]:
     if reason == "no_face":
         return [rejected(fixtures.segment(path, 0, 50, **facts), reason, "no face was found in 50 frames")]
     facts |= {"segment_id": segment_id(source_id(path), 0, 50), "resolution": 64, "face_share": 1.0, "n_faces": 1}
-    facts |= {"crop_file": f"align_faces/media/{number % 3}.mp4", "audio_file": "a.flac"}
+    facts |= {"crop_file": f"align_faces/media/{number % 3}.mp4", "audio_file": "a.flac", "audio_track": 1}
     facts |= {"face_px": 40.0 if reason == "small_face" else 82.0 + number}
     clip = fixtures.clip(path, 0, 20 if reason == "too_short" else 50, **facts)
     if reason == "no_audio":
         return [rejected(clip | {"audio_file": None}, reason, "the file has no audio stream")]
-    clip |= {
+    clip |= fixtures.TALKING | {
         "sync_confidence": SCORES.get(reason, 7.5 + number / 10),
         "sync_backend": "envelope",
         "quality_backend": "piqe",

@@ -59,7 +59,7 @@ def funnel(rows: list[Row], rejected: list[Row]) -> list[dict[str, Any]]:
         stage("segments", "segment", len(segments), _in_hours(sum(map(_ticks_of, segments)))),
         stage("faces", "clip", len(clips), hours(clips), by_kind["segment"]),
     ]
-    for reason in ("unreadable", "crashed", "no_audio", *ORDER):
+    for reason in ("unreadable", "crashed", "failed", "no_audio", *ORDER):
         gone = [row for row in clips if reason_of.get(row["id"]) == reason]
         clips = [row for row in clips if reason_of.get(row["id"]) != reason]
         if gone:

@@ -2,8 +2,8 @@
 
 LIMITS is the one table of thresholds: select_clips applies it, and funnel, report and what-if tables read it.
 It is in the order of reasons, most fundamental first: a row gets the first reason that applies, and `detail` names the
-others. Image quality comes first: noise causes false cuts and so short segments, and a short or bad clip cannot score
-well in sync. Reasons of earlier steps (unreadable, no_face, no_audio) are kept.
+others. What shows no person who talks comes first, then image quality: noise causes false cuts and so short segments,
+and a short or bad clip cannot score well in sync. Reasons of earlier steps (unreadable, no_face, no_audio) are kept.
 """
 
 import hashlib
@@ -47,6 +47,18 @@ class Limit:
 
 # fmt: off
 LIMITS = (
+    Limit("min_upright_share", "upright_share", True, "not_upright",
+          "the face is upright in a share of {:.2f} of the frames, the least allowed is {:g}",
+          "Face upright in the crop", "share of the checked frames", "face upright"),
+    Limit("max_outside_share", "outside_share", False, "outside",
+          "a share of {:.2f} of mouth and chin lies outside of the frame, the most allowed is {:g}",
+          "Mouth and chin outside of the frame", "share of their place in the crop", "mouth inside the frame"),
+    Limit("min_motion", "motion", True, "still",
+          "the face moves by {:.5f} of its width from frame to frame, the least allowed is {:g}",
+          "Motion of the face", "median step of the landmarks, face widths", "face moving"),
+    Limit("min_audio_peak", "audio_peak", True, "silent",
+          "the loudest sample of the audio is {:.6f}, the least allowed is {:g}",
+          "Peak of the audio", "0 digital silence, 1 full scale", "audio not silent"),
     Limit("min_face_px", "face_px", True, "small_face",
           "the face is {:.1f} px wide, the least allowed is {:g} px",
           "Face width", "pixels of the source", "face large enough"),

@@ -9,6 +9,7 @@ import numpy as np
 from latentsync.faces import alignment
 
 SHARPNESS_SIDE_PX = 256
+MOUTH_AND_CHIN = (0.2, 0.8), (0.5, 0.75)  # of the crop's width and height
 BLACK, WHITE = 5, 250  # luma at and beyond which a pixel has lost its detail, of 0..255
 # Nose tip, nose bridge, outer eye corners and mouth corners (viewer's left, right), centimetres: x to the right,
 # y up, z towards the camera. Vertices 1, 168, 33, 263, 61, 291 of MediaPipe's canonical face model (Apache 2.0).
@@ -65,6 +66,45 @@ def anchor_distance(anchors: np.ndarray, resolution: int) -> float:
     """Mean distance of anchors [3, 2], in pixels of the unstretched crop, from the template, in widths of the crop."""
     away = np.linalg.norm(anchors - alignment.template(resolution), axis=1)
     return float(away.mean() / alignment.crop_size(resolution)[0])
+
+
+def motion(landmarks: np.ndarray, found: np.ndarray) -> float:
+    """How much a face moves in itself from frame to frame: median of the mean step of its landmarks, in face widths.
+
+    Landmarks [n, p, 2] of each tick are first laid over those of the tick before (the best similarity transform), so
+    that a photograph stays still while a camera pans or zooms over it. Repeated frames do not count.
+    """
+    both = found[1:] & found[:-1]
+    before, after = (np.asarray(points, np.float64)[both] @ [1, 1j] for points in (landmarks[:-1], landmarks[1:]))
+    new = (before != after).any(1)
+    if not new.any():
+        return 0.0
+    before, after = before[new], after[new]
+    width = np.ptp(before.real, axis=1)
+    before, after = before - before.mean(1, keepdims=True), after - after.mean(1, keepdims=True)
+    turn = (after * before.conj()).sum(1, keepdims=True) / np.maximum((np.abs(before) ** 2).sum(1, keepdims=True), 1e-9)
+    return float(np.median(np.abs(after - turn * before).mean(1) / np.maximum(width, 1e-9)))
+
+
+def outside_share(matrices: np.ndarray, resolution: int, size: tuple[int, int]) -> float:
+    """Mean share of mouth and chin, as the crop shows them, that lies beyond the border of a displayed frame.
+
+    By the place in the crop and not by landmarks, which a detector guesses where it sees nothing.
+
+    Args:
+        matrices: float [n, 2, 3], displayed pixels -> unstretched crop pixels.
+        resolution: of the crop.
+        size: (width, height) of the frame.
+    """
+    width, height = alignment.crop_size(resolution)
+    (left, right), (top, bottom) = MOUTH_AND_CHIN
+    x, y = np.meshgrid(np.linspace(left, right, 15) * (width - 1), np.linspace(top, bottom, 15) * (height - 1))
+    grid = np.stack([x.ravel(), y.ravel()], 1)
+    shares = []
+    for matrix in matrices:
+        at = alignment.apply(alignment.invert(matrix), grid)
+        shares.append(((at < -0.5) | (at > np.array(size) - 0.5)).any(1).mean())
+    return float(np.mean(shares))
 
 
 def head_pose(points: np.ndarray) -> np.ndarray:

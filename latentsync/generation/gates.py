@@ -68,15 +68,16 @@ PASSED_THROUGH = {code: reason.name for code, reason in REASONS.items()}
 def measure_faces(scheme: Scheme) -> Measure:
     """A function from a frame uint8 (h, w, 3) and a face in it to what generation reads of it, float32 [75 + 2 p].
 
-    The six points of the pose in pixels; the least distance of the outer lips from the frame's border in face widths,
-    below 0 outside; the variance of the Laplacian of the face below the brows, its box brought to 128 px; mean RGB of
-    the upper face and of 4 x 4 cells of mouth and chin, 0..255; five points and p of the outer lips, pixels.
+    The six points of the pose in pixels; the least distance of the outer lips, and of their place below the nose, from
+    the frame's border in face widths, below 0 outside; the variance of the Laplacian of the face below the brows, its
+    box brought to 128 px; mean RGB of the upper face and of 4 x 4 cells of mouth and chin, 0..255; five points and p
+    of the outer lips, pixels.
     """
     pose, lips = list(scheme.pose), list(scheme.outer_lips)
 
     def measure(rgb: np.ndarray, face: Face) -> np.ndarray:
         height, width = rgb.shape[:2]
-        x, y = face.landmarks[lips].T
+        x, y = np.concatenate([face.landmarks[lips], _mouth_place(face)]).T
         margin = min(x.min(), y.min(), width - 1 - x.max(), height - 1 - y.max()) / face.width_px
         upper, lower = _colours(rgb, face)
         points = scheme.five_points(face.landmarks).ravel(), face.landmarks[lips].ravel()
@@ -84,6 +85,13 @@ def measure_faces(scheme: Scheme) -> Measure:
         return np.concatenate(parts).astype(np.float32)
 
     return measure
+
+
+def _mouth_place(face: Face) -> np.ndarray:
+    """Where brows and nose say that the mouth is, float [2, 2]: a detector guesses landmarks that it does not see."""
+    width, height = alignment.crop_size(_SIDE)
+    place = np.array([[0.4, 0.6], [0.6, 0.6]]) * (width, height)
+    return alignment.apply(alignment.invert(alignment.similarity(face.anchors, _SIDE)), place)
 
 
 def _sharpness(rgb: np.ndarray, face: Face) -> float:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get
 REASONS = {
     "unreadable": "the file is not a readable video, or it is cut off",
     "crashed": "a library crashed twice while reading it",
+    "failed": "an error occurred while it was read, tracked or scored",
     "no_audio": "there is no audio, so sync cannot be measured",
     "no_face": "no face was found in the segment",
     "no_consent": "the table `consent` does not cover the video, or no longer",
@@ -25,13 +26,17 @@ REASONS = {
     "badly_lit": "the face is too dark or too bright (select_clips.min_exposure, max_exposure)",
     "turned_away": "the head is turned away (select_clips.max_yaw_deg, max_pitch_deg)",
     "misaligned": "a second detector does not confirm the face in the crop (select_clips.min_aligned_share)",
+    "not_upright": "the face is upside down or on its side in the crop (select_clips.min_upright_share)",
+    "outside": "mouth or chin lie outside of the frame (select_clips.max_outside_share)",
+    "still": "the face does not move, as in a photograph (select_clips.min_motion)",
+    "silent": "the audio is silent (select_clips.min_audio_peak)",
     "little_speech": "too little of the audio is speech (select_clips.min_speech_share)",
     "not_speaking": "another face in the same segment is the speaker",
     "near_duplicate": "near duplicate: a re-encoded or rescaled copy of another clip (select_clips.max_duplicate_bits)",
     "duplicate": "the input folder contains the same file twice",
     "not_redrawn": "no frame of the video has a face that can be redrawn",
 }
-ERRORS = {"unreadable", "crashed"}  # reasons that are faults of the file rather than a judgement
+ERRORS = {"unreadable", "crashed", "failed"}  # reasons that are faults of the file rather than a judgement
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,9 @@ class OfSource(TypedDict):
 
     size: Annotated[int, Column("file size", "sources", "bytes")]
     sha256: Annotated[str, Column("content hash; equal files are duplicates", "probe")]
-    width: Annotated[int, Column("width as displayed, after rotation", "probe", "px", card=True)]
-    height: Annotated[int, Column("height as displayed, after rotation", "probe", "px", card=True)]
+    width: Annotated[int, Column("width as displayed, in square pixels, after rotation", "probe", "px", card=True)]
+    height: Annotated[int, Column("height as displayed, in square pixels, after rotation", "probe", "px", card=True)]
+    pixel_aspect: Annotated[float, Column("width of a stored pixel over its height", "probe")]
     rotation_deg: Annotated[
         int, Column("counter-clockwise rotation of the display matrix: 0, 90, 180, 270", "probe", "degrees")
     ]
@@ -95,6 +101,13 @@ class OfSource(TypedDict):
     interlaced: Annotated[bool, Column("frames consist of two fields; they are used as they are", "probe")]
     has_audio: Annotated[bool, Column("the source has an audio stream", "probe")]
     audio_rate_hz: Annotated[int | None, Column("sample rate of the audio stream", "probe", "Hz", card=True)]
+    audio_track: Annotated[
+        int | None, Column("number of the audio track that is heard, from 1; null without audio", "resample")
+    ]
+    n_audio_tracks: Annotated[int, Column("audio tracks of the source", "probe")]
+    repairs: Annotated[
+        dict[str, int], Column("what is repaired in the source, see media/repairs.py: kind -> number", "resample")
+    ]
     n_ticks: Annotated[int, Column("ticks of the source, 25 per second", "resample", "ticks")]
 
 
@@ -160,6 +173,19 @@ class Clip(Segment):
     clipped_share: Annotated[
         float, Measure("share of the pixels of the face that are black or white", "score_quality", "0..1")
     ]
+    motion: Annotated[
+        float,
+        Measure("median step of the landmarks between frames, head motion removed", "score_quality", "face widths"),
+    ]
+    outside_share: Annotated[
+        float, Measure("share of mouth and chin beyond the border of the frame", "score_quality", "0..1")
+    ]
+    upright_share: Annotated[
+        float, Measure("share of the checked frames in which the crop is upright", "score_quality", "0..1")
+    ]
+    audio_peak: Annotated[
+        float | None, Measure("largest absolute sample of the audio, 0: digital silence", "score_quality", "0..1")
+    ]
     roll_deg: Annotated[float, Measure("head pose; above 0 anticlockwise as seen", "score_quality", "degrees")]
     remaining_offset_frames: Annotated[
         int, Measure("the offset measured again with sync_offset_frames applied", "score_sync", "frames at 25 fps")
@@ -200,6 +226,7 @@ class Driven(TypedDict):
     sound_path: Annotated[str, Column("path of that source", "select_clips")]
     sound_group: Annotated[str, Column("group of that source", "select_clips")]
     audio_file: Annotated[str, Column("16 kHz mono FLAC of that source", "select_clips")]
+    audio_track: Annotated[int, Column("number of the audio track of that source", "select_clips")]
 
 
 class Pair(Driven):

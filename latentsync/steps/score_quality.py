@@ -14,6 +14,10 @@ Always, from the crop, its geometry and the audio, without decoding the source a
   aligned_share  share of the frames in which a second detector finds exactly one face in the crop, with anchors on
                  average within ALIGNED_WITHIN of the template: step 7 of the published pipeline, "remove incorrect
                  affined". Always FaceMesh: it needs no weights, and it is independent of the one that made the crop.
+  motion         how much the face moves in itself; a photograph does not (faces/measures.py)
+  outside_share  share of mouth and chin beyond the border of the frame
+  upright_share  share of the frames in which the crop looks most like a face as it is, not turned (faces/upright.py)
+  audio_peak     largest absolute sample; null without audio
   picture_hash   of the middle frame; motion_hash: of the mouth's movement, null where it rests (curation/duplicates.py)
 """
 
@@ -29,6 +33,7 @@ from latentsync.faces import alignment, measures
 from latentsync.faces.backends import backend, open_detector
 from latentsync.faces.face import Detector
 from latentsync.faces.stills import read_stills
+from latentsync.faces.upright import Upright, open_upright
 from latentsync.ledger.columns import Clip
 from latentsync.ledger.files import read_ledger, run_dir
 from latentsync.ledger.rows import Row
@@ -55,17 +60,17 @@ def run(
     root = run_dir(outputs["ledger"])
     scorer = open_scorer(cfg.backend)
     score = score_crop if cfg.backend == "hyperiqa" else score_stills
-    with open_detector("mediapipe", 2) as detector:
+    with open_detector("mediapipe", 2) as detector, open_upright() as upright:
 
         def work(row: Clip, _: str) -> list[Row]:
             quality = score(row, scorer, cfg.frames, root)
-            measured = measure_crop(row, cfg.frames, detector, root)
+            measured = measure_crop(row, cfg.frames, detector, upright, root)
             return [row | {"quality": round(quality, 3), "quality_backend": cfg.backend} | measured]
 
         run_shard(outputs["ledger"], rows, cfg, VERSIONS["score_quality"], work)
 
 
-def measure_crop(row: Clip, frames: int, detector: Detector, root: Path) -> Row:
+def measure_crop(row: Clip, frames: int, detector: Detector, upright: Upright, root: Path) -> Row:
     """The columns that need no quality metric."""
     with np.load(root / row["geometry_file"]) as arrays:
         found, landmarks, matrices, mouth_opening = (
@@ -76,22 +81,30 @@ def measure_crop(row: Clip, frames: int, detector: Detector, root: Path) -> Row:
         face = read_clip(crop_file, tick, tick + 1)[0]
         points = alignment.apply(alignment.to_face(matrices[tick], row["resolution"]), landmarks[tick])
         mask = measures.face_mask(points, row["resolution"])
-        per_frame.append((measures.sharpness(face, mask), *measures.exposure(face, mask), is_aligned(face, detector)))
+        looks = *measures.exposure(face, mask), is_aligned(face, detector), upright(face)
+        per_frame.append((measures.sharpness(face, mask), *looks))
     pose = np.median(measures.head_pose(landmarks[found][:, backend(row["faces"]).scheme.pose]), axis=0)
     middle = len(found) // 2
-    names = ("sharpness", "exposure", "clipped_share", "aligned_share", "yaw_deg", "pitch_deg", "roll_deg")
-    numbers = zip(names, [*np.mean(per_frame, axis=0), *pose], strict=True)
-    return {name: round(float(value), 4) + 0.0 for name, value in numbers} | {
-        "speech_share": _speech_share(row, root),
+    names = ("sharpness", "exposure", "clipped_share", "aligned_share", "upright_share")
+    numbers: dict[str, float] = dict(
+        zip((*names, "yaw_deg", "pitch_deg", "roll_deg"), [*np.mean(per_frame, axis=0), *pose], strict=True)
+    )
+    size = row["width"], row["height"]
+    numbers["outside_share"] = measures.outside_share(matrices[found], row["resolution"], size)
+    samples = _audio(row, root)
+    return {name: round(float(value), 4) + 0.0 for name, value in numbers.items()} | {
+        "motion": round(measures.motion(landmarks, found), 6),
+        "speech_share": None if samples is None else round(speech_share(samples), 4),
+        "audio_peak": None if samples is None else round(float(np.abs(samples).max(initial=0)), 6),
         "picture_hash": duplicates.picture_hash(read_clip(crop_file, middle, middle + 1)[0]),
         "motion_hash": duplicates.motion_hash(mouth_opening.astype(np.float64)),
     }
 
 
-def _speech_share(row: Clip, root: Path) -> float | None:
+def _audio(row: Clip, root: Path) -> np.ndarray | None:
     if row["audio_file"] is None:
         return None
-    return round(speech_share(read_flac(root / row["audio_file"], *samples_of(row["start_tick"], row["end_tick"]))), 4)
+    return read_flac(root / row["audio_file"], *samples_of(row["start_tick"], row["end_tick"]))
 
 
 def is_aligned(face: np.ndarray, detector: Detector) -> bool:

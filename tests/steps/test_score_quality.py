@@ -65,6 +65,8 @@ def clip_row(
     columns = {
         "faces": "mediapipe",
         "resolution": 64,
+        "width": 256,
+        "height": 224,
         "stills_file": stills_file,
         "geometry_file": geometry_file,
         "ticks_file": table,

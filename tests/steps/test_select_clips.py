@@ -49,12 +49,14 @@ GOOD = {
     "yaw_deg": -3.0,
     "pitch_deg": 4.0,
     "speech_share": 0.9,
+    **fixtures.TALKING,
 }
 
 
 def clip(name: str, start: int = 0, end: int = 100, track: int = 0, **columns) -> Row:
     source = source_id(name)
     facts = {"duration_s": 4.4, "sha256": f"content of {name}", "audio_file": f"resample/media/{source}.flac"}
+    facts["audio_track"] = 1
     return fixtures.clip(name, start, end, track, **facts | GOOD | columns)
 
 
@@ -108,6 +110,10 @@ def split_of(result: dict) -> dict[str, str]:
 # --- reasons ---------------------------------------------------------------------------------------------------------
 
 FAULTS = {
+    "not_upright": {"upright_share": 0.49},
+    "outside": {"outside_share": 0.21},
+    "still": {"motion": 0.00099},
+    "silent": {"audio_peak": 0.0009},
     "small_face": {"face_px": 69.9},
     "low_quality": {"quality": 39.9},
     "blurred": {"sharpness": 4.99},
@@ -158,6 +164,10 @@ def test_each_threshold_has_its_reason_and_tells_value_and_limit(tmp_path, reaso
     assert (row["path"], row["reason"], row["kind"]) == ("bad.mp4", reason, "clip")
     limit = getattr(CFG, selection.limits_of(reason)[0].key)
     measured = {
+        "not_upright": "0.49",
+        "outside": "0.21",
+        "still": "0.00099",
+        "silent": "0.0009",
         "too_short": "1.48",
         "small_face": "69.9",
         "low_quality": "39.9",
