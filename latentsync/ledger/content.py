@@ -12,19 +12,29 @@ from pathlib import Path
 
 import av.error
 
+from latentsync.ledger import faults
+from latentsync.ledger.columns import KINDS, columns
 from latentsync.ledger.rows import Row, rejected
 
 CONSECUTIVE = 3  # rows that fail with the same error, with none finished between them, stop a step
 _SYSTEM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.ENFILE, errno.EIO}
+_COLUMNS = {name for kind in KINDS.values() for name in columns(kind)}
 AGAIN = ", twice"  # end of the detail of a row that was tried again
 
 
-def is_of_machine(error: BaseException) -> bool:
-    """Whether an error says nothing about the content of the row that was worked on."""
-    if isinstance(error, av.error.FFmpegError):  # some are OSErrors, too; a file is read by FFmpeg, which knows no disk
-        return error.errno in _SYSTEM
+def is_of_machine(error: BaseException, folder: Path) -> bool:
+    """Whether an error says nothing about the content of the row that was worked on; `folder`: where is written.
+
+    A column that a row lacks is the fault of an older ledger.
+    """
+    if isinstance(error, MemoryError):  # a file may ask for more than any machine has
+        return False
+    if isinstance(error, av.error.FFmpegError) and error.errno not in _SYSTEM:  # some are OSErrors, too
+        return False
+    if isinstance(error, KeyError) and error.args[0] in _COLUMNS:
+        return True
     on_gpu = type(error).__module__.startswith("torch.") or "CUDA" in str(error)
-    return isinstance(error, OSError | ImportError) or on_gpu
+    return isinstance(error, OSError | ImportError) or on_gpu or faults.sentence(error, folder) is not None
 
 
 def failed(row: Row, error: Exception, root: Path) -> Row:
@@ -41,3 +51,28 @@ def place(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "/latentsync/" in frame.filename] or frames
     return f"{Path(ours[-1].filename).name}, line {ours[-1].lineno} in {ours[-1].name}" if ours else "outside Python"
+
+
+class Alike:
+    """Counts rows that fail in a row with the same error."""
+
+    def __init__(self) -> None:
+        self.kind, self.number = "", 0
+
+    def require_varied(self, row: Row, step: str) -> None:
+        """Look at the next finished row.
+
+        Raises:
+            ValueError: so many failed alike that the step is at fault, not the files.
+        """
+        detail = row["detail"]
+        if row["reason"] != "failed":
+            self.kind, self.number = "", 0
+        elif not detail.endswith(AGAIN):
+            kind = detail.partition(":")[0] + detail[detail.rindex("(") :]
+            self.kind, self.number = kind, self.number + 1 if kind == self.kind else 1
+        if self.number == CONSECUTIVE:
+            raise ValueError(
+                f"{self.number} rows in a row fail with the same error, the last one at {row.get('path', row['id'])}: "
+                f"{detail}; so {step} may be at fault and not the files. The same command goes on behind them."
+            )

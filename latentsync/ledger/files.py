@@ -1,7 +1,7 @@
 """Files of a run: ledgers and other small files, written whole or not at all, by one process at a time.
 
 A ledger is a file `results/<run>/<step>/<shard>.jsonl`, one JSON object a line, sorted by id, written to a temporary
-name and renamed.
+name and renamed. Its sha256 is kept beside it, in `.<shard>.jsonl.sha256`, and compared when it is read.
 """
 
 import csv
@@ -9,10 +9,16 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from latentsync.ledger.faults import naming
+
+WAIT_S = 3.0  # so long a lock is waited for without a word
 
 
 def run_dir(declared: Path) -> Path:
@@ -27,13 +33,17 @@ def replacing(path: Path) -> Iterator[Path]:
     The suffix is kept because media libraries choose the format by it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if path.suffix == ".jsonl":
+                checksum_of(path).unlink(missing_ok=True)  # of the old file
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -44,8 +54,40 @@ def locked(path: Path) -> Iterator[IO[bytes]]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        wait_for(lambda: _taken(file), lambda: f"{path} is held by {holder(file) or 'another process'}")
         yield file
+
+
+def _taken(file: IO[Any]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def wait_for(ready: Callable[[], bool], why: Callable[[], str], pause_s: float = 0.05) -> None:
+    """Return as soon as `ready`; after a few seconds of waiting, say `why` on stderr, once."""
+    start, said = time.monotonic(), False
+    while not ready():
+        waited_s = time.monotonic() - start
+        if waited_s > WAIT_S and not said:
+            print(f"{why()}; waiting until it ends.", file=sys.stderr, flush=True)
+            said = True
+        time.sleep(min(1.0, max(pause_s, waited_s / 10)))
+
+
+def holder(file: IO[Any]) -> str | None:
+    """Who holds a flock on this open file, as "process 123 (command)"; None if the system does not tell."""
+    stat = os.fstat(file.fileno())
+    inode = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}:{stat.st_ino}"
+    try:
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        pid = next(int(fields[4]) for fields in locks if fields[1] == "FLOCK" and fields[5] == inode)
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except (OSError, StopIteration, IndexError, ValueError):
+        return None
+    return f"process {pid} ({command[:160]})"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,18 +106,47 @@ def dumps(row: Any) -> str:
     return json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def checksum_of(ledger: Path) -> Path:
+    """Path of the file with the sha256 of a ledger, in the format of sha256sum; ledgers of old runs have none."""
+    return ledger.with_name(f".{ledger.name}.sha256")
+
+
+def require_unchanged(ledger: Path) -> None:
+    """Compare a ledger with the checksum beside it, if there is one: a second for a million rows.
+
+    Raises:
+        ValueError: it was edited, or a disk damaged it.
+    """
+    try:
+        expected = checksum_of(ledger).read_text(errors="replace").split()
+    except FileNotFoundError:
+        return
+    with open(ledger, "rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected[:1] != [actual]:
+        raise ValueError(
+            f"{ledger} is not as {ledger.parent.name} wrote it: it was edited or damaged. Delete it and run the same "
+            "command again; finished work is kept."
+        )
+
+
 def iterate_ledger(path: Path) -> Iterator[Any]:
     """The rows of a ledger one by one, of the kinds that columns.py describes.
 
     Raises:
-        ValueError: a line is not JSON.
+        ValueError: it is not as it was written, or a line is not JSON.
     """
-    with open(path, encoding="utf-8") as lines:
+    path = Path(path)
+    require_unchanged(path)
+    with open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path} line {number} is not JSON ({error}); delete it and run again.") from error
+                row = json.loads(line.decode())
+            except ValueError as error:  # not JSON, or not UTF-8
+                raise ValueError(
+                    f"{path} line {number} is not JSON ({error}); delete the file and run the same command again."
+                ) from error
+            yield row
 
 
 def read_ledger(path: Path) -> list[Any]:
@@ -89,8 +160,18 @@ def read_ledgers(paths: Iterable[Path]) -> list[Any]:
 
 
 def write_ledger(path: Path, rows: Iterable[Any]) -> None:
-    """Write rows sorted by id, one canonical JSON object a line."""
-    write_text(path, "".join(dumps(row) + "\n" for row in sorted(rows, key=lambda row: row["id"])))
+    """Write rows sorted by id, one canonical JSON object a line, and their checksum beside them.
+
+    A kill between the two leaves a ledger without a checksum, which is read like one of an old run.
+    """
+    path = Path(path)
+    digest = hashlib.sha256()
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        for row in sorted(rows, key=lambda row: row["id"]):
+            line = (dumps(row) + "\n").encode()
+            digest.update(line)
+            file.write(line)
+    write_text(checksum_of(path), f"{digest.hexdigest()}  {path.name}\n")
 
 
 def csv_rows(path: Path, option: str, made_by: str) -> list[dict[str, str]]:

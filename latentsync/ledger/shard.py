@@ -5,9 +5,11 @@ remembers every finished row.
 """
 
 import json
+import re
 import sys
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,25 @@ from typing import Any
 from pydantic import BaseModel
 
 from latentsync.ledger import content, crashes
+from latentsync.ledger.faults import naming
 from latentsync.ledger.files import dumps, fingerprint, locked, run_dir, write_ledger
 from latentsync.ledger.rows import Rejection, Row, rejected
 
+_CHECKED = b'{"check":"%08x",'
+_CHECK = re.compile(rb'\{"check":"([0-9a-f]{8})",')
+
 
 class Journal:
-    """Append-only record of finished rows, `<step>/journal/<shard>.jsonl`, locked while the job runs."""
+    """Append-only record of finished rows, `<step>/journal/<shard>.jsonl`, locked while the job runs.
+
+    Each line begins with a checksum of the rest, `{"check":"<crc32>",...}`, and names the sizes of the files that its
+    rows have. A line that is torn or damaged is skipped, so its row is done again; lines of older versions, without a
+    checksum, count if they are JSON.
+    """
 
     def __init__(self, path: Path):
         self.path = Path(path)
+        self.run = self.path.parent.parent.parent  # files are relative to it
 
     def __enter__(self) -> "Journal":
         self.lock = locked(self.path)
@@ -32,21 +44,41 @@ class Journal:
         data = self.file.read()
         whole = data.rfind(b"\n") + 1  # a kill may leave an incomplete last line: drop it
         self.file.truncate(whole)
-        entries = [json.loads(line) for line in data[:whole].splitlines()]
-        self.rows = {entry["key"]: entry["rows"] for entry in entries if "rows" in entry}
+        self.rows: dict[str, list[Row]] = {}
+        self.sizes: dict[str, dict[str, int]] = {}
         self.crashes: dict[str, list[str]] = {}
+        lines = data[:whole].split(b"\n")[:-1]
+        entries = [entry for line in lines if (entry := _entry(line)) is not None]
         for entry in entries:
-            if "crash" in entry:
+            if "rows" in entry:
+                self.rows[entry["key"]] = entry["rows"]
+                self.sizes[entry["key"]] = entry.get("sizes", {})
+            else:
                 self.crashes.setdefault(entry["key"], []).append(entry["crash"])
+        if damaged := len(lines) - len(entries):
+            print(f"{self.path}: {damaged} damaged lines are skipped; their rows are done again.", file=sys.stderr)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.lock.__exit__(*error)
+        with naming(self.path):
+            self.lock.__exit__(*error)
+
+    def finished(self, key: str) -> list[Row] | None:
+        """The rows made from one input row, if all their files still have their sizes; one stat for each file."""
+        rows = self.rows.get(key)
+        if rows is None:
+            return None
+        return rows if all(self._is_whole(file, self.sizes[key].get(file)) for file in _files_of(*rows)) else None
+
+    def _is_whole(self, file: str, recorded: int | None) -> bool:
+        size = _size(self.run / file)
+        return size == recorded if recorded else size > 0
 
     def append(self, key: str, rows: list[Row]) -> None:
         """Record the rows made from one input row; flushed, so that SIGKILL loses nothing."""
         self.rows[key] = rows
-        self._write({"key": key, "rows": rows})
+        self.sizes[key] = {file: size for file in _files_of(*rows) if (size := _size(self.run / file))}
+        self._write({"key": key, "rows": rows, "sizes": self.sizes[key]})
 
     def add_crash(self, key: str, description: str) -> None:
         """Record that the process crashed while it worked on this input row."""
@@ -54,8 +86,24 @@ class Journal:
         self._write({"key": key, "crash": description})
 
     def _write(self, entry: dict[str, Any]) -> None:
-        self.file.write((dumps(entry) + "\n").encode())
-        self.file.flush()
+        body = dumps(entry).encode()
+        with naming(self.path):
+            self.file.write(_CHECKED % zlib.crc32(body) + body[1:] + b"\n")
+            self.file.flush()
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """What a line of a journal says; None if it is damaged."""
+    match = _CHECK.match(line)
+    if match and zlib.crc32(b"{" + line[match.end() :]) != int(match[1], 16):
+        return None
+    try:
+        entry = json.loads(line.decode())
+    except ValueError:
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("key"), str):
+        return None
+    return entry if isinstance(entry.get("rows"), list) or isinstance(entry.get("crash"), str) else None
 
 
 def run_shard(
@@ -79,7 +127,7 @@ def run_shard(
     costs = root / "costs" / ledger.parent.name / ledger.name
     costs.parent.mkdir(parents=True, exist_ok=True)
     result: list[Row] = []
-    crash_file, n_finished, alike = crashes.path_of(ledger), 0, Alike()
+    crash_file, n_finished, alike = crashes.path_of(ledger), 0, content.Alike()
     with Journal(ledger.parent / "journal" / ledger.name) as journal:
         if crash := crashes.last_crash(crash_file):
             journal.add_crash(crash.key, crash.description)
@@ -89,9 +137,10 @@ def run_shard(
                     result.append(row)
                     continue
                 key = fingerprint(row, section, version)
-                done = journal.rows.get(key)
+                done = journal.finished(key)
                 before = done and done[0]["reason"] == "failed" and not done[0]["detail"].endswith(content.AGAIN)
-                if done is None or before or not all(_files_exist(root, item) for item in done):
+                if done is None or before:
+                    _require_files(root, row)
                     begin(key, n_finished)
                     wall, cpu = time.perf_counter(), time.process_time()
                     done = _attempt(work, row, key, journal.crashes.get(key, []), ledger.parent / "media")
@@ -119,7 +168,7 @@ def _attempt(work: Callable[[Any, str], list[Any]], row: Row, key: str, crashed:
     except Rejection as verdict:
         return [rejected(row, verdict.reason, verdict.detail)]
     except Exception as error:
-        if content.is_of_machine(error):  # the next call retries
+        if content.is_of_machine(error, media):  # the next call retries
             error.add_note(f"(While working on {row.get('path', '')}, {row['id']}.)")
             raise
         print(f"{row.get('path', '')}, {row['id']}:", file=sys.stderr)
@@ -127,30 +176,28 @@ def _attempt(work: Callable[[Any, str], list[Any]], row: Row, key: str, crashed:
         return [content.failed(row, error, media.parent.parent)]
 
 
-class Alike:
-    """Counts rows that fail in a row with the same error."""
+def _files_of(*rows: Row) -> set[str]:
+    """The files that rows name, relative to the run."""
+    return {value for row in rows for name, value in row.items() if name.endswith("_file") and value}
 
-    def __init__(self) -> None:
-        self.kind, self.number = "", 0
 
-    def require_varied(self, row: Row, step: str) -> None:
-        """Look at the next finished row.
+def _size(path: Path) -> int:
+    """Size of a file in bytes; 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
-        Raises:
-            ValueError: so many failed alike that the step is at fault, not the files.
-        """
-        detail = row["detail"]
-        if row["reason"] != "failed":
-            self.kind, self.number = "", 0
-        elif not detail.endswith(content.AGAIN):
-            kind = detail.partition(":")[0] + detail[detail.rindex("(") :]
-            self.kind, self.number = kind, self.number + 1 if kind == self.kind else 1
-        if self.number == content.CONSECUTIVE:
+
+def _require_files(root: Path, row: Row) -> None:
+    """Raise if a file of an earlier step is missing or empty: that is no fault of the video.
+
+    Raises:
+        ValueError: it names the file and the option that makes it again.
+    """
+    for file in sorted(_files_of(row)):
+        if not _size(root / file):
             raise ValueError(
-                f"{self.number} rows in a row fail with the same error, the last one at {row.get('path', row['id'])}: "
-                f"{detail}; so {step} may be at fault and not the files. The same command goes on behind them."
+                f"{root / file} is missing or empty, perhaps since a power cut. Run the same command again with "
+                f"--forcerun {Path(file).parts[0]}; only this file is made again."
             )
-
-
-def _files_exist(root: Path, row: Row) -> bool:
-    return all((root / value).exists() for name, value in row.items() if name.endswith("_file") and value)

@@ -2,7 +2,8 @@
 
     python -m latentsync.steps STEP --config JSON --input NAME PATH... --output NAME PATH [--sources FOLDER]
 
-A command from a log can be pasted into a shell. A user error ends with one sentence and exit status 1.
+A command from a log can be pasted into a shell. A user error, and a fault of the machine wherever it shows, ends with
+one sentence and exit status 1; being stopped ends with exit status 130.
 """
 
 import argparse
@@ -12,14 +13,15 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from latentsync import gpu_lease
-from latentsync.config import STEP_SECTIONS
-from latentsync.ledger import crashes
-from latentsync.ledger.files import locked, run_dir
+from latentsync.config import STEP_SECTIONS, VERSIONS
+from latentsync.ledger import crashes, faults
+from latentsync.ledger.columns import KINDS, columns
+from latentsync.ledger.files import iterate_ledger, locked, run_dir
 
 MODULES = {"train_unet_stage1": "train_unet", "train_unet_stage2": "train_unet"}  # two rules, one module
 
@@ -60,13 +62,56 @@ def main(argv: list[str] | None = None, own_process: bool = False) -> int:
                 device = gpu_lease.lease()  # before CUDA is initialised; held until the file is closed
             module = importlib.import_module(f"latentsync.steps.{MODULES.get(args.step, args.step)}")
             module.run(cfg, inputs, outputs, args.sources)
-    except (ValueError, OSError) as error:
-        print(f"{args.step}: {' '.join([str(error), *getattr(error, '__notes__', [])])}", file=sys.stderr)
+    except KeyboardInterrupt:
+        _say(f"{args.step}: stopped; {faults.CARRY_ON}.")
+        return 130
+    except Exception as error:
+        if (sentence := _sentence(error, inputs, outputs)) is None:
+            raise
+        if own_process:  # a zip file on a full disk would complain once more as it is deleted
+            sys.unraisablehook = lambda _: None
+        _say(f"{args.step}: {' '.join([sentence, *getattr(error, '__notes__', [])])}")
         return 1
     finally:
         if device is not None:
             device.close()
     return 0
+
+
+def _sentence(error: Exception, inputs: Mapping[str, list[Path]], outputs: Mapping[str, Any]) -> str | None:
+    """What to tell about an error; None for a bug, which deserves its traceback."""
+    folder = run_dir(_first(outputs)) if outputs else Path("results")
+    if fault := faults.sentence(error, folder):
+        return fault
+    if isinstance(error, KeyError) and (old := _without_column(error.args[0], inputs)):
+        return old
+    return str(error) if isinstance(error, ValueError | OSError) else None
+
+
+def _without_column(name: Any, inputs: Mapping[str, list[Path]]) -> str | None:
+    """What to tell if an input ledger has no column of this name, although the step that writes it is done."""
+    writers = {found[name][1].step for kind in KINDS.values() if name in (found := columns(kind))} & VERSIONS.keys()
+    order = list(VERSIONS)  # the order of the data
+    for path in (
+        path for paths in inputs.values() for path in paths if path.suffix == ".jsonl" and path.parent.name in VERSIONS
+    ):
+        due = sorted(step for step in writers if order.index(step) <= order.index(path.parent.name))
+        if due and any(row.get("status") == "ok" and name not in row for row in iterate_ledger(path)):
+            return (
+                f"{path} has rows without {name}, as an older version of this package wrote them. Run the same command "
+                f"again with --forcerun {' '.join(due)}; finished work is kept."
+            )
+    return None
+
+
+def _first(outputs: Mapping[str, Any]) -> Path:
+    first = next(iter(outputs.values()))
+    return first if isinstance(first, Path) else first[0]
+
+
+def _say(sentence: str) -> None:
+    with suppress(OSError):  # the log may be on the disk that is full
+        print(sentence, file=sys.stderr, flush=True)
 
 
 def _keep_freed_memory() -> None:
@@ -85,10 +130,11 @@ def _output_lock(step: str, outputs: Mapping[str, Path | list[Path]]) -> Abstrac
     """Lock the outputs against other processes. Training has its own lock, as its ranks are several processes."""
     if step.startswith("train_") or not outputs:
         return nullcontext()
-    first = next(iter(outputs.values()))
-    first = first if isinstance(first, Path) else first[0]
+    first = _first(outputs)
     return locked(run_dir(first) / "locks" / f"{step}.{first.name}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(own_process=True))
+    if status := main(own_process=True):
+        sys.stdout.flush()
+        os._exit(status)  # where memory ran out, compiled libraries may wait for ever for threads that did not start

@@ -156,6 +156,74 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["k1", "k3"]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda line: line.replace(b'"length":1', b'"length":7'),  # still JSON
+        lambda line: line[:40] + line[41:],
+        lambda line: b"\x00\x00\x00{" + line[4:],  # json.loads takes this for utf-32
+        lambda line: bytes(range(128, 256)),
+        lambda line: line[:20] + b"\n" + line[20:],
+        lambda line: b'"text"',
+        lambda line: b"",
+    ],
+    ids=["a digit", "a missing byte", "zeros", "bytes", "torn in two", "other JSON", "empty"],
+)
+def test_a_damaged_line_of_a_journal_is_skipped_counted_and_done_again(tmp_path, capsys, damage):
+    calls = []
+
+    def work(row, key):
+        calls.append(row["path"])
+        return [row | {"length": len(row["path"])}]
+
+    rows = [source("a"), source("bb"), source("ccc")]
+    first = run(tmp_path, rows, work)
+    journal = tmp_path / "run/step/journal/00000.jsonl"
+    lines = journal.read_bytes().splitlines()
+    [number] = [number for number, line in enumerate(lines) if b'"length":1' in line]
+    lines[number] = damage(lines[number])
+    journal.write_bytes(b"\n".join(lines) + b"\n")
+    capsys.readouterr()
+    assert run(tmp_path, rows, work) == first
+    assert sorted(calls) == ["a", "a", "bb", "ccc"]
+    assert "journal/00000.jsonl: " in (said := capsys.readouterr().err) and "damaged lines are skipped" in said
+
+
+def test_lines_of_older_versions_count(tmp_path, capsys):
+    """They have neither a checksum nor sizes."""
+    path = tmp_path / "run/step/journal/00000.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"key": "k1", "rows": [source("a", text_file="step/media/a.txt")]}) + "\n")
+    with Journal(path) as journal:
+        assert journal.rows.keys() == {"k1"} and journal.finished("k1") is None
+        write_text(tmp_path / "run/step/media/a.txt", "x")
+        assert journal.finished("k1") == journal.rows["k1"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("content", ["", "half"])
+def test_work_is_done_again_when_its_file_has_another_size(tmp_path, content):
+    """After a power cut, files may be empty although they had their names."""
+    path = tmp_path / "run/step/media/a.txt"
+
+    def work(row, key):
+        write_text(path, "all of it")
+        return [row | {"text_file": "step/media/a.txt"}]
+
+    run(tmp_path, [source("a")], work)
+    path.write_text(content)
+    run(tmp_path, [source("a")], work)
+    assert path.read_text() == "all of it"
+    run(tmp_path, [source("a")], lambda row, key: pytest.fail("it is whole"))
+
+
+def test_an_empty_file_of_an_earlier_step_is_no_fault_of_the_video(tmp_path):
+    (tmp_path / "run/align_faces").mkdir(parents=True)
+    (tmp_path / "run/align_faces/a.mp4").touch()
+    with pytest.raises(ValueError, match=r"align_faces/a.mp4 is missing or empty.*--forcerun align_faces;"):
+        run(tmp_path, [source("a", crop_file="align_faces/a.mp4")], lambda row, key: pytest.fail("not reached"))
+
+
 def _slow_job(folder, started):
     def work(row, key):
         started.value += 1
