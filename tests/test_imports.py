@@ -22,7 +22,7 @@ ORDER = [
     {"evaluation"},
     {"report", "synthetic"},
     {"required", "gpu_lease"},
-    {"workflow"},
+    {"workflow", "terminal"},
     {"steps"},
     {"page"},
     {"cli", "__main__"},

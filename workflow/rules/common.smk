@@ -9,13 +9,15 @@ from snakemake.exceptions import WorkflowError
 ROOT = str(workflow.current_basedir.join("..").join(".."))
 sys.path.insert(0, ROOT)
 
+from latentsync.terminal import shorten, told
 from latentsync.workflow import arguments, files, gpus, prepare, record_run
 
+shorten()
 STARTED_S = time.time()
 try:
     CFG = prepare(config, workflow.is_main_process)
 except (ValueError, OSError) as error:
-    raise WorkflowError(str(error)) from None
+    raise WorkflowError(told(error)) from None
 
 RUN = f"results/{CFG.run}"
 CONFIG = f"{RUN}/config.json"
