@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -273,6 +274,45 @@ def test_clean_lists_first_and_deletes_only_when_told(run, capsys):
     capsys.readouterr()
     latentsync("clean", run)
     assert capsys.readouterr().out == "nothing is superseded\n"
+
+
+def test_clean_follows_no_link_out_of_the_run(run, tmp_path, capsys):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "holiday.mp4").write_bytes(b"x" * 1000)
+    for name in ("score_sync", "score_quality"):
+        (run / name).mkdir()
+        write_ledger(run / name / "00000.jsonl", [{"id": "a"}])
+    (run / "score_sync/media").symlink_to(mine)  # the folder of media
+    (run / "score_quality/media").mkdir()
+    (run / "score_quality/media/linked").symlink_to(mine)  # a folder in it
+    (run / "score_quality/media/a.mp4").symlink_to(mine / "holiday.mp4")  # a file in it
+    (run / "linked_step").symlink_to(mine.parent / "elsewhere")  # a step
+    (tmp_path / "elsewhere/media").mkdir(parents=True)
+    (tmp_path / "elsewhere/media/b.mp4").write_bytes(b"x")
+    write_ledger(tmp_path / "elsewhere/00000.jsonl", [{"id": "a"}])
+    latentsync("clean", run, "--yes")
+    said = capsys.readouterr()
+    assert (mine / "holiday.mp4").exists() and (tmp_path / "elsewhere/media/b.mp4").exists()
+    assert (run / "score_quality/media/a.mp4").is_symlink()
+    assert not (run / "align_faces/media/old.mp4").exists() and "2 files" in said.out
+    assert "score_sync/media is, or lies in, a link" in said.err and "linked_step/media is, or lies" in said.err
+
+
+def test_clean_works_where_results_are_on_another_disk_and_hard_links_keep_their_content(run, tmp_path, capsys):
+    (tmp_path / "results").rename(tmp_path / "disk")
+    (tmp_path / "results").symlink_to(tmp_path / "disk")
+    os.link(run / "align_faces/media/old.mp4", tmp_path / "mine.mp4")
+    latentsync("clean", run, "--yes")
+    assert sorted(path.name for path in run.glob("*/media/*")) == ["kept.mp4", "unfinished.mp4"]
+    assert (tmp_path / "mine.mp4").read_bytes() == b"x" * 1000 and "2 files, 0.0 MB, deleted" in capsys.readouterr().out
+
+
+def test_clean_deletes_nothing_after_a_ledger_was_changed(run):
+    ledger = run / "align_faces/00000.jsonl"
+    ledger.write_text(ledger.read_text().replace("kept.mp4", "old.mp4"))
+    with pytest.raises(ValueError, match="is not as align_faces wrote it"):
+        superseded_media(run)
 
 
 def test_clean_refuses_a_folder_that_is_no_run_and_a_run_at_work(run, tmp_path):
