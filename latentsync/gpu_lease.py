@@ -8,12 +8,12 @@ has already assigned a device (CUDA_VISIBLE_DEVICES is set) or there is no GPU.
 import fcntl
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from latentsync.faces.backends import BACKENDS
+from latentsync.ledger.files import holder, wait_for
 from latentsync.sync.scorers import SCORERS
 
 DEVICES = Path("/proc/driver/nvidia/gpus")
@@ -51,31 +51,50 @@ def wanted(step: str, section: Any) -> bool:
 def lease(devices: int | None = None) -> IO[str] | None:
     """Wait for a free device and make it the only visible one; keep the returned file open while the device is used.
 
+    After a few seconds it says on stderr which processes hold the devices.
+
     Raises:
         ValueError: the lock file cannot be read.
     """
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return None
     devices = count() if devices is None else devices
-    while devices:
-        for device in range(devices):
-            path = Path(tempfile.gettempdir()) / f"latentsync-gpu-{device}.lock"
-            try:
-                file = open(path, opener=_shared)
-            except PermissionError:
-                raise ValueError(
-                    f"{path} belongs to another user and cannot be read; remove it, or choose a device yourself with "
-                    "CUDA_VISIBLE_DEVICES=0."
-                ) from None
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                continue
-            os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
-            return file
-        time.sleep(1)
-    return None
+    leased: list[IO[str]] = []
+    if devices:
+        wait_for(lambda: any(_take(device, leased) for device in range(devices)), lambda: _held(devices), pause_s=1)
+    return leased[0] if leased else None
+
+
+def _take(device: int, leased: list[IO[str]]) -> bool:
+    file = _open(device)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return False
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
+    leased.append(file)
+    return True
+
+
+def _held(devices: int) -> str:
+    """Who holds the devices, as a part of a sentence."""
+    holders = []
+    for device in range(devices):
+        with _open(device) as file:
+            holders.append(f"{device} is held by {holder(file) or 'another process'}")
+    return "No GPU is free: " + ", ".join(holders)
+
+
+def _open(device: int) -> IO[str]:
+    path = Path(tempfile.gettempdir()) / f"latentsync-gpu-{device}.lock"
+    try:
+        return open(path, opener=_shared)
+    except PermissionError:
+        raise ValueError(
+            f"{path} belongs to another user and cannot be read; remove it, or choose a device yourself with "
+            "CUDA_VISIBLE_DEVICES=0."
+        ) from None
 
 
 def _shared(path: str, _: int) -> int:

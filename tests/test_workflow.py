@@ -2,12 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import pytest
 
 from latentsync import gpu_lease, required, workflow
 from latentsync.config import VERSIONS, Config, validate
+from latentsync.ledger import files
 from latentsync.workflow import prepare
 
 
@@ -140,6 +143,22 @@ def test_each_job_leases_another_gpu(monkeypatch, tmp_path):
     assert os.environ.pop("CUDA_VISIBLE_DEVICES") == "0"
     second.close(), third.close()
     assert gpu_lease.lease(devices=0) is None and "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_a_lease_that_another_process_holds_is_waited_for_aloud(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(gpu_lease.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(files, "WAIT_S", 0.5)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    lock = tmp_path / "latentsync-gpu-0.lock"
+    hold = "import fcntl, sys, time; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+    process = subprocess.Popen([sys.executable, "-c", hold + "print(flush=True); time.sleep(2)", lock], stdout=-1)
+    process.stdout.readline()
+    gpu_lease.lease(devices=1).close()
+    assert process.wait() == 0
+    process.stdout.close()
+    assert f"No GPU is free: 0 is held by process {process.pid} (" in (said := capsys.readouterr().err)
+    assert said.count("waiting") == 1
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
 
 
 def test_all_users_can_open_a_lock_whatever_the_umask(monkeypatch, tmp_path):
