@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,6 +19,7 @@ class Page:
     ranges: bool = True
     headers: dict[str, str] = field(default_factory=dict)
     redirect: str | None = None
+    length: bool = True  # whether the length is announced; otherwise the end of the connection is the end
 
     @property
     def etag(self) -> str:
@@ -67,13 +68,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status, body, headers, page=None):
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        if page is None or page.length:
+            self.send_header("Content-Length", str(len(body)))
         self.send_header("Connection", "close")
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         cut = page.broken_off.pop(0) if page is not None and page.broken_off else len(body)
-        self.wfile.write(body[:cut])
+        with suppress(ConnectionError):  # the other side has heard enough
+            self.wfile.write(body[:cut])
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 A download is written to `<name>.part`. If it is interrupted, the next call resumes from that file. The file gets its
 final name once its size and sha256 have been verified. Proxies come from the environment (HTTPS_PROXY, NO_PROXY), the
 token for the Hugging Face hub from HF_TOKEN, a mirror of the hub from HF_ENDPOINT; HF_HUB_OFFLINE=1 forbids downloads.
+The token goes to the hub itself over https and to nobody else: no mirror, no target of a redirect, no plain http.
 """
 
 import errno
@@ -14,6 +15,7 @@ import time
 import zipfile
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -26,6 +28,7 @@ from latentsync.weights.registry import File
 ATTEMPTS = 5  # consecutive attempts without a new byte
 TIMEOUT_S = (10, 60)  # to connect; to receive the next byte
 CHUNK_BYTES = 1 << 20
+MOST_BYTES = 1 << 34  # of a file whose size is neither in the registry nor announced; three times the largest known
 RETRIED = {408, 429, 500, 502, 503, 504}
 
 
@@ -136,9 +139,8 @@ def _receive(file: File, path: Path, sink: IO[bytes]) -> str | None:
         headers["Range"] = f"bytes={received}-"
         if etag.exists():
             headers["If-Range"] = etag.read_text()
-    if file.url.startswith(registry.HUB) and os.environ.get("HF_TOKEN"):
-        headers["Authorization"] = f"Bearer {os.environ['HF_TOKEN']}"
     url = _address(file)
+    headers |= _authorization(url)
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
         if response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{received}":
             return _announced_sha256(response)  # the file is complete: only the rename is missing
@@ -159,9 +161,24 @@ def _receive(file: File, path: Path, sink: IO[bytes]) -> str | None:
         if response.headers.get("ETag", "").startswith('"'):  # a strong ETag identifies exactly these bytes
             etag.write_text(response.headers["ETag"])
         _write(response, sink, path, total)
+        if sink.tell() > (total or MOST_BYTES):
+            sink.truncate(0)
+            etag.unlink(missing_ok=True)
+            raise ValueError(
+                f"{url} sends more than the {total or MOST_BYTES} bytes of the file; nothing was kept. "
+                f"{_by_hand(file, path)}"
+            )
         if total is not None and sink.tell() != total:
             raise requests.ConnectionError(f"interrupted at {sink.tell()} of {total} bytes")
         return _announced_sha256(response)
+
+
+def _authorization(url: str) -> dict[str, str]:
+    """The header with the hub's token, if this is the hub; requests drops it in a redirect to another host."""
+    token, hub = os.environ.get("HF_TOKEN"), urlsplit(registry.HUB)
+    asked = urlsplit(url)
+    is_hub = (asked.scheme, asked.netloc) == ("https", hub.netloc)
+    return {"Authorization": f"Bearer {token}"} if token and is_hub else {}
 
 
 def _write(response: requests.Response, sink: IO[bytes], path: Path, total: int | None) -> None:
@@ -179,6 +196,8 @@ def _write(response: requests.Response, sink: IO[bytes], path: Path, total: int 
                     ) from error
                 raise
             bar.update(len(chunk))
+            if sink.tell() > (total or MOST_BYTES):  # a server that announces no length may send for ever
+                return
 
 
 def _require_file(response: requests.Response, file: File, path: Path) -> None:

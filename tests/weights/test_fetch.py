@@ -11,6 +11,7 @@ import time
 import zipfile
 
 import pytest
+import requests
 
 from latentsync.weights import fetch, registry
 from latentsync.weights.registry import File
@@ -149,17 +150,44 @@ def test_the_first_digits_suffice_if_no_more_are_published(web):
 
 
 def test_the_hub_announces_the_checksum_in_its_redirect(web, folder, monkeypatch):
-    """A mirror replaces the hub, and the token is sent along."""
+    """A mirror replaces the hub; the token is not for it."""
     monkeypatch.setenv("HF_ENDPOINT", web.url)
     monkeypatch.setenv("HF_TOKEN", "secret")
     target = f"{registry.HUB}/who/what/resolve/abc/model.bin"
     linked = {"X-Linked-Etag": f'"{SHA256}"'}
     web.pages["/who/what/resolve/abc/model.bin"] = Page(redirect=f"{web.url}/tiny.pt", headers=linked)
     assert get(File("model.bin", target))
-    assert web.asked[0][1]["Authorization"] == "Bearer secret"
+    assert [headers.get("Authorization") for _, headers in web.asked] == [None, None]
     web.pages["/who/what/resolve/abc/model.bin"].headers = {"X-Linked-Etag": '"' + "1" * 64 + '"'}
     with pytest.raises(ValueError, match="instead of 1111"):
         get(File("again.bin", target))
+
+
+def test_the_token_goes_to_the_hub_over_https_and_to_nobody_else(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert fetch._authorization(registry.HUB + "/who/what") == {"Authorization": "Bearer secret"}
+    others = ["http://huggingface.co/a", "https://huggingface.co.example.org/a", "https://mirror.example.org/a"]
+    assert [fetch._authorization(url) for url in [*others, "https://huggingface.co:444/a"]] == [{}] * 4
+    session = requests.Session()  # what a redirect of the hub does with it
+    assert all(session.should_strip_auth(registry.HUB + "/who/what", url) for url in others)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_server_that_sends_more_than_the_file_is_stopped_at_its_size(web, folder, announced):
+    web.pages["/tiny.pt"] = Page(bytes(50 << 20), length=announced)
+    with pytest.raises(ValueError, match=r"offers 52428800|sends more than the 1000 bytes of the file"):
+        get(file(web, size=1000))
+    assert len(web.asked) == 1 and (folder / "sounds/tiny.pt.part").stat().st_size == 0
+    assert contents(folder) == {"sounds/tiny.pt.part"}
+
+
+def test_a_file_of_unknown_size_has_a_limit(web, folder, monkeypatch):
+    monkeypatch.setattr(fetch, "MOST_BYTES", 100_000)
+    web.pages["/tiny.pt"].length = False
+    with pytest.raises(ValueError, match="sends more than the 100000 bytes"):
+        get(file(web))
+    monkeypatch.setattr(fetch, "MOST_BYTES", 2_000_000)
+    assert get(file(web)) and (folder / "sounds/tiny.pt").read_bytes() == CONTENT
 
 
 def test_errors_name_the_path_for_a_manual_download(web, folder):
