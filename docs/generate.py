@@ -64,7 +64,9 @@ LEDGER = """# Ledgers
 A ledger is a file `results/<run>/<step>/<shard>.jsonl`: one JSON object per line, sorted by id. A row has the columns
 of the steps that it went through, and no row is ever dropped. Segments repeat the columns of their source, clips those
 of their segment, videos those of their pair; a table lists them once. A column that ends in `_file` is a path relative
-to `results/<run>`. Ticks are 25 per second, ranges half-open.
+to `results/<run>`. Ticks are 25 per second, ranges half-open. The sha256 of a ledger is beside it, in
+`.<shard>.jsonl.sha256` (`sha256sum -c` reads it); a ledger that was edited or damaged is refused, and deleting it lets
+the next run write it again from the journal.
 
 Generated from `latentsync/ledger/columns.py`; do not edit.
 """

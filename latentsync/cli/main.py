@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -13,6 +14,7 @@ from latentsync.cli.faces import faces
 from latentsync.cli.generate import generate
 from latentsync.cli.inspect import inspect
 from latentsync.cli.options import UnknownChoice
+from latentsync.ledger import faults
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 app.command()(generate)
@@ -37,8 +39,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     try:
         app()
-    except (ValueError, OSError, UnknownChoice) as error:  # OSError: a full disk, a disconnected drive
-        print(f"latentsync: {error}", file=sys.stderr)
+    except Exception as error:
+        expected = isinstance(error, ValueError | OSError | UnknownChoice)
+        if (sentence := faults.sentence(error, Path.cwd()) or (str(error) if expected else None)) is None:
+            raise
+        print(f"latentsync: {sentence}", file=sys.stderr)
         sys.exit(1)
 
 

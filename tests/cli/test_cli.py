@@ -324,6 +324,28 @@ def test_clean_refuses_a_folder_that_is_no_run_and_a_run_at_work(run, tmp_path):
             superseded_media(run)
 
 
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (OSError(28, "No space left on device", "out.mp4"), "out.mp4 could not be written: the disk is full"),
+        (MemoryError("Unable to allocate 7.45 GiB for an array"), "Memory ran out (7.45 GiB more were needed)"),
+        (ValueError("too short"), "latentsync: too short\n"),
+    ],
+)
+def test_faults_of_the_machine_and_users_are_one_sentence(monkeypatch, capsys, error, words):
+    def failing():
+        raise error
+
+    monkeypatch.setattr(cli, "app", failing)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1 and words in (said := capsys.readouterr().err) and said.count("\n") == 1
+    error = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main()
+
+
 def test_a_choice_that_is_not_known_is_refused_at_once():
     """Before torch, PyAV or any file is touched."""
     code = (
