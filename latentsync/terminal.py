@@ -18,6 +18,7 @@ from typing import Any
 from latentsync.ledger import faults
 
 TAIL_LINES = 15
+REASON_CHARS = 100
 TAIL_BYTES = 1 << 16
 FULL_BYTES = 1 << 16  # with less space than this, a log may have stayed empty
 _HANDLER = "DefaultStreamHandler"
@@ -29,6 +30,7 @@ _STOPPED = re.compile("Terminating processes on user request|Will exit after fin
 # What common.smk raises on purpose: a sentence, which Snakemake sets between two places in the code.
 _REFUSED = re.compile(r"WorkflowError in file \S*common\.smk\S*, line \d+:\n(.*?)(?:\n  File .*)?$", re.DOTALL)
 _FULL = re.compile(r"\[Errno 28\]|No space left on device")
+_KILLED = re.compile(r"status 137|SIGKILL")
 _STATUS = re.compile(r"returned non-zero exit status \d+|died with <Signals\.\w+: \d+>")
 
 
@@ -38,7 +40,8 @@ def shorten(name: str = "snakemake.logging") -> None:
         if isinstance(handler, logging.FileHandler):
             handler.handleError = _unless_full  # else a full disk gives a traceback for every record
         if handler.name == _HANDLER and handler.formatter and not isinstance(handler.formatter, JobLines):
-            lines = JobLines(handler.formatter)
+            plans = any(getattr(filter_, "dryrun", False) for filter_ in handler.filters)
+            lines = JobLines(handler.formatter, plans)
             handler.setFormatter(lines)
             handler.addFilter(lines.filter)
 
@@ -51,9 +54,10 @@ def told(error: Exception) -> str:
 class JobLines(logging.Formatter):
     """Filters and formats the records of Snakemake; what it does not know is left to Snakemake's formatter."""
 
-    def __init__(self, other: logging.Formatter):
+    def __init__(self, other: logging.Formatter, plans: bool = False):
+        """`plans`: this is a dry run, so a job is shown with the reason why it would run."""
         super().__init__()
-        self.other = other
+        self.other, self.plans = other, plans
         self.done, self.total = 0, 0
         self.jobs: dict[int, str] = {}  # job id -> what the rule's `message` says
         self.failed: list[str] = []
@@ -94,6 +98,9 @@ class JobLines(logging.Formatter):
         self.jobs[record.jobid] = message
         if not (record.rule_msg or record.shellcmd):
             return ""  # a target: it only collects
+        if self.plans:
+            reason = " ".join(str(record.reason).split())
+            return f"{message} ({reason[:REASON_CHARS]}{'...' if len(reason) > REASON_CHARS else ''})"
         return f"{_clock()} [{self.done}/{self.total} done] {message}"
 
     def _progress(self, record: Any) -> str:
@@ -119,7 +126,8 @@ class JobLines(logging.Formatter):
         text = record.getMessage()
         if "CalledProcessError" in text and (ended := _STATUS.search(text)):
             # A job ended with an error: its log says why, and `_failed` shows it.
-            self.ended.append((text, f"The command {ended[0]}."))
+            killed = " (by a user, or by the system because memory ran out)" if _KILLED.search(ended[0]) else ""
+            self.ended.append((text, f"The command {ended[0]}{killed}."))
             return ""
         if self.stopped and "At least one job did not complete" in text:
             return ""

@@ -89,6 +89,11 @@ def test_a_job_takes_one_line(folder):
     assert [line for line in lines if "good" in line and "done]" in line] and len([x for x in lines if x.strip()]) <= 4
 
 
+def test_a_dry_run_says_why_a_job_would_run(folder):
+    shown = start(folder, "-n", "--", "good").communicate(timeout=60)[0]
+    assert "\nmake good: work on it (Missing output files: good)\n" in shown and "done]" not in shown
+
+
 def test_ctrl_c_gives_one_line(folder):
     process = start(folder, "--", "slow")
     while not (folder / "begun").exists():
