@@ -60,7 +60,7 @@ class JobLines(logging.Formatter):
         self.other, self.plans = other, plans
         self.done, self.total = 0, 0
         self.jobs: dict[int, str] = {}  # job id -> what the rule's `message` says
-        self.failed: list[str] = []
+        self.failed: dict[int, str] = {}  # job id -> rule and shard; a retry may succeed
         self.ended: list[tuple[str, str]] = []  # (a command that failed, and how it ended)
         self.stopped = False
 
@@ -79,7 +79,7 @@ class JobLines(logging.Formatter):
             None: self._message,
             "job_info": self._begun,
             "job_error": self._failed,
-            "job_finished": lambda _: "",
+            "job_finished": self._finished,
             "job_started": lambda _: "",
             "resources_info": lambda _: "",
             "workflow_started": lambda _: "",
@@ -103,6 +103,10 @@ class JobLines(logging.Formatter):
             return f"{message} ({reason[:REASON_CHARS]}{'...' if len(reason) > REASON_CHARS else ''})"
         return f"{_clock()} [{self.done}/{self.total} done] {message}"
 
+    def _finished(self, record: Any) -> str:
+        self.failed.pop(record.job_id, None)
+        return ""
+
     def _progress(self, record: Any) -> str:
         self.done, self.total = record.done, record.total
         return self.other.format(record) if record.done == record.total else ""
@@ -112,7 +116,7 @@ class JobLines(logging.Formatter):
         status = next((how for command, how in self.ended if record.shellcmd and record.shellcmd in command), "")
         if self.stopped:
             return ""
-        self.failed.append(message.partition(":")[0])
+        self.failed[record.jobid] = message.partition(":")[0]
         lines = [f"{_clock()} FAILED {message}"]
         if record.rule_msg:  # from a cluster: how its job ended
             lines.append(str(record.rule_msg))
@@ -143,7 +147,7 @@ class JobLines(logging.Formatter):
             self.stopped = True
             return f"{_clock()} Stopping; the same command carries on."
         if text.startswith("Exiting because a job execution failed"):
-            names = ", ".join(self.failed[:5]) + (" ..." if len(self.failed) > 5 else "")
+            names = ", ".join([*self.failed.values()][:5]) + (" ..." if len(self.failed) > 5 else "")
             return f"{len(self.failed)} failed: {names}. The same command carries on once the cause is removed."
         if record.levelno == logging.INFO and _SCHEDULING.match(text):
             return ""

@@ -138,6 +138,15 @@ def test_a_log_that_cannot_be_read_is_told(tmp_path):
     assert "Its log cannot be read: Is a directory" in shown(lines(), error(tmp_path))
 
 
+def test_a_job_that_a_retry_finishes_has_not_failed(tmp_path):
+    formatter = lines()
+    last = record(None, "Exiting because a job execution failed. Look above for error messages")
+    shown(formatter, error(tmp_path / "none.log"))
+    assert shown(formatter, last).startswith("1 failed: probe.")
+    assert shown(formatter, record(LogEvent.JOB_FINISHED, job_id=1)) == ""
+    assert shown(formatter, last).startswith("0 failed")
+
+
 def test_a_sentence_of_common_smk_stands_alone():
     text = 'WorkflowError in file "/x/workflow/rules/common.smk", line 18:\nshards is 0; give more.\n'
     text += '  File "/x/workflow/rules/common.smk", line 18, in <module>'
