@@ -114,6 +114,8 @@ def checksum_of(ledger: Path) -> Path:
 def require_unchanged(ledger: Path) -> None:
     """Compare a ledger with the checksum beside it, if there is one: a second for a million rows.
 
+    Lists of sources have none: they are compared with the input folder at every start, and may be copies.
+
     Raises:
         ValueError: it was edited, or a disk damaged it.
     """
@@ -171,7 +173,8 @@ def write_ledger(path: Path, rows: Iterable[Any]) -> None:
             line = (dumps(row) + "\n").encode()
             digest.update(line)
             file.write(line)
-    write_text(checksum_of(path), f"{digest.hexdigest()}  {path.name}\n")
+    if path.parent.name != "sources":
+        write_text(checksum_of(path), f"{digest.hexdigest()}  {path.name}\n")
 
 
 def csv_rows(path: Path, option: str, made_by: str) -> list[dict[str, str]]:

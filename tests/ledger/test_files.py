@@ -47,9 +47,16 @@ def test_a_ledger_without_a_checksum_is_read(ledger):
 
 
 def test_a_ledger_written_otherwise_loses_its_old_checksum(ledger):
-    """As the lists of sources are, which make_talkers may have written before."""
     write_text(ledger, '{"id":"c"}\n')
     assert read_ledger(ledger) == [{"id": "c"}] and not checksum_of(ledger).exists()
+
+
+def test_lists_of_sources_have_no_checksum(tmp_path):
+    """A run of talkers may go on with own videos, whose lists are copied over the old ones."""
+    path = tmp_path / "run/sources/00000.jsonl"
+    write_ledger(path, [source("a")])
+    path.write_text('{"id":"c"}\n')
+    assert read_ledger(path) == [{"id": "c"}] and len(list(path.parent.iterdir())) == 1
 
 
 @pytest.mark.parametrize("garbage", [b"\x00\x00\x00{", b"\xff\xfe\xfa", b"{"])
