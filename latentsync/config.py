@@ -174,6 +174,11 @@ class SelectClips(Section):
         ge=0,
         le=16,
     )
+    shared_footage: bool = key(
+        True,
+        "find footage that two sources share, even if it is cut elsewhere, at another frame rate or size, or its audio "
+        "is replaced: such sources are in one group, and clips that mostly show the same are near duplicates",
+    )
     val_share: Share = key(0.1, "share of groups for validation, at least one group")
     test_share: Share = key(0.1, "share of groups for test, at least one group")
     max_pairs: Positive = key(

@@ -1,5 +1,7 @@
 """Clips that show the same thing in other bytes: re-encoded, rescaled, downloaded twice. Hashes, and their search.
 
+Copies that begin elsewhere are found by curation/footage.py.
+
 All aligned faces look alike, above all those of one person, so a single frame says little; how a mouth moves over
 seconds hardly repeats. Two clips count as one only if both hashes are near. Hashes are 64 bits, 16 hex digits.
 
@@ -7,7 +9,7 @@ Axes: n clips, t ticks.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -111,3 +113,12 @@ def _pieces(number: int) -> list[int]:
     """64 bits cut into so many masks of about equal length."""
     edges = [round(k * BITS / number) for k in range(number + 1)]
     return [(1 << high) - (1 << low) for low, high in pairwise(edges)]
+
+
+def covered(intervals: Iterable[tuple[int, int]]) -> int:
+    """Length of the union of half-open intervals."""
+    total, reached = 0, None
+    for start, end in sorted(intervals):
+        total += max(0, end - (start if reached is None else max(start, reached)))
+        reached = end if reached is None else max(end, reached)
+    return total

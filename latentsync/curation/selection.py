@@ -13,6 +13,8 @@ from typing import cast
 
 from latentsync.config import SelectClips
 from latentsync.curation import duplicates as near
+from latentsync.curation import footage
+from latentsync.curation.footage import Match
 from latentsync.ledger.columns import Clip
 from latentsync.ledger.rows import Row, length_s
 
@@ -156,22 +158,35 @@ def silent_faces(rows: Iterable[Clip], cfg: SelectClips) -> dict[str, str]:
     return result
 
 
-def near_duplicates(rows: Iterable[Row], max_bits: int | None) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Id of every near duplicate -> id of the clip that is kept instead; and all pairs of near clips, by id.
+def near_duplicates(
+    rows: Iterable[Row], max_bits: int | None, matches: Sequence[Match] = ()
+) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Id of every near duplicate -> id of the clip that is kept instead; and all pairs of clips with near hashes.
 
-    Clips whose image and motion hashes both differ in at most `max_bits`; None: no clips. The clip of better quality is
-    kept, ties by id; every near duplicate is near a clip that is kept. A clip without a motion hash is never one.
+    The clip of better quality is kept, ties by id. A clip goes if clips that are kept show more than half of it: by
+    image and motion hashes that both differ in at most `max_bits` (None: no hash counts) all of it, by `matches` of
+    faces the part in which the two overlap. A clip without a motion hash has no near hashes.
     """
-    hashed = [row for row in rows if row.get("motion_hash")]
-    if max_bits is None or not hashed:
-        return {}, []
-    hashed.sort(key=lambda row: (-row["quality"], row["id"]))
-    motion, image = (near.as_numbers([row[name] for row in hashed]) for name in ("motion_hash", "picture_hash"))
-    pairs = [(hashed[i]["id"], hashed[j]["id"]) for i, j in near.near_pairs(motion, image, max_bits).tolist()]
+    ranked = sorted(rows, key=lambda row: (-row["quality"], row["id"]))
+    shown: dict[str, list[tuple[str, int, int]]] = {row["id"]: [] for row in ranked}  # by better clips, in own ticks
+    hashed = [row for row in ranked if row.get("motion_hash")] if max_bits is not None else []
+    pairs = []
+    if max_bits is not None and hashed:
+        motion, image = (near.as_numbers([row[name] for row in hashed]) for name in ("motion_hash", "picture_hash"))
+        for i, j in near.near_pairs(motion, image, max_bits).tolist():
+            pairs.append((hashed[i]["id"], hashed[j]["id"]))
+            shown[hashed[j]["id"]].append((hashed[i]["id"], hashed[j]["start_tick"], hashed[j]["end_tick"]))
+    place = {row["id"]: number for number, row in enumerate(ranked)}
+    for first, second, start, end, lag in footage.overlaps(ranked, matches):
+        if place[first] < place[second]:
+            shown[second].append((first, start - lag, end - lag))
+        else:
+            shown[first].append((second, start, end))
     gone: dict[str, str] = {}
-    for better, worse in pairs:  # sorted by the better one, which is decided first
-        if better not in gone:
-            gone.setdefault(worse, better)
+    for row in ranked:
+        kept = sorted((each for each in shown[row["id"]] if each[0] not in gone), key=lambda each: place[each[0]])
+        if 2 * near.covered((start, end) for _, start, end in kept) > row["end_tick"] - row["start_tick"]:
+            gone[row["id"]] = max(kept, key=lambda each: each[2] - each[1])[0]
     return gone, pairs
 
 

@@ -32,7 +32,7 @@ REASONS = {
     "silent": "the audio is silent (select_clips.min_audio_peak)",
     "little_speech": "too little of the audio is speech (select_clips.min_speech_share)",
     "not_speaking": "another face in the same segment is the speaker",
-    "near_duplicate": "near duplicate: a re-encoded or rescaled copy of another clip (select_clips.max_duplicate_bits)",
+    "near_duplicate": "mostly the same footage as another clip (select_clips.max_duplicate_bits, shared_footage)",
     "duplicate": "the input folder contains the same file twice",
     "not_redrawn": "no frame of the video has a face that can be redrawn",
 }
@@ -195,6 +195,18 @@ class Clip(Segment):
     motion_hash: Annotated[
         str | None,
         Column("hash of the movement of the mouth, hex; null for a still mouth", "score_quality", rejected=True),
+    ]
+    face_signature: Annotated[
+        str | None,
+        Column(
+            "how the face moves, to find shared footage: rates at even ticks, int8 as base64; not after select_clips",
+            "score_quality",
+            internal=True,
+        ),
+    ]
+    audio_signature: Annotated[
+        str | None,
+        Column("the same for the spectrum of the audio; null without audio", "score_quality", internal=True),
     ]
     sync_curve: Annotated[
         list[float], Column("score of each offset from -max_shift_frames to max_shift_frames", "score_sync")

@@ -19,6 +19,7 @@ Always, from the crop, its geometry and the audio, without decoding the source a
   upright_share  share of the frames in which the crop looks most like a face as it is, not turned (faces/upright.py)
   audio_peak     largest absolute sample; null without audio
   picture_hash   of the middle frame; motion_hash: of the mouth's movement, null where it rests (curation/duplicates.py)
+  face_signature, audio_signature  what moves and what sounds, to recognise the same footage (curation/signature.py)
 """
 
 from pathlib import Path
@@ -28,7 +29,7 @@ import numpy as np
 
 from latentsync.audio.vad import speech_share
 from latentsync.config import VERSIONS, ScoreQuality
-from latentsync.curation import duplicates
+from latentsync.curation import duplicates, signature
 from latentsync.faces import alignment, measures
 from latentsync.faces.backends import backend, open_detector
 from latentsync.faces.face import Detector
@@ -83,7 +84,9 @@ def measure_crop(row: Clip, frames: int, detector: Detector, upright: Upright, r
         mask = measures.face_mask(points, row["resolution"])
         looks = *measures.exposure(face, mask), is_aligned(face, detector), upright(face)
         per_frame.append((measures.sharpness(face, mask), *looks))
-    pose = np.median(measures.head_pose(landmarks[found][:, backend(row["faces"]).scheme.pose]), axis=0)
+    turns = measures.head_pose(landmarks[:, backend(row["faces"]).scheme.pose])
+    pose = np.median(turns[found], axis=0)
+    moves = signature.face_signature(matrices, turns[:, :2], mouth_opening, row["resolution"], row["start_tick"])
     middle = len(found) // 2
     names = ("sharpness", "exposure", "clipped_share", "aligned_share", "upright_share")
     numbers: dict[str, float] = dict(
@@ -98,6 +101,8 @@ def measure_crop(row: Clip, frames: int, detector: Detector, upright: Upright, r
         "audio_peak": None if samples is None else round(float(np.abs(samples).max(initial=0)), 6),
         "picture_hash": duplicates.picture_hash(read_clip(crop_file, middle, middle + 1)[0]),
         "motion_hash": duplicates.motion_hash(mouth_opening.astype(np.float64)),
+        "face_signature": signature.as_text(moves),
+        "audio_signature": _audio_signature(row, root),
     }
 
 
@@ -105,6 +110,14 @@ def _audio(row: Clip, root: Path) -> np.ndarray | None:
     if row["audio_file"] is None:
         return None
     return read_flac(root / row["audio_file"], *samples_of(row["start_tick"], row["end_tick"]))
+
+
+def _audio_signature(row: Clip, root: Path) -> str | None:
+    if row["audio_file"] is None:
+        return None
+    start, stop = row["start_tick"] - signature.AROUND_TICKS, row["end_tick"] + signature.AROUND_TICKS
+    samples = read_flac(root / row["audio_file"], *samples_of(start, stop))
+    return signature.as_text(signature.audio_signature(samples, row["start_tick"]))
 
 
 def is_aligned(face: np.ndarray, detector: Detector) -> bool:

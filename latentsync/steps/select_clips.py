@@ -12,13 +12,14 @@ val_share and test_share are unchanged; deleting it assigns all groups again. No
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 
 from latentsync.config import SelectClips
-from latentsync.curation import selection
+from latentsync.curation import footage, selection
 from latentsync.curation.funnel import summary
 from latentsync.curation.pairs import by_shard, pair
 from latentsync.ledger import consent
@@ -37,10 +38,14 @@ def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Any]
     covered = consent.read_covered(inputs.get("consent", []))
     path_of = {row["source_id"]: row["path"] for row in rows}
     whys = {source: consent.refusal(covered, path, "training") for source, path in path_of.items()}
-    selected, rejected, alike = judge_all(rows, cfg, {source: why for source, why in whys.items() if why is not None})
+    matches = footage.find(rows) if cfg.shared_footage else []
+    rows = [{name: value for name, value in row.items() if name not in footage.COLUMNS} for row in rows]
+    refused = {source: why for source, why in whys.items() if why is not None}
+    selected, rejected, alike = judge_all(rows, cfg, refused, matches)
+    shared = footage.sharing(matches)
     if not selected:
         raise ValueError(nothing_left(rejected, cfg))
-    groups = selection.group_of(rows, speakers, alike)
+    groups = selection.group_of(rows, speakers, [*alike, *shared])
     for row in selected:
         row |= {"group": groups[row["source_id"]][0], "offset_frames": selection.applied_offset(row, cfg)}
 
@@ -61,6 +66,7 @@ def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Any]
     selection_summary = summary(rows, rejected, splits, cfg) | {
         "same_clips_in_all_splits": not separate,
         "pairs": dict(Counter(row["kind"] for row in pairs)),
+        "sources_with_shared_footage": len(set(chain.from_iterable(shared))),
         "speakers_without_source": len(set(speakers) - {row["path"] for row in rows}),
     }
     write_json(outputs["summary"], selection_summary)
@@ -84,11 +90,12 @@ def join(sync_rows: list[Row], quality_rows: list[Row]) -> list[Row]:
 
 
 def judge_all(
-    rows: Iterable[Any], cfg: SelectClips, refused: Mapping[str, str]
+    rows: Iterable[Any], cfg: SelectClips, refused: Mapping[str, str], matches: Sequence[footage.Match] = ()
 ) -> tuple[list[Any], list[Row], list[tuple[str, str]]]:
     """Selected rows, rejected rows with reason and detail, and pairs of sources that share a near duplicate.
 
     `refused`: id of a source without consent -> why. Such a source is never the one of several copies that is kept.
+    `matches`: footage that sources share.
     """
     rows = list(rows)
     sound = [row for row in rows if row["status"] == "ok"]
@@ -107,7 +114,7 @@ def judge_all(
             found.append(("not_speaking", f"the audio belongs to the face of {speaker_of[row['id']]}"))
         verdicts[row["id"]] = sorted(found, key=lambda verdict: selection.ORDER.index(verdict[0]))
     by_id = {row["id"]: row for row in sound if not verdicts[row["id"]]}
-    gone, pairs = selection.near_duplicates(by_id.values(), cfg.max_duplicate_bits)
+    gone, pairs = selection.near_duplicates(by_id.values(), cfg.max_duplicate_bits, matches)
     for ident, kept in gone.items():
         text = f"shows what {kept} of {by_id[kept]['path']} shows, which has the better quality"
         verdicts[ident].append(("near_duplicate", text))

@@ -19,6 +19,7 @@ from latentsync.ledger.rows import Row, rejected, source_id
 from latentsync.report import curation
 from latentsync.steps import select_clips
 from tests import fixtures
+from tests.curation.films import Film
 
 CFG = SelectClips(
     min_s=1.5,
@@ -305,6 +306,38 @@ def test_sources_that_share_a_near_duplicate_never_lie_in_two_splits(tmp_path):
         rows.append(clip(f"{k}.mp4", 100, 200))
     splits = split_of(select(tmp_path, rows))
     assert len(splits) == 12 and all(splits[f"{k}.mp4"] == splits[f"{k + 1}.mp4"] for k in range(0, 12, 2))
+
+
+def filmed(name: str, film: Film, start_s: float, tick: int = 0, **changes) -> Row:
+    """A clip of five seconds of a film, with its signatures."""
+    row = film.clip(name, start_s, 5.0, tick, **changes)
+    signatures = {column: row[column] for column in ("face_signature", "audio_signature")}
+    return clip(
+        name, tick, tick + 125, **{"quality": 60.0} | {k: v for k, v in changes.items() if k == "quality"}, **signatures
+    )
+
+
+def test_the_same_film_cut_elsewhere_at_another_rate_is_never_split(tmp_path):
+    """Two clips of each film, and its copy with other audio: 1.2 s and 3 s later, smaller, at 30 fps."""
+    rows = []
+    for k in range(12):
+        film = Film(k, 14.0)
+        rows += [filmed(f"{k}.mp4", film, first / 25, first) for first in (0, 125)]
+        begin_s = 1.2 if k % 2 else 3.0
+        rows.append(filmed(f"copy of {k}.mp4", film, begin_s, fps=30, scale=0.5, audio=k % 3 > 0, quality=45.0))
+        rows.append(filmed(f"copy of {k}.mp4", Film(k + 50, 6.0), 0.5, 125))
+    result = select(tmp_path, rows)
+    splits = split_of(result)
+    assert all(splits[f"{k}.mp4"] == splits[f"copy of {k}.mp4"] for k in range(12)) and len(set(splits.values())) == 3
+    gone = {row["path"]: row for row in result["rejected"]}
+    assert set(gone) == {f"copy of {k}.mp4" for k in range(12)}
+    for k in range(12):
+        row = gone[f"copy of {k}.mp4"]
+        assert row["reason"] == "near_duplicate" and f" of {k}.mp4 " in row["detail"] and row["start_tick"] == "0"
+    assert result["summary"]["sources_with_shared_footage"] == 24
+    assert not any("signature" in name for split in selection.SPLITS for row in result[split] for name in row)
+    off = select(tmp_path / "off", rows, CFG.model_copy(update={"shared_footage": False}))
+    assert not off["rejected"] and off["summary"]["sources_with_shared_footage"] == 0
 
 
 def test_offsets_are_applied_only_where_they_are_trusted(tmp_path):
