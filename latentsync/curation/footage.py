@@ -23,7 +23,7 @@ from latentsync.ledger.rows import Row
 from latentsync.timing import TICKS_PER_S
 
 TABLES = 16  # choices of bits that words are looked up by
-# Bits of a choice beyond what numbers all moments: 16 for a thousand, 32 for eight million. The more there are, the
+# Bits of a choice beyond what numbers all moments: 19 for a thousand, 32 for eight million. The more there are, the
 # nearer words must be, so that strangers among the candidates grow in number only as fast as the moments.
 _MORE_BITS, _FEWEST_BITS, _MOST_BITS = 9, 16, 32
 LONGEST_RUN = 32  # words of one key that each is compared with: a jingle in every video must not cost its square
@@ -33,7 +33,7 @@ _FOLLOWED = 0.4  # ... and over _SPAN samples on each side, as far as a match is
 _SPAN = 12
 _SHIFTS = (-0.5, -0.25, 0.0, 0.25, 0.5)  # samples, tried around the time between two moments
 INDEPENDENT_PER_S = 5.0  # independent samples of a channel; 6.6 for white noise behind the slope's Gaussian
-JOINS_NATS = 40.0  # evidence from which two sources are in one group; strangers reach ... (docs/decisions.md)
+JOINS_NATS = 40.0  # evidence from which two sources are in one group; strangers reach 30 (docs/decisions.md)
 MARKS_NATS = 60.0  # ... from which clips are near duplicates
 COMMON = 20  # sources that share a passage of audio only: beyond, it is a jingle or a song, and joins none
 _PASSAGE_TICKS = 5 * TICKS_PER_S
@@ -141,7 +141,7 @@ def matches(series: Series) -> list[tuple[int, int, float, int, int, float]]:
 def candidates(word: np.ndarray, source: np.ndarray) -> np.ndarray:
     """Pairs i < j of moments of different sources with near words, int64 [p, 2], sorted."""
     bits = min(max(int(np.ceil(np.log2(len(word) + 1))) + _MORE_BITS, _FEWEST_BITS), _MOST_BITS)
-    max_distance = 22 - bits // 2
+    max_distance = 21 - bits // 2
     found = [np.zeros((0, 2), np.int64)]
     for mask in _masks(bits):
         key = word & mask
@@ -211,13 +211,15 @@ def _between(values: np.ndarray, first: float, count: int) -> np.ndarray:
     low = int(np.floor(first))
     t = np.float32(first - low)
     known = values[np.arange(low - 1, low + count + 2).clip(0, len(values) - 1)]
-    weights = (
-        -t * (t - 1) * (t - 2) / 6,
-        (t + 1) * (t - 1) * (t - 2) / 2,
-        -(t + 1) * t * (t - 2) / 2,
-        (t + 1) * t * (t - 1) / 6,
+    weights = np.array(
+        [
+            -t * (t - 1) * (t - 2) / 6,
+            (t + 1) * (t - 1) * (t - 2) / 2,
+            -(t + 1) * t * (t - 2) / 2,
+            (t + 1) * t * (t - 1) / 6,
+        ]
     )
-    return sum(weight * known[step : step + count] for step, weight in enumerate(weights))
+    return np.einsum("k,kmc->mc", weights, np.stack([known[step : step + count] for step in range(len(weights))]))
 
 
 def _around(values: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ val_share and test_share are unchanged; deleting it assigns all groups again. No
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,7 +39,8 @@ def run(cfg: SelectClips, inputs: dict[str, list[Path]], outputs: dict[str, Any]
     path_of = {row["source_id"]: row["path"] for row in rows}
     whys = {source: consent.refusal(covered, path, "training") for source, path in path_of.items()}
     matches = footage.find(rows) if cfg.shared_footage else []
-    rows = [{name: value for name, value in row.items() if name not in footage.COLUMNS} for row in rows]
+    for row, name in product(rows, footage.COLUMNS):  # nobody needs them any more, and they are long
+        row.pop(name, None)
     refused = {source: why for source, why in whys.items() if why is not None}
     selected, rejected, alike = judge_all(rows, cfg, refused, matches)
     shared = footage.sharing(matches)
