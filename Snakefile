@@ -4,8 +4,10 @@ The includes follow the data. Every rule calls one step of the package `latentsy
 here: a job is one shard of the sources, its output one ledger. `snakemake --cores all` runs the demo.
 """
 
+import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -48,6 +50,14 @@ rule export:
 rule train:
     input:
         rules.train_unet_stage2.output,
+
+
+# Only the parts that the steps of this call read; cluster jobs need not look again.
+if workflow.is_main_process:
+    try:
+        check(CFG, requested(workflow.rules, sys.argv))
+    except ValueError as error:
+        raise WorkflowError(str(error)) from None
 
 
 onsuccess:

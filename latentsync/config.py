@@ -7,6 +7,7 @@ each time it is parsed.
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeGuard, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -37,6 +38,7 @@ VERSIONS = {
     "estimate": 1,
 }
 
+TALKERS = "synthetic_talkers"  # the value of input_dir that stands for them
 SyncScorer = Literal["syncnet_v2", "stable_syncnet", "envelope"]  # the keys of sync/scorers.py's table, see there
 Restorer = Literal["gfpgan", "codeformer", "gpen"]
 Region = Literal["mouth", "face"]
@@ -64,7 +66,7 @@ class Section(BaseModel):
 
 
 class MakeTalkers(Section):
-    """Videos of synthetic talkers with known ground truth; only used while input_dir is null."""
+    """Videos of synthetic talkers with known ground truth; only used while input_dir is synthetic_talkers."""
 
     seed: int = key(1, "seed of everything random about the talkers")
     identities: int = key(10, "number of faces that differ in shape and colours", ge=8)
@@ -582,7 +584,9 @@ class Config(Section):
     """The configuration of one run."""
 
     run: str = key("demo", "name of the run: its folder below results/", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    input_dir: str | None = key(None, "folder of raw videos; null: make synthetic talkers")
+    input_dir: str | None = key(
+        None, "folder of raw videos, or synthetic_talkers to make some; null: a run is refused until one is given"
+    )
     shards: int = key(2, "jobs per step; fixed for the life of a run", ge=1, le=99_999)
     consent: str | None = key(
         None, "CSV with columns path or speaker, scope, until, document; null: consent is not checked"
@@ -611,6 +615,11 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
     estimate: Estimate = Estimate()
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the run makes synthetic talkers instead of reading videos."""
+        return self.input_dir == TALKERS
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
@@ -649,13 +658,28 @@ def validate(values: dict[str, Any]) -> Config:
         ValueError: one sentence per error; each names the key, its value and what is allowed.
     """
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(_nulls(values))
     except ValidationError as error:
         raise ValueError(" ".join(_sentence(problem) for problem in error.errors())) from None
 
 
+def _nulls(value: Any) -> Any:
+    """The value with None for null: Snakemake reads every scalar of `--config 'section={key: null}'` as text."""
+    if isinstance(value, Mapping):
+        return {name: _nulls(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_nulls(inner) for inner in value]
+    return None if value in ("null", "~") else value
+
+
 def _sentence(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1 and "." in key:
+        section, inner = key.split(".", 1)
+        return (
+            f"Configuration key {key} has a dot; write {section}: {{{inner}: ...}}, and on the command line "
+            f"--config '{section}={{{inner}: ...}}'."
+        )
     if problem["type"] == "extra_forbidden":
         section = SECTIONS.get(problem["loc"][0]) if len(problem["loc"]) > 1 else Config
         known = ", ".join(section.model_fields) if section else "see config/README.md"

@@ -3,7 +3,7 @@
 This module does not import torch, because the Snakefile imports it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container
 
 from latentsync.config import Config
 from latentsync.faces.backends import BACKENDS
@@ -11,47 +11,65 @@ from latentsync.sync.scorers import SCORERS
 from latentsync.weights import registry
 
 
-def needed(cfg: Config) -> Iterator[tuple[str, str | None, str]]:
-    """Every pretrained part that a configuration asks for: its name, the path chosen for it, and the key that asks."""
-    features, stage2 = cfg.extract_features, cfg.train_unet_stage2
-    for key, faces in (("align_faces.backend", cfg.align_faces.backend), ("evaluate.faces", cfg.evaluate.faces)):
-        for name in BACKENDS[faces].weights:
-            yield name, None, f"{key}: {faces}"
-    for key, scorer, chosen in (
-        ("score_sync.backend", cfg.score_sync.backend, cfg.score_sync.weights),
-        ("evaluate.sync_backend", cfg.evaluate.sync_backend, cfg.evaluate.sync_weights),
-    ):
-        if (weights := SCORERS[scorer].weights) is not None:
-            yield weights, chosen, f"{key}: {scorer}"
-    if cfg.score_quality.backend == "hyperiqa":
-        yield "hyperiqa", None, "score_quality.backend: hyperiqa"
+Part = tuple[str, str | None, str]  # its name, the path chosen for it, and the key that asks for it
+
+
+def by_step(cfg: Config) -> dict[str, list[Part]]:
+    """Step -> every pretrained part that it reads with this configuration."""
+    features, stage2, enhance = cfg.extract_features, cfg.train_unet_stage2, cfg.enhance
+    tracked = _faces("align_faces.backend", cfg.align_faces.backend)
+    scored = _scorer("score_sync", cfg.score_sync.backend, cfg.score_sync.weights)
+    quality = [("hyperiqa", None, "score_quality.backend: hyperiqa")] if cfg.score_quality.backend == "hyperiqa" else []
+    whisper, vae = [], []
     if features.audio_encoder == "whisper":
-        yield "whisper", features.whisper_weights, "extract_features.audio_encoder: whisper"
+        whisper = [("whisper", features.whisper_weights, "extract_features.audio_encoder: whisper")]
     if features.vae == "published":
-        yield "vae", features.vae_weights, "extract_features.vae: published"
+        vae = [("vae", features.vae_weights, "extract_features.vae: published")]
+    init, teachers, restorer = cfg.train_unet_stage1.init, [], []
+    start = [] if init is None else [(init, None, f"train_unet_stage1.init: {init}")]
     if stage2.teachers == "published":
-        if stage2.losses.lpips:
-            yield "vgg16", None, "train_unet_stage2.teachers: published"
-        if stage2.losses.trepa:
-            yield f"videomae_{stage2.video_teacher}", None, "train_unet_stage2.teachers: published"
-    if cfg.enhance.method is not None:
-        yield cfg.enhance.method, cfg.enhance.weights, f"enhance.method: {cfg.enhance.method}"
+        names = ["vgg16"] * bool(stage2.losses.lpips) + [f"videomae_{stage2.video_teacher}"] * bool(stage2.losses.trepa)
+        teachers = [(name, None, "train_unet_stage2.teachers: published") for name in names]
+    if enhance.method is not None:
+        restorer = [(enhance.method, enhance.weights, f"enhance.method: {enhance.method}")]
+    return {
+        "align_faces": tracked,
+        "score_sync": scored,
+        "score_quality": quality,
+        "estimate": [*tracked, *scored, *quality],
+        "extract_features": [*whisper, *vae],
+        "train_unet_stage1": [*vae, *start],
+        "train_unet_stage2": [*vae, *teachers],
+        "generate": [*tracked, *whisper, *vae, *restorer],
+        "evaluate": [
+            *_faces("evaluate.faces", cfg.evaluate.faces),
+            *_scorer("evaluate", cfg.evaluate.sync_backend, cfg.evaluate.sync_weights, "sync_backend"),
+        ],
+    }
 
 
-def check(cfg: Config) -> None:
-    """Find every pretrained file that the configuration asks for, before any job starts.
+def _faces(key: str, backend: str) -> list[Part]:
+    return [(name, None, f"{key}: {backend}") for name in BACKENDS[backend].weights]
+
+
+def _scorer(section: str, scorer: str, chosen: str | None, key: str = "backend") -> list[Part]:
+    weights = SCORERS[scorer].weights
+    return [] if weights is None else [(weights, chosen, f"{section}.{key}: {scorer}")]
+
+
+def check(cfg: Config, steps: Container[str] | None = None) -> None:
+    """Find every pretrained file that these steps read, or without `steps` any step, before any job starts.
 
     Raises:
         ValueError: files are missing, all of them named; or `commercial` is set and a licence does not allow it.
     """
-    wanted = list(needed(cfg))
-    init = cfg.train_unet_stage1.init
-    if init in registry.starts():
-        wanted.append((init, None, f"train_unet_stage1.init: {init}"))
+    asked = [part for step, parts in by_step(cfg).items() if steps is None or step in steps for part in parts]
+    inits = [init for init, _, key in asked if key.startswith("train_unet_stage1.init") and init not in registry.starts()]
+    for path in inits:
+        registry.find_start(path)
+    wanted = [part for part in dict.fromkeys(asked) if part[0] not in inits]
     if cfg.commercial:
         require_commercial([(name, key) for name, _, key in wanted])
-    if init is not None and init not in registry.starts():
-        registry.find_start(init)  # a path
     missing = {}
     for name, chosen, key in wanted:
         try:

@@ -1,50 +1,146 @@
 """What the Snakefile calls while it is parsed: the configuration, the list of sources, the arguments of steps.
 
-No torch and no OpenCV, because every cluster job parses the Snakefile again.
+Nothing is written into results/ here, since `snakemake -n` and `--dag` parse the Snakefile, too: what the parse finds is
+staged in a temporary folder, and the rule `record_inputs` copies it. No torch and no OpenCV, because every cluster job
+parses the Snakefile again.
 """
 
+import atexit
+import filecmp
 import inspect
 import json
+import os
+import shutil
+import sys
+import tempfile
 import time
-from collections.abc import Mapping
-from datetime import date
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from latentsync import config, gpu_lease, required
+from latentsync import config, gpu_lease
 from latentsync.ledger import consent, sources
 from latentsync.ledger.files import write_json, write_text
 
 # Keys of the configuration that hold paths of this machine.
 PATHS: Any = {"input_dir": True, "consent": True, "select_clips": {"speakers"}, "mark": {"certificate", "private_key"}}
+# Clocks of a file server and of this machine may differ by this much; waiting for so long is no harm.
+_SKEW_S = 5
 
 
-def prepare(values: dict[str, Any], main_process: bool) -> config.Config:
-    """Check the configuration; in the main process, also list the sources and write `results/<run>/config.json`.
+def prepare(values: dict[str, Any], main_process: bool) -> tuple[config.Config, list[str], Path]:
+    """Check the configuration; in the main process, also find what changed since the last call.
+
+    Returns the configuration, the names of the files below `results/<run>` that are new or have another content
+    (sources/<shard>.jsonl, config.json, consent/*.json), and the folder in which they are staged under these names.
 
     Raises:
         ValueError: one sentence; the Snakefile turns it into a WorkflowError before any job starts.
     """
     cfg = config.validate(values)
+    _refuse_nothing(cfg)
+    _refuse_braces(cfg)
     if cfg.select_clips.speakers is not None:
         if not Path(cfg.select_clips.speakers).is_file():
             raise ValueError(f"select_clips.speakers is {cfg.select_clips.speakers!r}, which is not a file.")
         sources.read_speakers([Path(cfg.select_clips.speakers)])
     coverage = None if cfg.consent is None else _coverage(cfg, Path(cfg.consent))
-    required.check(cfg)
-    if main_process and cfg.input_dir is not None:
-        sources.refuse_results(Path(cfg.input_dir), Path("results"))
-        videos, others = sources.write_sources(Path(cfg.input_dir), Path("results", cfg.run, "sources"), cfg.shards)
-        if others:
-            names = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
-            note = f"{cfg.input_dir}: {videos} videos; {len(others)} other files ignored by their names: {names}"
-            print(note.encode("utf-8", "backslashreplace").decode())  # names need not be UTF-8
-    if main_process:
-        _write_config(cfg)
-        if coverage is not None:
-            for name, text in consent.texts(coverage).items():
-                _write_changed(Path("results", cfg.run, "consent", name), text)
-    return cfg
+    staging, run = Path(tempfile.gettempdir(), "unused"), Path("results", cfg.run)
+    if not main_process:
+        return cfg, [], staging
+    _refuse_future(run)
+    staging = Path(tempfile.mkdtemp(prefix="latentsync-"))
+    atexit.register(shutil.rmtree, staging, ignore_errors=True)
+    if not cfg.synthetic:
+        _stage_sources(cfg, run, staging)
+    # For the report; without paths of this machine.
+    write_text(staging / "config.json", cfg.model_dump_json(indent=1, exclude=PATHS) + "\n")
+    if coverage is not None:
+        for name, text in consent.texts(coverage).items():
+            write_text(staging / "consent" / name, text)
+    return cfg, _changed(staging, run), staging
+
+
+def _stage_sources(cfg: config.Config, run: Path, staging: Path) -> None:
+    """List the input folder, and say on stderr what in it is not taken for a video."""
+    assert cfg.input_dir is not None
+    sources.refuse_results(Path(cfg.input_dir), Path("results"))
+    sources.refuse_other_shards(run, cfg.shards)
+    found = sources.write_sources(Path(cfg.input_dir), staging / "sources", cfg.shards)
+    notes = []
+    if others := found.passed_over:
+        names = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
+        notes.append(f"{len(others)} files passed over by their names, which have rows that say so ({names})")
+    if found.hidden:
+        notes.append(f"{found.hidden} hidden files and folders skipped")
+    if notes:
+        note = f"{cfg.input_dir}: {found.videos} videos; " + "; ".join(notes)
+        print(note.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)  # names need not be UTF-8
+
+
+def _changed(staging: Path, run: Path) -> list[str]:
+    """Names of the staged files that differ from those of the run; the others are deleted.
+
+    Snakemake sees a change by the time of the staged file, so this waits until the clock has passed the old file's.
+    """
+    names, newest_s = [], 0.0
+    for staged in sorted(path for path in staging.rglob("*") if path.is_file()):
+        old = run / staged.relative_to(staging)
+        if old.is_file() and filecmp.cmp(staged, old, shallow=False):
+            staged.unlink()
+            continue
+        names.append(staged.relative_to(staging).as_posix())
+        newest_s = max(newest_s, old.stat().st_mtime) if old.is_file() else newest_s
+    if (ahead_s := newest_s - time.time()) >= 0:
+        time.sleep(ahead_s + 0.01)
+        for name in names:
+            os.utime(staging / name)
+    return names
+
+
+def _refuse_nothing(cfg: config.Config) -> None:
+    """Raise if neither own videos nor the synthetic talkers are asked for."""
+    if cfg.input_dir is None:
+        raise ValueError(
+            f"input_dir is not set, so run {cfg.run} has no videos; give the folder of your videos "
+            f"(--config input_dir=/data/videos), or input_dir={config.TALKERS} for synthetic talkers."
+        )
+    if cfg.synthetic and Path(config.TALKERS).is_dir():
+        raise ValueError(
+            f"input_dir {config.TALKERS} stands for talkers that are made; for the folder of that name write "
+            f"./{config.TALKERS}."
+        )
+
+
+def _refuse_braces(cfg: config.Config) -> None:
+    """Raise for input files whose names Snakemake would read as wildcards."""
+    inputs = {
+        "select_clips.speakers": cfg.select_clips.speakers,
+        "extract_features.vae_weights": cfg.extract_features.vae_weights,
+        "extract_features.whisper_weights": cfg.extract_features.whisper_weights,
+    }
+    for key, path in inputs.items():
+        if path is not None and ("{" in path or "}" in path):
+            raise ValueError(
+                f"{key} is {path!r}; Snakemake takes braces in the name of a file for a wildcard: rename it, or give a "
+                "link without braces."
+            )
+
+
+def _refuse_future(run: Path) -> None:
+    """Raise if a file that rules declare is dated in the future: Snakemake would take it for newer than any change."""
+    now_s = time.time()
+    dates = [(path.stat().st_mtime, path) for path in run.glob("*/*") if path.is_file()]
+    ahead = sorted((date_s, path) for date_s, path in dates if date_s > now_s + _SKEW_S)
+    if ahead:
+        date_s, path = ahead[-1]
+        when = datetime.fromtimestamp(date_s).isoformat(" ", "seconds")
+        raise ValueError(
+            f"{path} and {len(ahead) - 1} other files are dated in the future (until {when}), so changes of your videos "
+            "would not be noticed: the clock was set back. If it is right now, date them to now: "
+            f"find {run} -newermt @{now_s:.0f} -exec touch -d @{now_s:.0f} {{}} +"
+        )
 
 
 def _coverage(cfg: config.Config, table: Path) -> consent.Coverage:
@@ -54,28 +150,16 @@ def _coverage(cfg: config.Config, table: Path) -> consent.Coverage:
         ValueError: it is wrong, or it allows no training with any video.
     """
     named = [] if cfg.select_clips.speakers is None else [Path(cfg.select_clips.speakers)]
-    folder = Path("results", cfg.run, "make_talkers", "videos") if cfg.input_dir is None else Path(cfg.input_dir)
+    folder = Path("results", cfg.run, "make_talkers", "videos") if cfg.synthetic else Path(cfg.input_dir or "")
     today = date.today()
     coverage = consent.cover(consent.read_consent(table, "consent", today), folder, sources.read_speakers(named))
     trainable = (path for path, ended in consent.covered(coverage, "training").items() if ended is None)
-    if not any(cfg.input_dir is None or (folder / path).exists() for path in trainable):
+    if not any(cfg.synthetic or (folder / path).exists() for path in trainable):
         raise ValueError(
             f"consent {table} covers no video of {folder} for training on {today}; add rows with the scope training, "
             "or set consent: null."
         )
     return coverage
-
-
-def _write_config(cfg: config.Config) -> None:
-    """Write results/<run>/config.json for the report, without paths of this machine."""
-    path = Path("results", cfg.run, "config.json")
-    _write_changed(path, cfg.model_dump_json(indent=1, exclude=PATHS) + "\n")
-
-
-def _write_changed(path: Path, text: str) -> None:
-    """Write a file that jobs depend on, only if that changes it."""
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
 
 
 def arguments(cfg: config.Config) -> dict[str, list[str]]:
@@ -99,8 +183,45 @@ def files(wildcards: Mapping, input: Mapping, output: Mapping) -> list[str]:
     return named
 
 
+def given(arguments: list[str]) -> Callable[[Mapping], list[str]]:
+    """A params function that returns these; in plain strings Snakemake would take {x} in a path for a wildcard."""
+
+    def step(wildcards: Mapping) -> list[str]:
+        return arguments
+
+    step.__signature__ = _OF_WILDCARDS  # pyright: ignore[reportFunctionMemberAccess]
+    return step
+
+
 # Snakemake inspects the signature three times per job; stored, it saves 3 % of the planning time.
 files.__signature__ = inspect.signature(files)  # pyright: ignore[reportFunctionMemberAccess]
+_OF_WILDCARDS = inspect.Signature([inspect.Parameter("wildcards", inspect.Parameter.POSITIONAL_OR_KEYWORD)])
+
+
+def requested(rules: Iterable[Any], argv: list[str]) -> set[str] | None:
+    """Names of all rules that the targets on the command line need; None where these are not known.
+
+    Targets are rules, or files of a rule. The graph follows from the folders that rules read and write.
+    """
+    from snakemake.cli import get_argument_parser
+
+    if Path(argv[0]).stem not in ("snakemake", "__main__"):
+        return None  # started from Python
+    args = get_argument_parser().parse_args(argv[1:])
+    by_name = {rule.name: rule for rule in rules}
+    maker = {os.path.dirname(path): name for name, rule in by_name.items() for path in rule.output}
+    targets = [*(args.targets or ["all"]), *(args.forcerun or []), *(args.prioritize or [])]
+    waiting = [name if name in by_name else maker.get(os.path.dirname(os.path.relpath(name))) for name in targets]
+    if None in waiting:
+        return None
+    needed: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            folders = {os.path.dirname(path) for path in by_name[name].input if isinstance(path, str)}
+            waiting += [maker[folder] for folder in folders if folder in maker]
+    return needed
 
 
 def gpus(cfg: config.Config) -> dict[str, int]:

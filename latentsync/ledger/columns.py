@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get
 # The closed list: reason -> its meaning, as the report shows it.
 REASONS = {
     "unreadable": "the file is not a readable video, or it is cut off",
+    "not_video": "the file holds no video",
     "crashed": "a library crashed twice while reading it",
     "failed": "an error occurred while it was read, tracked or scored",
     "no_audio": "there is no audio, so sync cannot be measured",

@@ -9,23 +9,24 @@ from snakemake.exceptions import WorkflowError
 ROOT = str(workflow.current_basedir.join("..").join(".."))
 sys.path.insert(0, ROOT)
 
+from latentsync.required import check
 from latentsync.terminal import shorten, told
-from latentsync.workflow import arguments, files, gpus, prepare, record_run
+from latentsync.workflow import arguments, files, given, gpus, prepare, record_run, requested
 
 shorten()
 STARTED_S = time.time()
 try:
-    CFG = prepare(config, workflow.is_main_process)
+    CFG, CHANGED, STAGING = prepare(config, workflow.is_main_process)
 except (ValueError, OSError) as error:
     raise WorkflowError(told(error)) from None
 
 RUN = f"results/{CFG.run}"
 CONFIG = f"{RUN}/config.json"
-# What the table of consents says today; written like CONFIG.
+# What the table of consents says today; recorded like CONFIG.
 CONSENT = {name: f"{RUN}/consent/{name}.json" if CFG.consent else [] for name in ("training", "generation", "grants")}
 SHARDS = [f"{number:05d}" for number in range(CFG.shards)]
 PAIR_SHARDS = [f"{number:05d}" for number in range(CFG.select_clips.pair_shards)]
-DEMO = CFG.input_dir is None
+DEMO = CFG.synthetic
 VIDEOS = ["--sources", f"{RUN}/make_talkers/videos" if DEMO else CFG.input_dir]
 STEPS = arguments(CFG)
 GPUS = gpus(CFG)
@@ -40,3 +41,26 @@ shell.prefix(f"export PYTHONPATH={quote(ROOT)}${{{{PYTHONPATH:+:$PYTHONPATH}}}};
 
 wildcard_constraints:
     shard=r"\d{5}",
+
+
+# Parsing writes nothing into results/ (`snakemake -n` and `--dag` parse, too). What it finds there to be new or changed
+# is staged elsewhere, and this job copies it. Cluster jobs do not look, so for them the rule does not exist.
+if CHANGED:
+
+    rule record_inputs:
+        input:
+            [f"{STAGING}/{name}" for name in CHANGED],
+        output:
+            [f"{RUN}/{name}" for name in CHANGED],
+        log:
+            f"{RUN}/logs/record_inputs.log",
+        conda:
+            "../../envs/curate.yaml"
+        localrule: True
+        params:
+            staging=given([str(STAGING)]),
+            run=RUN,
+        message:
+            "record_inputs: write down the list of videos and the configuration"
+        shell:
+            "cp -R {params.staging:q}/. {params.run:q} > {log:q} 2>&1"

@@ -1,6 +1,6 @@
 """From raw videos to selected clips: one ledger per step and shard, then one selection for all."""
 
-SOURCES = f"{RUN}/sources/{{shard}}.jsonl"  # written by the main process, or by make_talkers
+SOURCES = f"{RUN}/sources/{{shard}}.jsonl"  # written by record_inputs, or by make_talkers
 PAIRS = f"{RUN}/select_clips/pairs-{{shard}}.jsonl"
 
 if DEMO:
@@ -18,7 +18,7 @@ if DEMO:
             "../../envs/curate.yaml"
         threads: 2
         params:
-            step=STEPS["make_talkers"],
+            step=given(STEPS["make_talkers"]),
             files=files,
         message:
             "make_talkers: render synthetic talkers with known ground truth"
@@ -54,7 +54,7 @@ for step, previous, videos, message in (
         resources:
             gpu=GPUS[step],
         params:
-            step=STEPS[step] + videos,
+            step=given(STEPS[step] + videos),
             files=files,
         message:
             f"{step} {{wildcards.shard}}: {message}"
@@ -82,7 +82,7 @@ rule select_clips:
     conda:
         "../../envs/curate.yaml"
     params:
-        step=STEPS["select_clips"],
+        step=given(STEPS["select_clips"]),
         files=files,
     message:
         "select_clips: apply thresholds, split by speaker, pair videos with audio"
@@ -114,7 +114,7 @@ rule describe_clips:
     conda:
         "../../envs/curate.yaml"
     params:
-        step=STEPS["describe_clips"] + VIDEOS,
+        step=given(STEPS["describe_clips"] + VIDEOS),
         files=files,
     message:
         "describe_clips: write the curation page and the dataset card"
@@ -134,7 +134,7 @@ rule export_clips:
     conda:
         "../../envs/curate.yaml"
     params:
-        step=STEPS["export_clips"],
+        step=given(STEPS["export_clips"]),
         files=files,
     message:
         "export_clips: write selected clips as mp4 files"
@@ -155,7 +155,7 @@ rule export_webdataset:
     conda:
         "../../envs/curate.yaml"
     params:
-        step=STEPS["export_webdataset"],
+        step=given(STEPS["export_webdataset"]),
         files=files,
     message:
         "export_webdataset: pack exported clips into WebDataset tars"
@@ -179,7 +179,7 @@ rule estimate:
     resources:
         gpu=GPUS["estimate"],
     params:
-        step=STEPS["estimate"] + VIDEOS,
+        step=given(STEPS["estimate"] + VIDEOS),
         files=files,
     message:
         "estimate: curate a sample of the videos and predict hours of footage, cost and disk space for all"

@@ -23,7 +23,7 @@ rule generate:
     resources:
         gpu=GPUS["generate"],
     params:
-        step=STEPS["generate"] + VIDEOS,
+        step=given(STEPS["generate"] + VIDEOS),
         files=files,
     message:
         "generate {wildcards.shard}: lip-sync pairs of the test split"
@@ -53,7 +53,7 @@ rule evaluate:
     resources:
         gpu=GPUS["evaluate"],
     params:
-        step=STEPS["evaluate"] + VIDEOS,
+        step=given(STEPS["evaluate"] + VIDEOS),
         files=files,
     message:
         "evaluate: score the generated videos and their controls"
@@ -86,7 +86,7 @@ rule report:
     conda:
         "../../envs/deliver.yaml"
     params:
-        step=STEPS["report"] + VIDEOS,
+        step=given(STEPS["report"] + VIDEOS),
         files=files,
     message:
         "report: write the page with videos, metrics and curves"

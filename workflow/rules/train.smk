@@ -21,7 +21,7 @@ if EMBEDDED_VAE:
         resources:
             gpu=GPUS["train_vae"],
         params:
-            step=STEPS["train_vae"],
+            step=given(STEPS["train_vae"]),
             files=files,
         message:
             "train_vae: train a small autoencoder"
@@ -49,7 +49,7 @@ rule extract_features:
     resources:
         gpu=GPUS["extract_features"],
     params:
-        step=STEPS["extract_features"],
+        step=given(STEPS["extract_features"]),
         files=files,
     message:
         "extract_features {wildcards.shard}: compute audio features and VAE moments once"
@@ -74,7 +74,7 @@ rule train_syncnet:
     resources:
         gpu=GPUS["train_syncnet"],
     params:
-        step=STEPS["train_syncnet"],
+        step=given(STEPS["train_syncnet"]),
         files=files,
     message:
         "train_syncnet: train a network that judges whether video and audio are in sync"
@@ -99,7 +99,7 @@ rule train_unet_stage1:
     resources:
         gpu=GPUS["train_unet_stage1"],
     params:
-        step=STEPS["train_unet_stage1"],
+        step=given(STEPS["train_unet_stage1"]),
         files=files,
     message:
         "train_unet_stage1: train all U-Net weights to predict noise"
@@ -126,7 +126,7 @@ rule train_unet_stage2:
     resources:
         gpu=GPUS["train_unet_stage2"],
     params:
-        step=STEPS["train_unet_stage2"],
+        step=given(STEPS["train_unet_stage2"]),
         files=files,
     message:
         "train_unet_stage2: fine-tune the U-Net with four losses on decoded frames"
