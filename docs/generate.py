@@ -22,11 +22,15 @@ HEAD = """# Configuration
 
 `config.yaml` configures the demo and is read if no `--configfile` is given. With `--configfile`, only the given files
 are read, on top of the defaults below. The defaults follow the published LatentSync 1.5 recipe; where they differ, the
-meaning names the published value. `real.yaml` runs your own footage through the whole graph on a CPU with stand-ins. If
-`input_dir` is null, every file makes a run of synthetic talkers. An unknown key is an error. Editors can complete and
-check these files with `schema.json`.
+meaning names the published value. `real.yaml` runs your own footage through the whole graph on a CPU with stand-ins.
+`input_dir` must be given: the folder of your videos, or `synthetic_talkers`, as in the demo. An unknown key is an
+error. Editors can complete and check these files with `schema.json`.
 
     snakemake --cores all --configfile config/real.yaml --config input_dir=/data/videos run=mine
+
+On the command line the keys of a section stand in braces, null included, and a target stands behind `--`:
+
+    snakemake --cores all --config 'select_clips={min_face_px: null}' -- curate
 
 Threads, memory and GPUs of jobs are not part of the configuration: see `profiles/`. `torch_threads` and
 `generate.encoder_threads` are keys because they change results; elsewhere x264 runs with one thread for that reason.

@@ -10,28 +10,29 @@ from latentsync.faces.backends import BACKENDS
 from latentsync.sync.scorers import SCORERS
 from latentsync.weights import registry
 
-
 Part = tuple[str, str | None, str]  # its name, the path chosen for it, and the key that asks for it
 
 
 def by_step(cfg: Config) -> dict[str, list[Part]]:
     """Step -> every pretrained part that it reads with this configuration."""
+
+    def part(read: bool, name: str | None, chosen: str | None, key: str) -> list[Part]:
+        return [(str(name), chosen, key)] if read else []
+
     features, stage2, enhance = cfg.extract_features, cfg.train_unet_stage2, cfg.enhance
+    init = cfg.train_unet_stage1.init
     tracked = _faces("align_faces.backend", cfg.align_faces.backend)
-    scored = _scorer("score_sync", cfg.score_sync.backend, cfg.score_sync.weights)
-    quality = [("hyperiqa", None, "score_quality.backend: hyperiqa")] if cfg.score_quality.backend == "hyperiqa" else []
-    whisper, vae = [], []
-    if features.audio_encoder == "whisper":
-        whisper = [("whisper", features.whisper_weights, "extract_features.audio_encoder: whisper")]
-    if features.vae == "published":
-        vae = [("vae", features.vae_weights, "extract_features.vae: published")]
-    init, teachers, restorer = cfg.train_unet_stage1.init, [], []
-    start = [] if init is None else [(init, None, f"train_unet_stage1.init: {init}")]
-    if stage2.teachers == "published":
-        names = ["vgg16"] * bool(stage2.losses.lpips) + [f"videomae_{stage2.video_teacher}"] * bool(stage2.losses.trepa)
-        teachers = [(name, None, "train_unet_stage2.teachers: published") for name in names]
-    if enhance.method is not None:
-        restorer = [(enhance.method, enhance.weights, f"enhance.method: {enhance.method}")]
+    scored = _scorer("score_sync.backend", cfg.score_sync.backend, cfg.score_sync.weights)
+    backend = cfg.score_quality.backend
+    quality = part(backend == "hyperiqa", backend, None, f"score_quality.backend: {backend}")
+    whisper_key = "extract_features.audio_encoder: whisper"
+    whisper = part(features.audio_encoder == "whisper", "whisper", features.whisper_weights, whisper_key)
+    vae = part(features.vae == "published", "vae", features.vae_weights, "extract_features.vae: published")
+    start = part(init in registry.starts(), init, None, f"train_unet_stage1.init: {init}")
+    published, teachers_key = stage2.teachers == "published", "train_unet_stage2.teachers: published"
+    lpips = part(published and stage2.losses.lpips > 0, "vgg16", None, teachers_key)
+    trepa = part(published and stage2.losses.trepa > 0, f"videomae_{stage2.video_teacher}", None, teachers_key)
+    restorer = part(enhance.method is not None, enhance.method, enhance.weights, f"enhance.method: {enhance.method}")
     return {
         "align_faces": tracked,
         "score_sync": scored,
@@ -39,11 +40,11 @@ def by_step(cfg: Config) -> dict[str, list[Part]]:
         "estimate": [*tracked, *scored, *quality],
         "extract_features": [*whisper, *vae],
         "train_unet_stage1": [*vae, *start],
-        "train_unet_stage2": [*vae, *teachers],
+        "train_unet_stage2": [*vae, *lpips, *trepa],
         "generate": [*tracked, *whisper, *vae, *restorer],
         "evaluate": [
             *_faces("evaluate.faces", cfg.evaluate.faces),
-            *_scorer("evaluate", cfg.evaluate.sync_backend, cfg.evaluate.sync_weights, "sync_backend"),
+            *_scorer("evaluate.sync_backend", cfg.evaluate.sync_backend, cfg.evaluate.sync_weights),
         ],
     }
 
@@ -52,9 +53,9 @@ def _faces(key: str, backend: str) -> list[Part]:
     return [(name, None, f"{key}: {backend}") for name in BACKENDS[backend].weights]
 
 
-def _scorer(section: str, scorer: str, chosen: str | None, key: str = "backend") -> list[Part]:
+def _scorer(key: str, scorer: str, chosen: str | None) -> list[Part]:
     weights = SCORERS[scorer].weights
-    return [] if weights is None else [(weights, chosen, f"{section}.{key}: {scorer}")]
+    return [] if weights is None else [(weights, chosen, f"{key}: {scorer}")]
 
 
 def check(cfg: Config, steps: Container[str] | None = None) -> None:
@@ -63,13 +64,13 @@ def check(cfg: Config, steps: Container[str] | None = None) -> None:
     Raises:
         ValueError: files are missing, all of them named; or `commercial` is set and a licence does not allow it.
     """
-    asked = [part for step, parts in by_step(cfg).items() if steps is None or step in steps for part in parts]
-    inits = [init for init, _, key in asked if key.startswith("train_unet_stage1.init") and init not in registry.starts()]
-    for path in inits:
-        registry.find_start(path)
-    wanted = [part for part in dict.fromkeys(asked) if part[0] not in inits]
+    asked = (part for step, parts in by_step(cfg).items() if steps is None or step in steps for part in parts)
+    wanted = list(dict.fromkeys(asked))
     if cfg.commercial:
         require_commercial([(name, key) for name, _, key in wanted])
+    init = cfg.train_unet_stage1.init
+    if init is not None and init not in registry.starts() and (steps is None or "train_unet_stage1" in steps):
+        registry.find_start(init)  # a path
     missing = {}
     for name, chosen, key in wanted:
         try:

@@ -1,8 +1,8 @@
 """What the Snakefile calls while it is parsed: the configuration, the list of sources, the arguments of steps.
 
-Nothing is written into results/ here, since `snakemake -n` and `--dag` parse the Snakefile, too: what the parse finds is
-staged in a temporary folder, and the rule `record_inputs` copies it. No torch and no OpenCV, because every cluster job
-parses the Snakefile again.
+Nothing is written into results/ here, since `snakemake -n` and `--dag` parse the Snakefile, too: what the parse finds
+is staged in a temporary folder, and the rule `record_inputs` copies it. No torch and no OpenCV, because every cluster
+job parses the Snakefile again.
 """
 
 import atexit
@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -137,8 +137,8 @@ def _refuse_future(run: Path) -> None:
         date_s, path = ahead[-1]
         when = datetime.fromtimestamp(date_s).isoformat(" ", "seconds")
         raise ValueError(
-            f"{path} and {len(ahead) - 1} other files are dated in the future (until {when}), so changes of your videos "
-            "would not be noticed: the clock was set back. If it is right now, date them to now: "
+            f"{path} and {len(ahead) - 1} other files are dated in the future (until {when}), so changed videos would "
+            "not be noticed: the clock was set back. If it is right now, date them to now: "
             f"find {run} -newermt @{now_s:.0f} -exec touch -d @{now_s:.0f} {{}} +"
         )
 
@@ -196,32 +196,6 @@ def given(arguments: list[str]) -> Callable[[Mapping], list[str]]:
 # Snakemake inspects the signature three times per job; stored, it saves 3 % of the planning time.
 files.__signature__ = inspect.signature(files)  # pyright: ignore[reportFunctionMemberAccess]
 _OF_WILDCARDS = inspect.Signature([inspect.Parameter("wildcards", inspect.Parameter.POSITIONAL_OR_KEYWORD)])
-
-
-def requested(rules: Iterable[Any], argv: list[str]) -> set[str] | None:
-    """Names of all rules that the targets on the command line need; None where these are not known.
-
-    Targets are rules, or files of a rule. The graph follows from the folders that rules read and write.
-    """
-    from snakemake.cli import get_argument_parser
-
-    if Path(argv[0]).stem not in ("snakemake", "__main__"):
-        return None  # started from Python
-    args = get_argument_parser().parse_args(argv[1:])
-    by_name = {rule.name: rule for rule in rules}
-    maker = {os.path.dirname(path): name for name, rule in by_name.items() for path in rule.output}
-    targets = [*(args.targets or ["all"]), *(args.forcerun or []), *(args.prioritize or [])]
-    waiting = [name if name in by_name else maker.get(os.path.dirname(os.path.relpath(name))) for name in targets]
-    if None in waiting:
-        return None
-    needed: set[str] = set()
-    while waiting:
-        name = waiting.pop()
-        if name not in needed:
-            needed.add(name)
-            folders = {os.path.dirname(path) for path in by_name[name].input if isinstance(path, str)}
-            waiting += [maker[folder] for folder in folders if folder in maker]
-    return needed
 
 
 def gpus(cfg: config.Config) -> dict[str, int]:

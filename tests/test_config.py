@@ -56,7 +56,7 @@ def test_every_file_in_config_is_valid(path):
 
 def test_the_demo_needs_no_download():
     demo = config.validate(yaml.safe_load((ROOT / "config/config.yaml").read_text()))
-    assert demo.input_dir is None and demo.train_unet_stage2.teachers == "embedded"
+    assert demo.synthetic and demo.train_unet_stage2.teachers == "embedded"
     assert (demo.align_faces.backend, demo.score_sync.backend) == ("mediapipe", "envelope")
 
 

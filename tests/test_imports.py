@@ -21,7 +21,7 @@ ORDER = [
     {"generation", "curation"},
     {"evaluation"},
     {"report", "synthetic"},
-    {"required", "gpu_lease"},
+    {"required", "gpu_lease", "command_line"},
     {"workflow", "terminal"},
     {"steps"},
     {"page"},

@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from latentsync import gpu_lease, required, workflow
+from latentsync import gpu_lease, workflow
 from latentsync.config import VERSIONS, Config, validate
 from latentsync.ledger import files
+from latentsync.ledger.files import write_text
+from latentsync.ledger.rows import shard_of, source_id
 from latentsync.workflow import prepare
 
 
@@ -24,7 +27,6 @@ def touch(folder, *names):
 @pytest.mark.parametrize("folder", [".", "results", "results/demo/align_faces/media", "results/../results/x"])
 def test_an_input_folder_around_or_inside_the_results_is_refused(tmp_path, monkeypatch, folder):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(required, "check", lambda cfg: None)
     touch(tmp_path / "results", "demo/align_faces/media/x.mp4", "x/y.mp4")
     touch(tmp_path, "results-of-others/a.mp4")
     with pytest.raises(ValueError, match="is inside them; give a folder that contains only your videos"):
@@ -32,18 +34,91 @@ def test_an_input_folder_around_or_inside_the_results_is_refused(tmp_path, monke
     assert prepare({"input_dir": "results-of-others"}, main_process=True)
 
 
-def test_ignored_files_are_listed_even_if_their_names_are_not_utf_8(tmp_path, monkeypatch, capsys):
+def test_what_is_not_taken_for_a_video_is_told_on_stderr(tmp_path, monkeypatch, capsys):
+    """Even if a name is not UTF-8; on stdout it would spoil the graph that `snakemake --dag` prints there."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(required, "check", lambda cfg: None)
-    touch(tmp_path / "in", "a.mp4", os.fsdecode(b"b\xff.txt"))
+    touch(tmp_path / "in", "a.mp4", ".hidden.mp4", os.fsdecode(b"b\xff.txt"))
     prepare({"input_dir": "in"}, main_process=True)
-    assert "1 other files ignored by their names: b\\udcff.txt" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert told.out == "" and told.err == (
+        "in: 1 videos; 1 files passed over by their names, which have rows that say so (b\\udcff.txt); "
+        "1 hidden files and folders skipped\n"
+    )
 
 
 def test_the_speakers_file_must_exist():
-    with pytest.raises(ValueError, match="select_clips.speakers"):
-        prepare({"select_clips": {"speakers": "nowhere.csv"}}, main_process=False)
+    with pytest.raises(ValueError, match=r"select_clips\.speakers is 'nowhere\.csv', which is not a file"):
+        prepare({"input_dir": "in", "select_clips": {"speakers": "nowhere.csv"}}, main_process=False)
     assert validate({"select_clips": {"speakers": None}})
+
+
+def test_a_run_without_videos_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"input_dir is not set, so run mine has no videos; give .*synthetic_talkers"):
+        prepare({"run": "mine"}, main_process=False)
+    assert prepare({"input_dir": "synthetic_talkers"}, main_process=False)
+    (tmp_path / "synthetic_talkers").mkdir()
+    with pytest.raises(ValueError, match=r"stands for talkers .* write \./synthetic_talkers"):
+        prepare({"input_dir": "synthetic_talkers"}, main_process=False)
+    assert not prepare({"input_dir": "./synthetic_talkers"}, main_process=False)[0].synthetic
+
+
+def test_braces_in_the_names_of_input_files_are_refused():
+    """Those of folders and other values are fine: test_braces_in_paths_are_no_wildcards."""
+    with pytest.raises(ValueError, match=r"select_clips\.speakers is '\{x\}\.csv'; Snakemake takes braces"):
+        prepare({"input_dir": "in", "select_clips": {"speakers": "{x}.csv"}}, main_process=False)
+    assert workflow.given(["{x}"])({}) == ["{x}"]
+
+
+def recorded(values) -> dict[str, str]:
+    """What one call finds to be new or changed; written where the rule record_inputs writes it."""
+    cfg, names, staging = prepare(values, main_process=True)
+    contents = {name: (staging / name).read_text() for name in names}
+    for name, text in contents.items():
+        write_text(Path("results", cfg.run, name), text)
+    return contents
+
+
+def test_only_what_changed_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "in", "a.mp4", "notes.txt")
+    values = {"input_dir": "in", "shards": 3}
+    assert prepare(values, main_process=False)[1] == []
+    assert not prepare(values, main_process=True)[0].synthetic and not (tmp_path / "results").exists()
+    assert recorded(values).keys() == {"config.json", *(f"sources/0000{shard}.jsonl" for shard in range(3))}
+    assert recorded(values) == {}
+    touch(tmp_path / "in", "b.mp4")
+    [(name, text)] = recorded(values).items()
+    assert name == f"sources/{shard_of(source_id('b.mp4'), 3)}.jsonl" and '"path":"b.mp4"' in text
+    assert recorded(values | {"segment": {"length_s": 4.0}}).keys() == {"config.json"}
+
+
+def test_a_change_is_newer_than_a_file_that_a_server_dated_a_little_ahead(tmp_path, monkeypatch):
+    """Snakemake compares times: the list of an added video must not look older than the list without it."""
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "in", "a.mp4")
+    values = {"input_dir": "in", "shards": 1}
+    recorded(values)
+    ahead_s = time.time() + 0.3
+    os.utime("results/demo/sources/00000.jsonl", (ahead_s, ahead_s))
+    touch(tmp_path / "in", "b.mp4")
+    _, [name], staging = prepare(values, main_process=True)
+    assert (staging / name).stat().st_mtime > ahead_s
+
+
+def test_outputs_of_the_future_are_refused_and_the_command_of_the_message_mends_them(tmp_path, monkeypatch):
+    """After the clock was set back, nothing that changes is newer than they are."""
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "in", "a.mp4")
+    values = {"input_dir": "in", "shards": 1}
+    recorded(values)
+    later_s = time.time() + 86_400
+    os.utime("results/demo/sources/00000.jsonl", (later_s, later_s))
+    with pytest.raises(ValueError, match=r"sources/00000\.jsonl and 0 other files are dated in the future") as error:
+        prepare(values, main_process=True)
+    assert prepare(values, main_process=False), "jobs on other machines do not compare times"
+    subprocess.run(str(error.value).split("date them to now: ")[1], shell=True, check=True)
+    assert recorded(values) == {}
 
 
 def consents(folder, *rows):
@@ -51,28 +126,22 @@ def consents(folder, *rows):
     return {"input_dir": "in", "consent": "consent.csv"}
 
 
-def test_the_main_process_writes_what_the_table_of_consents_says_today(tmp_path, monkeypatch):
+def test_what_the_table_of_consents_says_today_is_recorded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(required, "check", lambda cfg: None)
     touch(tmp_path / "in", "a.mp4", "b.mp4")
     values = consents(tmp_path, "in/a.mp4,training,2999-01-01,", "in/b.mp4,training generation,2020-01-01,")
-    prepare(values, main_process=False)
-    written = tmp_path / "results/demo/consent"
-    assert not written.exists()
-    prepare(values, main_process=True)
-    assert json.loads((written / "training.json").read_text()) == {"a.mp4": None, "b.mp4": "2020-01-01"}
-    assert json.loads((written / "generation.json").read_text()) == {"b.mp4": "2020-01-01"}
-    stamp = (written / "training.json").stat().st_mtime_ns
-    prepare(consents(tmp_path, "in/a.mp4,training,,", "in/b.mp4,training generation,2020-01-01,"), main_process=True)
-    assert (written / "training.json").stat().st_mtime_ns == stamp  # renewed: nothing to select again
-    assert json.loads((written / "grants.json").read_text())["a.mp4"]["training"]["until"] is None
-    assert "consent.csv" not in (tmp_path / "results/demo/config.json").read_text()
+    written = recorded(values)
+    assert json.loads(written["consent/training.json"]) == {"a.mp4": None, "b.mp4": "2020-01-01"}
+    assert json.loads(written["consent/generation.json"]) == {"b.mp4": "2020-01-01"}
+    assert "consent.csv" not in written["config.json"]
+    renewed = recorded(consents(tmp_path, "in/a.mp4,training,,", "in/b.mp4,training generation,2020-01-01,"))
+    assert renewed.keys() == {"consent/grants.json"}  # nothing to select again
+    assert json.loads(renewed["consent/grants.json"])["a.mp4"]["training"]["until"] is None
 
 
 @pytest.mark.parametrize("row", ["in/a.mp4,training,2020-01-01,", "in/a.mp4,generation,,", "in/c.mp4,training,,"])
 def test_a_table_that_covers_nothing_stops_before_any_job(tmp_path, monkeypatch, row):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(required, "check", lambda cfg: None)
     touch(tmp_path / "in", "a.mp4")
     with pytest.raises(ValueError, match=r"consent consent.csv covers no video of in for training on \d{4}-\d\d-\d\d"):
         prepare(consents(tmp_path, row), main_process=True)

@@ -32,8 +32,8 @@ OTHERS = {
         "a document": ".pdf .doc .docx .odt .rtf .xls .xlsx .ods .ppt .pptx .odp .key .pages .numbers .epub .eml .msg",
         "a checksum or a signature": ".md5 .sha1 .sha256 .sha512 .sfv .crc .par2 .sig .asc .pem .torrent .aria2",
         "a file of weights": ".pt .pth .ckpt .safetensors .onnx .tflite .pb .task .gguf .caffemodel .prototxt .msgpack",
-        "a project or an edit list": ".prproj .aep .drp .fcpxml .fcp .otio .edl .aaf .veg .kdenlive .mlt .xmp .aae .cube "
-        ".blend .imovieproj .camproj .lut",
+        "a project or an edit list": ".prproj .aep .drp .fcpxml .fcp .otio .edl .aaf .veg .kdenlive .mlt .xmp .aae "
+        ".cube .blend .imovieproj .camproj .lut",
         "an index of a camera or a player": ".cpi .mpl .bdm .bup .ifo .moff .modd .pek .cfa .sidx .lrprev",
         "a playlist": ".m3u .m3u8 .pls .mpd .ffconcat .cue .wpl .xspf .asx .sdp",
         "a program": ".py .pyc .ipynb .sh .bat .ps1 .exe .dll .so .c .h .cpp .cu .java .m .r .lua .pl .rb .go .rs",
@@ -43,8 +43,8 @@ OTHERS = {
 }
 # A folder with such a name has a row of its own, since it may be meant as a video; probe says what it is.
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .qt .mkv .webm .avi .divx .mpg .mpeg .mpe .m1v .m2v .ts .m2t .mts .m2ts .tod .mod .vob .flv .f4v .wmv "
-    ".asf .rm .rmvb .3gp .3g2 .ogv .ogm .mxf .gxf .dv .mjpeg .mjpg .y4m .lrv .wtv .nut .ivf .h264 .264 .hevc .265 "
+    ".mp4 .m4v .mov .qt .mkv .webm .avi .divx .mpg .mpeg .mpe .m1v .m2v .ts .m2t .mts .m2ts .tod .mod .vob .flv .f4v "
+    ".wmv .asf .rm .rmvb .3gp .3g2 .ogv .ogm .mxf .gxf .dv .mjpeg .mjpg .y4m .lrv .wtv .nut .ivf .h264 .264 .hevc .265 "
     ".av1 .obu".split()
 )
 SYSTEM = ("/proc", "/sys", "/dev")
@@ -68,10 +68,10 @@ class Scan:
 def scan(folder: Path) -> Scan:
     """A row for every file below `folder`, sorted by path.
 
-    A file that may be a video has the status ok, its size and its time. One that is plainly something else by its suffix
-    (OTHERS, in lower case) is rejected as `not_video`; its row has neither size nor time, so writing into it changes no
-    ledger. So is a link into a system folder, which is not followed. A folder without permission has a row, too, its
-    path ending in a slash, since it may contain videos. Hidden files and folders are counted.
+    A file that may be a video has the status ok, its size and its time. One that is plainly something else by its
+    suffix (OTHERS, in lower case) is rejected as `not_video`; its row has neither size nor time, so writing into it
+    changes no ledger. So is a link into a folder of the system, which is not followed. A folder without permission has
+    a row, too, its path ending in a slash, since it may contain videos. Hidden files and folders are counted.
 
     Raises:
         ValueError: the folder is missing, is not a folder, has no video, or has two whose names differ only in the

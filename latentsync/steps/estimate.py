@@ -48,7 +48,7 @@ def run(cfg: config.Estimate, inputs: dict[str, list[Path]], outputs: dict[str, 
     """
     folder = outputs["estimate"].parent
     configuration = config.validate(json.loads(inputs["config"][0].read_text(encoding="utf-8")))
-    size = {row["id"]: row["size"] for ledger in inputs["sources"] for row in iterate_ledger(ledger)}
+    size = {row["id"]: row["size"] for ledger in inputs["sources"] for row in iterate_ledger(ledger) if _ok(row)}
     groups = estimation.strata(size, cfg.sources)
     sample = estimation.draw(groups, cfg.sources)
     drawn = {ident for group in sample for ident in group}

@@ -201,9 +201,9 @@ def test_folders_and_files_without_permission_have_a_row_and_hold_up_nobody():
             path.chmod(mode)
         try:
             with unprivileged():
-                rows, others = sources.scan(videos)
-                ends = {row["path"]: probe.probe_source(row, videos) for row in rows}
-            assert others == []
+                found = sources.scan(videos)
+                ends = {row["path"]: probe.probe_source(row, videos) for row in found.rows}
+            assert found.passed_over == []
             broken = ["listed only/x.mp4", "private/", "secret.mp4"]
             reasons = {path: row["reason"] for path, row in ends.items()}
             assert reasons == dict.fromkeys(broken, "unreadable") | {"good.mp4": None}

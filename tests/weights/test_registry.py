@@ -55,11 +55,11 @@ def test_no_place_is_taken_twice():
 def test_every_use_has_what_the_published_recipe_asks_for():
     """What a default configuration asks for is fetched by --for curation, training and enhancement."""
     published = validate({"enhance": {"method": "gfpgan"}, "score_quality": {"backend": "hyperiqa"}})
-    wanted = {name for name, _, _ in required.needed(published)}
+    wanted = {name for parts in required.by_step(published).values() for name, _, _ in parts}
     fetched = {
         e.name for e in registry.entries().values() if {"curation", "training", "enhancement"} & set(e.needed_for)
     }
-    assert wanted | {"sd15"} == fetched
+    assert wanted == fetched
     inference = {e.name for e in registry.entries().values() if "inference" in e.needed_for}
     assert inference == {"latentsync-1.6", "whisper", "vae"}
 

@@ -42,6 +42,8 @@ def test_a_rule_has_the_name_of_its_step_in_all_its_files_and_the_gpus_of_the_ta
             ResourceSettings(cores=1), ConfigSettings(configfiles=[demo]), snakefile=ROOT / "Snakefile"
         )
         rules = {rule.name: rule for rule in graph._workflow.rules if rule.shellcmd}
+    recorder = rules.pop("record_inputs")  # copies what the parse found: no step, no ledger of rows
+    assert list(recorder.output) == ["results/demo/config.json"] and recorder.is_local
     assert rules.keys() == config.VERSIONS.keys()
     for name, rule in rules.items():
         shard = r"/{shard,\d{5}}" if rule.wildcard_names else ""
@@ -49,7 +51,7 @@ def test_a_rule_has_the_name_of_its_step_in_all_its_files_and_the_gpus_of_the_ta
         assert rule.benchmark == f"results/demo/benchmarks/{name}{shard}.tsv"
         folders = {Path(path).parts[2] for path in rule.output}
         assert folders - {"sources"} == {name} and ("sources" in folders) == (name == "make_talkers")
-        assert rule.params.step[0] == name
+        assert rule.params.step({})[0] == name
         gpu = rule.resources.get("gpu")
         assert (gpu and gpu.value or 0) == gpus[name], name
 
@@ -81,7 +83,7 @@ def test_target_rules(snakemake, target, last):
 
 def test_the_estimate_runs_only_if_it_is_requested(snakemake):
     """It needs only the list of sources: no other step is planned for it, and no other target needs it."""
-    assert set(jobs(snakemake("-n", "estimate").stdout)) == {"make_talkers", "estimate", "total"}
+    assert set(jobs(snakemake("-n", "estimate").stdout)) == {"record_inputs", "make_talkers", "estimate", "total"}
     assert "estimate" not in jobs(snakemake("-n").stdout)
 
 
@@ -112,7 +114,7 @@ def test_real_footage_has_no_talkers_and_no_demo_values(snakemake, tmp_path):
     plan = snakemake("-n", "--config", f"input_dir={tmp_path / 'in'}", configfile=ROOT / "config/real.yaml")
     assert plan.returncode == 0, plan.stdout + plan.stderr
     assert "make_talkers" not in jobs(plan.stdout)
-    assert (tmp_path / "results/real/sources").is_dir() and not (tmp_path / "results/demo").exists()
+    assert jobs(plan.stdout)["record_inputs"] == 1 and not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize(

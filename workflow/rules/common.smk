@@ -9,9 +9,10 @@ from snakemake.exceptions import WorkflowError
 ROOT = str(workflow.current_basedir.join("..").join(".."))
 sys.path.insert(0, ROOT)
 
+from latentsync.command_line import requested
 from latentsync.required import check
 from latentsync.terminal import shorten, told
-from latentsync.workflow import arguments, files, given, gpus, prepare, record_run, requested
+from latentsync.workflow import arguments, files, given, gpus, prepare, record_run
 
 shorten()
 STARTED_S = time.time()
@@ -54,9 +55,9 @@ if CHANGED:
             [f"{RUN}/{name}" for name in CHANGED],
         log:
             f"{RUN}/logs/record_inputs.log",
+        localrule: True
         conda:
             "../../envs/curate.yaml"
-        localrule: True
         params:
             staging=given([str(STAGING)]),
             run=RUN,
