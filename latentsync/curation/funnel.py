@@ -38,10 +38,13 @@ def _ticks_of(segment: str) -> int:
 
 
 def funnel(rows: list[Row], rejected: list[Row]) -> list[dict[str, Any]]:
-    """All stages, from the files found to the selected clips; stages of clips only where some were rejected."""
+    """All stages, from the files found to the selected clips; those of files and of clips only where some are lost."""
     sources = {row["source_id"]: row for row in rows}
     by_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in ("source", "segment", "clip")}
-    readable = sources.keys() - {row["source_id"] for row in by_kind["source"]}
+    others = [row for row in by_kind["source"] if row["reason"] == "not_video"]
+    videos = sources.keys() - {row["source_id"] for row in others}
+    unreadable = [row for row in by_kind["source"] if row["reason"] != "not_video"]
+    readable = videos - {row["source_id"] for row in unreadable}
     clips = by_kind["clip"]
     segments = {row["segment_id"] for row in clips} | {row["id"] for row in by_kind["segment"]}
     reason_of = {row["id"]: row["reason"] for row in rejected}
@@ -54,8 +57,9 @@ def funnel(rows: list[Row], rejected: list[Row]) -> list[dict[str, Any]]:
         return round(sum(sources[source].get("duration_s") or 0 for source in sorted(ids)) / 3600, 6)
 
     stages = [
-        stage("found", "source", len(sources), source_hours(sources)),
-        stage("readable", "source", len(readable), source_hours(readable), by_kind["source"]),
+        *([stage("files", "source", len(sources), source_hours(sources))] if others else []),
+        stage("found", "source", len(videos), source_hours(videos), others),
+        stage("readable", "source", len(readable), source_hours(readable), unreadable),
         stage("segments", "segment", len(segments), _in_hours(sum(map(_ticks_of, segments)))),
         stage("faces", "clip", len(clips), hours(clips), by_kind["segment"]),
     ]

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get
 # The closed list: reason -> its meaning, as the report shows it.
 REASONS = {
     "unreadable": "the file is not a readable video, or it is cut off",
-    "not_video": "the file holds no video",
     "crashed": "a library crashed twice while reading it",
     "failed": "an error occurred while it was read, tracked or scored",
     "no_audio": "there is no audio, so sync cannot be measured",
@@ -36,6 +35,7 @@ REASONS = {
     "near_duplicate": "mostly the same footage as another clip (select_clips.max_duplicate_bits, shared_footage)",
     "duplicate": "the input folder contains the same file twice",
     "not_redrawn": "no frame of the video has a face that can be redrawn",
+    "not_video": "the file holds no video",
 }
 ERRORS = {"unreadable", "crashed", "failed"}  # reasons that are faults of the file rather than a judgement
 

@@ -57,6 +57,7 @@ def make(
     `speakers`: the result of speakers.summarise; `sections`: configuration of the steps that ran, by step;
     `coverage`: what the table of consents says, None: not checked.
     """
+    found = next(stage for stage in selection["funnel"] if stage["stage"] == "found")
     used = [sources[source] for source in sorted({row["source_id"] for row in selected})]
     return {
         "name": name,
@@ -69,8 +70,8 @@ def make(
             "sources": len(used),
             "groups": speakers["groups_n"],
             "speakers_named": speakers["named_n"],
-            "sources_found": selection["funnel"][0]["left"],
-            "hours_found": selection["funnel"][0]["hours"],
+            "sources_found": found["left"],
+            "hours_found": found["hours"],
         },
         "splits": {
             split: {

@@ -23,6 +23,7 @@ from latentsync.timing import evenly_spaced, seconds
 SELECTED_SHOWN, REJECTED_SHOWN, LISTED = 33, 6, 400
 TEXT_COLUMNS = text_columns(Clip)  # of rejected.csv
 STAGES = {
+    "files": ("Files found", "files"),
     "found": ("Videos found", "videos"),
     "readable": ("that can be read", "videos"),
     "segments": ("cut into segments", "segments"),

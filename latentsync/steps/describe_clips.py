@@ -62,7 +62,7 @@ def summarise(run: str, selection: dict[str, Any], selected: list[Row], rejected
     """Everything on the page apart from the card."""
     kept = curation.summarise(selection, selected, rejected)
     people = speakers.summarise(selected)
-    found, left = kept["stages"][0], kept["stages"][-1]
+    found, left = next(stage for stage in kept["stages"] if stage["stage"] == "found"), kept["stages"][-1]
     return {
         "run": run,
         "headline": {

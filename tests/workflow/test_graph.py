@@ -43,7 +43,7 @@ def test_a_rule_has_the_name_of_its_step_in_all_its_files_and_the_gpus_of_the_ta
         )
         rules = {rule.name: rule for rule in graph._workflow.rules if rule.shellcmd}
     recorder = rules.pop("record_inputs")  # copies what the parse found: no step, no ledger of rows
-    assert list(recorder.output) == ["results/demo/config.json"] and recorder.is_local
+    assert list(recorder.output) == ["results/demo/config.json"] and graph._workflow.is_local(recorder)
     assert rules.keys() == config.VERSIONS.keys()
     for name, rule in rules.items():
         shard = r"/{shard,\d{5}}" if rule.wildcard_names else ""

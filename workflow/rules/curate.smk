@@ -3,6 +3,29 @@
 SOURCES = f"{RUN}/sources/{{shard}}.jsonl"  # written by record_inputs, or by make_talkers
 PAIRS = f"{RUN}/select_clips/pairs-{{shard}}.jsonl"
 
+# Parsing writes nothing into results/ (`snakemake -n` and `--dag` parse, too). What it finds there to be new or changed
+# is staged elsewhere, and this job copies it. Cluster jobs do not look, so for them the rule does not exist.
+if CHANGED:
+
+    rule record_inputs:
+        input:
+            [f"{STAGING}/{name}" for name in CHANGED],
+        output:
+            [f"{RUN}/{name}" for name in CHANGED],
+        log:
+            f"{RUN}/logs/record_inputs.log",
+        localrule: True
+        conda:
+            "../../envs/curate.yaml"
+        params:
+            staging=given([str(STAGING)]),
+            run=given([RUN]),
+        message:
+            "record_inputs: write down the list of videos and the configuration"
+        shell:
+            "cp -R {params.staging:q}/. {params.run:q} > {log:q} 2>&1"
+
+
 if DEMO:
 
     rule make_talkers:
