@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def _changed(staging: Path, run: Path) -> list[str]:
             continue
         names.append(staged.relative_to(staging).as_posix())
         newest_s = max(newest_s, old.stat().st_mtime) if old.is_file() else newest_s
-    if (ahead_s := newest_s - time.time()) >= 0:
+    if (ahead_s := newest_s - time.time()) >= 0:  # at most _SKEW_S
         time.sleep(ahead_s + 0.01)
         for name in names:
             os.utime(staging / name)
@@ -130,15 +131,18 @@ def _refuse_braces(cfg: config.Config) -> None:
 
 def _refuse_future(run: Path) -> None:
     """Raise if a file that rules declare is dated in the future: Snakemake would take it for newer than any change."""
-    now_s = time.time()
-    dates = [(path.stat().st_mtime, path) for path in run.glob("*/*") if path.is_file()]
-    ahead = sorted((date_s, path) for date_s, path in dates if date_s > now_s + _SKEW_S)
+    now_s, ahead = time.time(), []
+    for path in (*run.glob("*.json"), *run.glob("*/[!.]*.*")):
+        with suppress(FileNotFoundError):  # a job of another call replaces it just now
+            if (date_s := path.stat().st_mtime) > now_s + _SKEW_S:
+                ahead.append((date_s, path))
     if ahead:
+        ahead.sort()
         date_s, path = ahead[-1]
         when = datetime.fromtimestamp(date_s).isoformat(" ", "seconds")
         raise ValueError(
             f"{path} and {len(ahead) - 1} other files are dated in the future (until {when}), so changed videos would "
-            "not be noticed: the clock was set back. If it is right now, date them to now: "
+            "not be noticed. The clock was set back; if it is right now, date them to now: "
             f"find {run} -newermt @{now_s:.0f} -exec touch -d @{now_s:.0f} {{}} +"
         )
 
