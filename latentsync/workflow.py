@@ -40,7 +40,7 @@ def prepare(values: dict[str, Any], main_process: bool) -> tuple[config.Config, 
         ValueError: one sentence; the Snakefile turns it into a WorkflowError before any job starts.
     """
     cfg = config.validate(values)
-    _refuse_nothing(cfg)
+    _refuse_no_videos(cfg)
     _refuse_braces(cfg)
     if cfg.select_clips.speakers is not None:
         if not Path(cfg.select_clips.speakers).is_file():
@@ -100,7 +100,7 @@ def _changed(staging: Path, run: Path) -> list[str]:
     return names
 
 
-def _refuse_nothing(cfg: config.Config) -> None:
+def _refuse_no_videos(cfg: config.Config) -> None:
     """Raise if neither own videos nor the synthetic talkers are asked for."""
     if cfg.input_dir is None:
         raise ValueError(
