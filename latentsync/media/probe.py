@@ -1,8 +1,9 @@
 """What a video file says about itself: properties of its streams, presentation times and time zero, from its packets.
 
 Only the first frame is decoded (its presentation time is time zero, and it proves that the file can be decoded).
-Every way a file can be broken ends in Rejection("unreadable", <one sentence>). What is wrong with the machine or the
-network is an OSError instead: a verdict would be remembered for ever, a job that fails tries the file again.
+Every way a file can be broken ends in Rejection("unreadable", <one sentence>), and in "not_video" where it is no video.
+What is wrong with the machine or the network is an OSError instead: a verdict would be remembered for ever, a job that
+fails tries the file again.
 """
 
 import errno
@@ -213,7 +214,7 @@ def probe_media(path: Path) -> MediaInfo:
     """Facts of a video file.
 
     Raises:
-        Rejection: "unreadable" the file is not a video, has no frame that can be decoded, or is cut off.
+        Rejection: "not_video" the file holds none; "unreadable" no frame of it can be decoded, or it is cut off.
     """
     found = timeline(path)
     if found.complaint:
@@ -249,9 +250,11 @@ def _timeline(path: Path, size: int, mtime_ns: int) -> Timeline:
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
-        raise Rejection("unreadable", "there is no video stream")
+        raise Rejection("not_video", "there is no video stream in it")
     if container.format.name.endswith("_pipe") or container.format.name == "image2":
-        raise Rejection("unreadable", "this is a still image, not a video")
+        raise Rejection("not_video", "this is a still image")
+    if container.format.name == "tty":  # FFmpeg draws any text
+        raise Rejection("not_video", "this is a text")
     if streams[0].codec_context is None:
         raise Rejection("unreadable", "there is no decoder for its video stream")
     return streams[0]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from latentsync.generation.audio import driving_audio
-from latentsync.ledger.rows import Rejection
 from latentsync.media.audio import read_audio, read_channels
 from latentsync.media.join import join
 from latentsync.media.probe import probe_media

@@ -88,8 +88,6 @@ BROKEN = {
     "text": (lambda p: made(p, b"Dear diary,\n" * 999), "FFmpeg cannot read it: Invalid data"),
     "folder": (folder_of, "this is a folder, not a file"),
     "gone": (lambda p: gone(p), "the file cannot be opened: No such file or directory"),
-    "audio alone": (lambda p: write_video(p, audio=SOUND, video_track=False), "there is no video stream"),
-    "still picture": (picture, "this is a still image, not a video"),
     "playlist": (playlist, "this is a playlist, not a video"),
     "index lost": (lambda p: cut(write_video(p, audio=SOUND), 0.9), "it begins as an mp4, but its index is missing"),
     "second half lost": (
@@ -112,6 +110,14 @@ def test_broken_files_are_unreadable_and_say_why(tmp_path, name):
     make, sentence = BROKEN[name]
     with pytest.raises(Rejection, match=f"unreadable: {sentence}"):
         probe_media(make(tmp_path / "x.mp4"))
+
+
+@pytest.mark.parametrize("kind", ["audio alone", "still picture"])
+def test_what_holds_no_video_is_told_apart_from_what_is_broken(tmp_path, kind):
+    path = tmp_path / "x.mp4"
+    picture(path) if kind == "still picture" else write_video(path, audio=SOUND, video_track=False)
+    with pytest.raises(Rejection, match="not_video: (there is no video stream in it|this is a still image)"):
+        probe_media(path)
 
 
 def test_a_folder_that_dropped_out_is_no_verdict(tmp_path):
