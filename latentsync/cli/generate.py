@@ -91,6 +91,7 @@ def generate(
     enhance_weights: Annotated[
         Path | None, typer.Option(help="weights of --enhance, if they are not in the weights folder")
     ] = None,
+    audio_track: Annotated[int | None, options.key(Generate, "audio_track", "--audio-track")] = KEYS.audio_track,
     audio_offset: Annotated[
         float | None, options.key(Generate, "audio_offset_ms", "--audio-offset")
     ] = KEYS.audio_offset_ms,
@@ -138,7 +139,12 @@ def generate(
         | {"seed": seed}
         | {"length": length, "loop": loop, "overlap": overlap, "face": face, "batch_size": batch, "max_s": shown_s}
         | {"crf": HIGH_QUALITY_CRF if high_quality else crf, "codec": codec}
-        | {"audio_offset_ms": audio_offset, "silence": silence, "as_published": as_published},
+        | {
+            "audio_offset_ms": audio_offset,
+            "audio_track": audio_track,
+            "silence": silence,
+            "as_published": as_published,
+        },
         "enhance": {
             "method": enhance,
             "strength": enhance_strength,

@@ -84,6 +84,8 @@ class Result:
     """How long the networks had nothing to do between the first frame and the last."""
     weights: dict[str, str] = field(default_factory=dict, compare=False)
     """Content hashes of the weights, by network."""
+    notes: tuple[str, ...] = ()
+    """What was repaired, chosen or left out of the inputs."""
     marked: str = field(default=NOT_MARKED, compare=False)
     """Who signed that it is generated: "signed by LatentSync Studio test certificate", or NOT_MARKED."""
 
@@ -98,6 +100,7 @@ class Result:
         kept += f"; not enhanced in {self.n_coarse}, where the face is no finer than generated" if self.n_coarse else ""
         kept += f"; audio moved by {self.audio_offset_ms:+g} ms" if self.audio_offset_ms else ""
         kept += f"; {self.marked}" if self.marked == NOT_MARKED else ""
+        kept += "".join(f"; {note}" for note in self.notes)
         return f"{self.n_generated} of {self.n_frames} frames redrawn, {self.faces}{alone}{kept}"
 
 
@@ -249,6 +252,7 @@ class LipSync:
         `next_video`: the video of the next call; its faces are found while the mouths of this one are drawn.
         """
         from latentsync.generation.audio import driving_audio
+        from latentsync.generation.notes import notes_of
         from latentsync.generation.voices import read_table
 
         config.require_choice("--faces", faces, FaceBackend)
@@ -257,7 +261,7 @@ class LipSync:
         driving = None
         if audio is not None:
             with naming("--audio", audio):
-                driving = driving_audio(audio)
+                driving = driving_audio(audio, track=self.generate.audio_track)
         if driving is not None and self.generate.length == "audio" and part_s[0] >= driving.length_s:
             raise ValueError(
                 f"--start {part_s[0]:g} is after the end of the result, which is as long as the audio "
@@ -278,6 +282,8 @@ class LipSync:
         with naming("--video", video):
             written = self.redraw(video, driving, out, faces, MAX_FACES, **given)
         found, choice = {name: written[name] for name in RESULT}, written["choice"]
+        notes = () if driving is None else driving.notes
+        found["notes"] = (*notes, *notes_of(video, self.generate.codec, own))
         return Result(faces=str(choice), n_left_alone=getattr(choice, "n_left_alone", 0), **found)
 
     def tracks(self, video: Path, faces: str, max_faces: int, progress: Report = silent) -> "list[Track]":

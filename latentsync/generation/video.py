@@ -15,6 +15,7 @@ from latentsync.generation import timeline
 from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.marking import Overlay
 from latentsync.media import probe
+from latentsync.media.codecs import colour_tags
 from latentsync.media.join import join
 from latentsync.media.read import read_video_frames
 from latentsync.media.write import FrameClock, VideoWriter
@@ -49,7 +50,10 @@ def yuv(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
     """The frame in the pixel format of the result; almost always it has that format already."""
     if frame.format.name == pix_fmt:
         return frame
-    return frame.reformat(format=pix_fmt, dst_colorspace=frame.colorspace, dst_color_range=frame.color_range, threads=1)
+    tags = colour_tags(frame)
+    written = frame.reformat(format=pix_fmt, dst_colorspace=tags.space, dst_color_range=tags.range, threads=1)
+    written.colorspace, written.color_range = tags.space, tags.range
+    return written
 
 
 def open_writer(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import av
 import numpy as np
@@ -79,6 +79,31 @@ def options(codec: CodecName, crf: int, preset: str, threads: int, pix_fmt: str,
 
 def _of_x264(light: str) -> str:
     return light.replace(":master-display", ":mastering-display").replace(":max-cll", ":cll")
+
+
+class ColourTags(NamedTuple):
+    """What a file says about its colours: values of AVColorSpace, AVColorRange, AVColorPrimaries and so on."""
+
+    space: int
+    range: int
+    primaries: int
+    transfer: int
+
+
+BT709 = ColourTags(1, 1, 1, 1)  # limited range
+_UNKNOWN = 2  # of primaries and transfer
+
+
+def colour_tags(like: av.VideoFrame | None) -> ColourTags:
+    """The tags of a file whose frames come from ones like this: its own, BT.709 in limited range for RGB or None."""
+    if like is None:
+        return BT709
+    primaries, transfer = int(like.color_primaries), int(like.color_trc)
+    if like.format.is_rgb:  # written as YUV, which has no matrix of its own yet
+        primaries = BT709.primaries if primaries == _UNKNOWN else primaries
+        transfer = BT709.transfer if transfer == _UNKNOWN else transfer
+        return ColourTags(BT709.space, BT709.range, primaries, transfer)
+    return ColourTags(int(like.colorspace), int(like.color_range), primaries, transfer)
 
 
 def hdr_light(frame: av.VideoFrame) -> str:

@@ -20,7 +20,7 @@ from av.video.reformatter import Interpolation
 from latentsync.config import CodecName
 from latentsync.ledger.files import replacing
 from latentsync.ledger.rows import Rejection
-from latentsync.media.codecs import CODECS, hdr_light, options, output_format
+from latentsync.media.codecs import CODECS, colour_tags, hdr_light, options, output_format
 from latentsync.media.frames import planes
 from latentsync.media.probe import display_matrix, opened, orientation, timeline
 
@@ -29,7 +29,6 @@ PREROLL_S = Fraction(1, 10)  # copied audio before time zero: decoders need a pa
 _AAC_FRAME = 1024
 _FLAC_FRAME = 4096
 MP4 = {"movflags": "+faststart", "fflags": "+bitexact"}  # bitexact: no version of the muxer in the file
-_BT709, _LIMITED = 1, 1  # values of AVColorSpace, AVColorPrimaries, AVColorTransferCharacteristic and AVColorRange
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 
 
@@ -161,10 +160,9 @@ class VideoWriter:
         if self.clock.pts is not None:
             context.max_b_frames = 0  # mp4 stores the durations of frames in order of decoding
         context.pix_fmt = self.pix_fmt
-        context.colorspace = like.colorspace if like else _BT709
-        context.color_primaries = like.color_primaries if like else _BT709
-        context.color_trc = like.color_trc if like else _BT709
-        context.color_range = like.color_range if like else _LIMITED
+        tags = colour_tags(like)
+        context.colorspace, context.color_range = tags.space, tags.range
+        context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         if self.sample_aspect:
             context.sample_aspect_ratio = self.sample_aspect
         if like is not None and display_matrix(like) is not None:
@@ -216,8 +214,8 @@ class VideoWriter:
         if frame.format.name != self.pix_fmt:
             frame = frame.reformat(
                 format=self.pix_fmt,
-                dst_colorspace=self.like.colorspace if self.like else "ITU709",
-                dst_color_range=self.like.color_range if self.like else "MPEG",
+                dst_colorspace=colour_tags(self.like).space,
+                dst_color_range=colour_tags(self.like).range,
                 interpolation=_EXACT,
                 threads=1,
             )
