@@ -27,8 +27,8 @@ VERSIONS = {
     "describe_clips": 2,
     "export_clips": 1,
     "export_webdataset": 1,
-    "train_vae": 1,
-    "extract_features": 1,
+    "train_vae": 2,
+    "extract_features": 2,
     "train_syncnet": 1,
     "train_unet_stage1": 1,
     "train_unet_stage2": 1,
@@ -233,6 +233,9 @@ class Training(Section):
 class TrainVae(Training):
     """Train a small AutoencoderKL; part of the graph only while extract_features.vae is `embedded`."""
 
+    resolution: Positive | None = key(
+        None, "side of the faces that are encoded, pixels; larger crops are shrunk; null: that of the crops"
+    )
     block_out_channels: tuple[Positive, ...] = key(
         (16, 32, 48, 64), "channels per level; each but the last halves the image"
     )
@@ -246,6 +249,9 @@ class TrainVae(Training):
 class ExtractFeatures(Section):
     """Compute Whisper features and VAE moments once for all training steps."""
 
+    resolution: Positive | None = key(
+        None, "side of the faces that are encoded, pixels; larger crops are shrunk; null: that of the crops"
+    )
     audio_encoder: Literal["whisper", "embedded"] = key("whisper", "whisper: Whisper tiny; embedded: seeded, untrained")
     whisper_weights: str | None = key(None, "tiny.pt or a Hugging Face folder; null: the one in the weights folder")
     width: Positive = key(384, "channels of the embedded encoder; Whisper tiny has 384")
@@ -628,6 +634,16 @@ class Config(Section):
             raise ValueError(
                 f"train_syncnet.max_negative_frames is {negatives.max_negative_frames}, below min_negative_frames "
                 f"({negatives.min_negative_frames}); raise the first or lower the second."
+            )
+        crops, side = self.align_faces.resolution, self.extract_features.resolution
+        if side is not None and side > crops:
+            raise ValueError(
+                f"extract_features.resolution is {side}, above align_faces.resolution ({crops}); raise the second."
+            )
+        if self.extract_features.vae == "embedded" and self.train_vae.resolution != side:
+            raise ValueError(
+                f"train_vae.resolution is {self.train_vae.resolution} and extract_features.resolution {side}; give "
+                "both the same, since the VAE encodes what it was trained on."
             )
         if self.generate.as_published and self.enhance.method is not None:
             raise ValueError(

@@ -24,7 +24,7 @@ from latentsync.ledger.files import fingerprint, media_file, read_ledgers, repla
 from latentsync.ledger.rows import Row
 from latentsync.ledger.shard import run_shard
 from latentsync.models import vae
-from latentsync.training.clips import ClipStore
+from latentsync.training.clips import ClipStore, sized
 from latentsync.weights import files as weight_files
 from latentsync.weights import registry
 
@@ -45,6 +45,7 @@ def run(cfg: ExtractFeatures, inputs: dict[str, list[Path]], outputs: dict[str, 
     shard = {row["id"] for row in read_ledgers(inputs["sources"])}
     clips_of = {split: read_ledgers(inputs[split]) for split in ("train", "val", "test")}
     rows = [row | {"split": split} for split, found in clips_of.items() for row in found if row["source_id"] in shard]
+    rows = sized(rows, cfg.resolution)
     clips = ClipStore(rows, root)
     shared = {
         "vae": weight_files.content_hash(vae_path),

@@ -17,7 +17,7 @@ from latentsync.faces.mask import keep_mask
 from latentsync.ledger.files import read_ledgers, run_dir
 from latentsync.models import vae as vaes
 from latentsync.training import loop, state
-from latentsync.training.clips import ClipStore, require_frames
+from latentsync.training.clips import ClipStore, require_frames, sized
 from latentsync.training.data import EpochSampler, recolour
 
 MEASURED_FRAMES = 256  # fixed frames behind validation and scaling factor
@@ -43,7 +43,7 @@ def run(cfg: TrainVae, inputs: dict[str, list[Path]], outputs: dict[str, Path], 
     """Clips of train and val -> weights (their latents' standard deviation in the metadata) and the loss curve."""
     root = run_dir(outputs["weights"])
     fix = "add videos, or relax the thresholds of select_clips"
-    train, val = (read_ledgers(inputs[name]) for name in ("train", "val"))
+    train, val = (sized(read_ledgers(inputs[name]), cfg.resolution) for name in ("train", "val"))
     clips = ClipStore(require_frames(train, 1, at_least=1, what="train_vae", fix=fix), root)
     held_out = ClipStore(val, root)
     torch.manual_seed(cfg.seed)

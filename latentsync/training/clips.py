@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from safetensors import safe_open
 
@@ -35,6 +36,11 @@ def require_frames(rows: Sequence[Row], min_frames: int, *, at_least: int, what:
             f"(the longest has {max(lengths, default=0)}), and it takes at least {at_least} such clips; {fix}."
         )
     return usable
+
+
+def sized(rows: Sequence[Row], resolution: int | None) -> list[Row]:
+    """The rows with crops shrunk to a side of `resolution` pixels; None: as they are."""
+    return [row if resolution is None else row | {"resolution": resolution} for row in rows]
 
 
 def content_key(path: Path) -> str:
@@ -74,7 +80,8 @@ class ByteCache:
 
 class ClipStore:
     """The clips of a ledger as arrays. Whole clips are decoded and kept where all of them fit into the cache;
-    otherwise only the frames asked for are decoded, and the latest are kept."""
+    otherwise only the frames asked for are decoded, and the latest are kept. Frames are as large as `resolution` of
+    their row says: larger crops are shrunk."""
 
     def __init__(self, rows: Sequence[Row], root: Path, cache_bytes: int = CACHE_BYTES):
         self.rows, self.root = list(rows), Path(root)
@@ -89,7 +96,7 @@ class ClipStore:
         return self.rows[index]["end_tick"] - self.rows[index]["start_tick"]
 
     def frames(self, index: int, start: int, stop: int) -> np.ndarray:
-        """Crop frames [start, stop): uint8 (f, h, w, 3), read-only."""
+        """Crop frames [start, stop): uint8 (f, R, R, 3), read-only."""
         assert 0 <= start < stop <= self.n_frames(index), (index, start, stop)
         first, last = (0, self.n_frames(index)) if self._whole else (start, stop)
         array = self._cache.get(("frames", index, first, last), lambda: self._read_frames(index, first, last))
@@ -105,7 +112,14 @@ class ClipStore:
                 f"{path} gave {len(array)} of the frames {start} to {stop}; it does not fit its ledger: delete it and "
                 "run align_faces again."
             )
-        return array
+        side = self.rows[index]["resolution"]
+        if array.shape[1] < side:
+            raise ValueError(
+                f"The crops are {array.shape[1]} px wide and {side} px are asked for; raise align_faces.resolution."
+            )
+        if array.shape[1] == side:
+            return array
+        return np.stack([cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA) for frame in array])
 
     def audio(self, index: int) -> np.ndarray:
         """The clip's audio, offset applied: float32 (n,), 640 samples a frame, silence outside the file."""
@@ -123,10 +137,16 @@ class ClipStore:
         return self._cache.get(("mel", index), lambda: np.array(syncnet_mel(self.audio(index)), dtype=np.float32))
 
     def fingerprint_parts(self) -> list[list[Any]]:
-        """What training on these clips depends on, for a fingerprint: ids, content of the files, offsets."""
+        """What training on these clips depends on, for a fingerprint: ids, content of the files, offsets, sizes."""
         keys = {name: content_key(self.root / name) for name in {row["audio_file"] for row in self.rows}}
         return [
-            [row["id"], content_key(self.root / row["crop_file"]), keys[row["audio_file"]], row["offset_frames"]]
+            [
+                row["id"],
+                content_key(self.root / row["crop_file"]),
+                keys[row["audio_file"]],
+                row["offset_frames"],
+                row["resolution"],
+            ]
             for row in self.rows
         ]
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from latentsync.media.audio import read_flac
-from latentsync.training.clips import ByteCache, ClipStore, FeatureStore, content_key, require_frames
+from latentsync.training.clips import ByteCache, ClipStore, FeatureStore, content_key, require_frames, sized
 from tests import toys
 
 
@@ -30,6 +30,17 @@ def test_frames_are_the_same_however_they_are_read(run):
     nearest = [int(np.abs(true - frame)[:, 35:60].mean((1, 2, 3)).argmin()) for frame in shown]
     error = np.abs(np.array(rows[0]["opening"])[nearest] - rows[0]["opening"])
     assert np.median(error) < 0.1, "frame k must show the opening of tick start + k"
+
+
+def test_larger_crops_are_shrunk_to_what_the_rows_ask_for(run):
+    folder, rows = run
+    small = ClipStore(sized(rows, 32), folder)
+    shown, whole = small.frames(0, 3, 9), ClipStore(rows, folder).frames(0, 3, 9)
+    means = whole.astype(float).reshape(6, 32, 2, 32, 2, 3).mean((2, 4))
+    assert shown.shape == (6, 32, 32, 3) and np.abs(shown - means).max() <= 0.5
+    assert sized(rows, None) == rows and small.fingerprint_parts() != ClipStore(rows, folder).fingerprint_parts()
+    with pytest.raises(ValueError, match="crops are 64 px wide and 128 px are asked for; raise align_faces.resolution"):
+        ClipStore(sized(rows, 128), folder).frames(0, 0, 1)
 
 
 def test_an_index_outside_the_clip_is_a_bug(run):
