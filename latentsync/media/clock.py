@@ -138,6 +138,14 @@ def lone_parts(packets: Packets) -> Parts:
     return Parts(part, _closed_up(packets, part, 0))
 
 
+def closed(times: np.ndarray, time_base: Fraction, step: int) -> tuple[np.ndarray, int]:
+    """Sorted times int64 [n] with gaps longer than LONGEST_GAP_S closed to a step, and how many there were."""
+    steps = np.diff(times)
+    long = steps > LONGEST_GAP_S / time_base
+    steps[long] = step
+    return np.concatenate([times[:1], times[:1] + np.cumsum(steps)]).astype(np.int64), int(long.sum())
+
+
 def too_close(times: np.ndarray, time_base: Fraction) -> np.ndarray:
     """Which of sorted times int64 [n] follow the last one that is shown by less than CLOSEST_S: bool [n]."""
     least = max(1, -int(-CLOSEST_S // time_base))

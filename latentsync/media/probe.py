@@ -288,12 +288,13 @@ def _demux(path: Path, container: av.container.InputContainer, video: av.VideoSt
         # Empty packets: the frame before is shown again.
         n_held = int(packets.dts.max()) + clock.usual_step(packets) - len(packets.dts)
     if counted:
-        known = (packets.dts != clock.UNKNOWN).all() and len(np.unique(packets.dts)) == len(packets.dts)
-        pts = np.sort(packets.dts) if avi and known else np.arange(len(packets.dts), dtype=np.int64) * step
+        known = avi and (packets.dts != clock.UNKNOWN).all() and len(np.unique(packets.dts)) == len(packets.dts)
+        counts = np.arange(len(packets.dts), dtype=np.int64) * step
+        pts, n_closed = clock.closed(np.sort(packets.dts), packets.time_base, step) if known else (counts, 0)
         divided, parts = clock.Parts(np.zeros(len(pts), np.int64), np.zeros(1, np.int64)), ()
         close, last_duration = np.zeros(0, bool), step
     else:
-        divided = clock.video_parts(packets, beside)
+        divided, n_closed = clock.video_parts(packets, beside), 0
         pts, parts, close, last_duration = _displayed(packets, divided, first.pts)
     tracks = {}
     for number, stream in enumerate(container.streams.audio, 1):
@@ -310,10 +311,10 @@ def _demux(path: Path, container: av.container.InputContainer, video: av.VideoSt
     span_s = float((pts[-1] - pts[0]) * video.time_base)
     end_pts = _end(pts, last_duration, video, edited=divided.n_breaks == 0)
     repairs = {
-        "clock_breaks": divided.n_breaks + (track.parts.n_moved if track else 0),
+        "clock_breaks": n_closed + divided.n_breaks + (track.parts.n_moved if track else 0),
         "stray_times": int((divided.of < 0).sum()),
         "close_frames": int(close.sum()),
-        "empty_packets": max(0, n_held),
+        "empty_packets": max(0, n_held) if not n_closed else 0,
     }
     info = MediaInfo(
         width=size[turns % 2],
