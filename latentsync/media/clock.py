@@ -69,11 +69,11 @@ class Parts:
 
 
 def usual_step(packets: Packets) -> int:
-    """The distance of two packets that is most usual, at least 1."""
-    times = np.sort(_keys(packets))
-    steps = np.diff(times)
-    steps = steps[steps > 0]
-    return int(np.median(steps)) if len(steps) else max(1, int(np.median(packets.duration)) if len(times) else 1)
+    """The distance of two packets that is most usual, at least 1; a break is none."""
+    steps = np.diff(np.sort(_keys(packets)))
+    steps = steps[(steps > 0) & (steps <= packets.ticks(LONGEST_GAP_S))]
+    lasting = packets.duration[packets.duration > 0]
+    return max(1, int(np.median(next((some for some in (steps, lasting) if len(some)), [packets.ticks(0.04)]))))
 
 
 def divided(packets: Packets, other: Packets | None) -> np.ndarray:

@@ -79,6 +79,15 @@ def test_slides_are_shown_as_long_as_the_file_says_and_a_jump_is_not():
     assert placed(jump, parts) == [0, 40, 80, 120]
 
 
+def test_where_all_steps_are_breaks_frames_follow_as_long_as_they_last():
+    jumps = packets([0, 1_000_000, 2_000_000])
+    assert placed(jumps, clock.video_parts(jumps, None)) == [0, 40, 80]
+    unsaid = packets([0, 1_000_000, 2_000_000], duration=0)
+    assert placed(unsaid, clock.video_parts(unsaid, None)) == [0, 40, 80]
+    times, n_closed = clock.closed(np.array([0, 1_000_000]), MS, 40)
+    assert times.tolist() == [0, 40] and n_closed == 1
+
+
 def test_a_single_wrong_time_costs_one_frame():
     times = steady(100)
     times[40] = 900_000
