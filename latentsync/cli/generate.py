@@ -113,6 +113,7 @@ def generate(
     ] = False,
     tiny_vae: Annotated[bool, typer.Option("--tiny-vae", help="rough frames, quickly (TAESD decodes)")] = False,
     as_published: Annotated[bool, options.key(Generate, "as_published", "--as-published")] = KEYS.as_published,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace --out if it exists")] = False,
     no_mark: Annotated[
         bool, typer.Option("--no-mark", help="write no manifest and no tags that say that the result is generated")
     ] = False,
@@ -127,6 +128,7 @@ def generate(
     if commercial:
         required.require_commercial(_parts(weights, vae, faces, enhance, tiny_vae))
     from latentsync.generation.api import lip_sync, lip_sync_pairs
+    from latentsync.generation.arguments import require_new
     from latentsync.generation.progress import Printed
 
     of_preset = {name for name in PRESETS[preset] if not options.given(context, name)}
@@ -164,8 +166,9 @@ def generate(
         "progress": progress,
     }
     one = {"--video": video, "--audio": audio, "--out": out, "--voices": voices, "--report": report, "--end": end}
+    one |= {"--start": start or None, "--overwrite": overwrite or None}
     if pairs is not None:
-        given = [name for name, value in (one | {"--start": start or None}).items() if value is not None]
+        given = [name for name, value in one.items() if value is not None]
         if given:
             raise ValueError(f"{', '.join(given)} is for one video; leave it out with --pairs.")
         _redraw_pairs(pairs, lip_sync_pairs(pairs, weights, **common), progress)
@@ -177,6 +180,8 @@ def generate(
         )
     if video is None or out is None:
         raise ValueError("Give --video, --audio and --out, or a table as --pairs.")
+    if not overwrite:
+        require_new(out, (video, audio, voices))
     try:
         result = lip_sync(video, audio, out, weights, voices=voices, start_s=start, end_s=end, report=report, **common)
     except KeyboardInterrupt:

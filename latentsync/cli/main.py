@@ -2,8 +2,9 @@
 
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,8 +26,18 @@ app.command("app")(page)
 app.add_typer(weights.app, name="weights")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"latentsync-studio {version('latentsync-studio')}")
+        raise typer.Exit
+
+
 @app.callback()
-def about() -> None:
+def about(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and end")
+    ] = False,
+) -> None:
     """LatentSync Studio: make the person in a video say other words."""
 
 

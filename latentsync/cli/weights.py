@@ -1,6 +1,7 @@
 """`latentsync weights`: list, download, check, locate and describe pretrained files."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -102,7 +103,10 @@ def verify(names: Names = None, use: For = None) -> None:
             f"Missing or not what it should be: {wrong} of {wrong + good} files; move such a file away, fetch it again."
         )
     if not good:
-        typer.echo(f"none of these files is in {registry.weights_folder()} (LATENTSYNC_WEIGHTS sets another folder)")
+        raise ValueError(
+            f"None of these files is in {registry.weights_folder()}, so nothing was compared; fetch them with "
+            "`latentsync weights fetch`, or set LATENTSYNC_WEIGHTS to the folder that holds them."
+        )
 
 
 @app.command()
@@ -112,26 +116,33 @@ def path(name: Annotated[str | None, typer.Argument(help="a name; none: the fold
 
 
 @app.command()
-def inspect(file: Annotated[Path, typer.Argument(help="any file of weights, ours or foreign")]) -> None:
-    """Describe a file of weights: its tensors, its metadata, what it is and which configuration it fits."""
+def inspect(
+    file: Annotated[Path, typer.Argument(help="any file of weights, ours or foreign")],
+    tensors: Annotated[bool, typer.Option("--tensors", help="list every tensor as well: name, shape, type")] = False,
+) -> None:
+    """Describe a file of weights: what it is, what loads it, its size and its configuration."""
     from latentsync.weights import files as weight_files
     from latentsync.weights import layouts
 
     weight_files.require_file(file)
-    known = registry.known_as(file)
-    if weight_files.is_program(file):
-        tensors, metadata = {}, {"kind": "a program (ONNX or TorchScript), whose tensors are not listed"}
+    known, program = registry.known_as(file), weight_files.is_program(file)
+    state, metadata = ({}, {}) if program else weight_files.read(file)
+    listed = f"It is {known.what} ({known.name} in `latentsync weights list`)." if known else None
+    looks = layouts.recognise_own(metadata) if metadata else layouts.recognise(state)
+    typer.echo(f"{file}\n" + ("\n".join(filter(None, (listed, looks))) or "Its kind is not known."))
+    if program:
+        typer.echo("kind: a program (ONNX or TorchScript), whose tensors are not listed")
     else:
-        tensors, metadata = weight_files.read(file)
-    for key, value in tensors.items():
-        typer.echo(f"{key}  {tuple(value.shape)}  {str(value.dtype).removeprefix('torch.')}")
+        kinds = Counter(str(value.dtype).removeprefix("torch.") for value in state.values())
+        types = ", ".join(kinds) if len(kinds) == 1 else ", ".join(f"{kind} x {n:,}" for kind, n in kinds.items())
+        typer.echo(f"parameters: {sum(value.numel() for value in state.values()):,} in {len(state):,} tensors, {types}")
+    typer.echo(f"size: {file.stat().st_size / 1e6:,.1f} MB\nsha256: {registry.sha256_of(file)}")
     for key, value in metadata.items():
         typer.echo(f"{key}: {value}")
-    numbers = sum(value.numel() for value in tensors.values())
-    typer.echo(f"{file}: {len(tensors)} tensors, {numbers / 1e6:.2f} M numbers; sha256 {registry.sha256_of(file)}")
-    listed = f"It is {known.what} ({known.name} in `latentsync weights list`)." if known else None
-    looks = layouts.recognise(tensors)
-    typer.echo("\n".join(filter(None, (listed, looks))) or "Its kind is not known.")
+    for key, value in state.items() if tensors else ():
+        typer.echo(f"{key}  {tuple(value.shape)}  {str(value.dtype).removeprefix('torch.')}")
+    if state and not tensors:
+        typer.echo("--tensors lists all tensors.")
 
 
 def chosen(names: list[str] | None, use: Use | None, everything: bool = False) -> list[Entry]:

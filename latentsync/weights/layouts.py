@@ -1,7 +1,8 @@
 """Foreign key names: the only place where published layouts are mapped to those of this project.
 
 Each adapter maps a state dict to a state dict and passes on unknown keys, so that strict loading (files.py) reports
-them. `recognise` says what network a state dict belongs to and which option or key loads it.
+them. `recognise` says what network a state dict belongs to and which option or key loads it; `recognise_own` says it of
+a file of this project, from its metadata.
 """
 
 import re
@@ -150,6 +151,28 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
     what = _recognised_unet(state) or _recognised_syncnet(state)
     what = what or next((what for key, what in _KEYS.items() if key in state), None)
     return f"It looks like {what}." if what else None
+
+
+def recognise_own(metadata: Mapping[str, Any]) -> str | None:
+    """One sentence on a network that this project wrote, from the metadata that files.py reads, or None."""
+    config, px = metadata["config"], metadata.get("resolution")
+    if "visual" in config and "audio" in config:
+        judged = ""
+        if "threshold" in metadata:
+            rate, split = metadata["threshold_accuracy"], metadata["threshold_from"]
+            judged = (
+                f"; it judges {rate:.0%} of the pairs of {split} correctly at the cosine {metadata['threshold']:.2f}"
+            )
+        what = f"the SyncNet of this project (train_syncnet) for {config['frames']} frames of {config['resolution']} px"
+        return f"It is {what}{judged}; score_sync.weights loads it with backend: stable_syncnet."
+    if "latent_channels" in config:
+        return f"It is the VAE of this project (train_vae), trained on faces of {px} px; generate --vae loads it."
+    if "cross_attention_dim" in config:
+        widths = "-".join(map(str, config["block_out_channels"]))
+        what = f"the U-Net of this project after stage {metadata.get('stage')} for {metadata.get('frames')} frames"
+        beside = f", beside the VAE with the content hash {metadata['vae']}" if "vae" in metadata else ""
+        return f"It is {what} of {px} px, widths {widths}; generate --weights loads it{beside}."
+    return None
 
 
 def motion_of(state: Mapping[str, Tensor]) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,8 @@ def test_length_video_keeps_the_video_and_copies_its_own_audio(trained, video, t
         ({"--length": "both"}, "--length both is not known; choose audio or video"),
         ({"--out": "same"}, "one of the inputs"),
         ({"--out": "o.avi"}, "--out o.avi does not end in .mp4"),
+        ({"--out": "no/o.mp4"}, "--out no/o.mp4 is in a folder that does not exist; create no, or choose another"),
+        ({"--out": "/proc/o.mp4"}, "--out /proc/o.mp4 cannot be written: /proc: "),
         ({"--audio": __file__}, "test_cli.py cannot be used: unreadable"),
         ({"--weights": __file__}, "test_cli.py is not a weights file, or contains more than tensors"),
         ({"--vae": "none"}, "--vae none does not exist"),
@@ -192,6 +195,43 @@ def test_wrong_input_is_one_sentence(changed, words, trained, video, speech, tmp
     said = capsys.readouterr().err
     assert end.value.code == 1 and words in said and said.count("\n") == 1
     assert not (tmp_path / "o.mp4").exists()
+
+
+@pytest.fixture
+def mute(tmp_path):
+    return write_video(tmp_path / "mute.mp4", 3)
+
+
+def test_swapped_files_are_noticed_before_anything_is_loaded(video, speech, mute, tmp_path):
+    """The weights do not exist, and nobody gets that far."""
+    rest = ["--out", tmp_path / "o.mp4", "--weights", tmp_path / "none"]
+    for given, words in (
+        ((speech, video), f"--video {speech} cannot be used: it has no video stream; --audio {video} has one: are the"),
+        ((speech, speech), f"--video {speech} cannot be used: it has no video stream; give the video of a speaking"),
+        ((video, mute), f"--audio {mute} cannot be used: it has no audio stream; --video {video} has one: are the two"),
+        ((mute, mute), f"--audio {mute} cannot be used: it has no audio stream; give a recording of speech."),
+    ):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            latentsync("generate", "--video", given[0], "--audio", given[1], *rest)
+    with pytest.raises(ValueError, match="none does not exist"):  # these are fine, so the weights are next
+        latentsync("generate", "--video", mute, "--audio", speech, *rest)
+
+
+def test_an_output_that_exists_is_replaced_only_when_told(trained, video, speech, tmp_path):
+    out, common = tmp_path / "o.mp4", ["--weights", trained, "--steps", 1, "--guidance", 1, "--preview", 0.2]
+    out.write_bytes(b"of somebody")
+    call = ["generate", "--video", video, "--audio", speech, "--out", out, *common]
+    with pytest.raises(ValueError, match="o.mp4 exists; give --overwrite to replace it, or choose another name"):
+        latentsync(*call)
+    assert out.read_bytes() == b"of somebody"
+    assert latentsync(*call, "--overwrite") == 0 and probe_media(out).n_frames > 0
+    with pytest.raises(ValueError, match="one of the inputs, which are never changed"):
+        latentsync("generate", "--video", video, "--audio", speech, "--out", video, *common)
+
+
+def test_the_version_is_printed(capsys):
+    assert latentsync("--version") == 0
+    assert capsys.readouterr().out == f"latentsync-studio {metadata.version('latentsync-studio')}\n"
 
 
 def test_a_folder_without_weights_says_what_belongs_there(video, speech, tmp_path):

@@ -226,6 +226,8 @@ def test_list(run, small_registry):
 def test_fetch_verify_path(run, small_registry):
     code, out, err = run("weights", "fetch")
     assert code == 1 and "Name the files to fetch" in err
+    code, out, err = run("weights", "verify")
+    assert code == 1 and f"None of these files is in {small_registry.parent}" in err and out == ""
     code, out, err = run("weights", "fetch", "--for", "training")
     assert code == 0 and "forbidden: what forbidden is; licence its licence, commercial use: no" in out
     assert (small_registry / "free.pt").read_bytes() == b"first"
@@ -268,11 +270,32 @@ def test_offline_fetch_says_what_is_missing(run, small_registry):
 def test_inspect(run, tmp_path):
     torch.save({"state_dict": {"netcnnlip.0.weight": torch.zeros(3, 4)}}, tmp_path / "x.model")
     code, out, _ = run("weights", "inspect", tmp_path / "x.model")
-    assert code == 0 and "netcnnlip.0.weight  (3, 4)  float32" in out and "1 tensors, 0.00 M numbers; sha256" in out
-    assert "It looks like syncnet_v2; score_sync.weights loads it" in out
+    assert code == 0 and "parameters: 12 in 1 tensors, float32\n" in out and "sha256: " in out
+    assert out.splitlines()[1].startswith("It looks like syncnet_v2; score_sync.weights loads it")
+    assert "netcnnlip.0.weight" not in out
+    assert "netcnnlip.0.weight  (3, 4)  float32" in run("weights", "inspect", tmp_path / "x.model", "--tensors")[1]
     (tmp_path / "x.model").write_bytes(b"<html>")
     code, _, err = run("weights", "inspect", tmp_path / "x.model")
     assert code == 1 and "is a web page" in err
+
+
+def test_inspect_knows_our_own_nets(run, tmp_path):
+    """By their metadata, whatever their shapes; a file of ours with another configuration is not guessed at."""
+    state = {"a.weight": torch.zeros(2, 3), "b.weight": torch.zeros(4, dtype=torch.float16)}
+    unet = {"stage": 2, "frames": 16, "resolution": 64, "vae": "710d50d7489797c1"}
+    judged = {"threshold": 0.6299, "threshold_from": "val", "threshold_accuracy": 0.894}
+    small = {"cross_attention_dim": 48, "block_out_channels": [32, 64]}
+    for config, facts, words in (
+        (small, unet, "U-Net of this project after stage 2 for 16 frames of 64 px, widths 32-64; generate --weights"),
+        ({"latent_channels": 4}, {"resolution": 64}, "the VAE of this project (train_vae), trained on faces of 64 px"),
+        ({"visual": {}, "audio": {}, "frames": 16, "resolution": 64}, judged,
+         "the SyncNet of this project (train_syncnet) for 16 frames of 64 px; it judges 89% of the pairs of val"),
+        ({"depth": 3}, {}, "Its kind is not known"),
+    ):  # fmt: skip
+        weight_files.save(tmp_path / "x.safetensors", state, config, **facts)
+        code, out, _ = run("weights", "inspect", tmp_path / "x.safetensors")
+        assert code == 0 and words in out.splitlines()[1]
+        assert "parameters: 10 in 2 tensors, float32 x 1, float16 x 1" in out and "a.weight" not in out
 
 
 def test_inspect_knows_published_files_and_programs(run, tmp_path, monkeypatch):
