@@ -17,7 +17,7 @@ from latentsync.evaluation.figures import compute_all
 from latentsync.evaluation.systems import SYSTEMS, table
 from latentsync.ledger.files import read_ledgers, write_json, write_ledger, write_text
 from latentsync.ledger.rows import Row, rejected, segment_id, source_id
-from latentsync.media.write import VideoWriter
+from latentsync.media.write import VideoWriter, write_flac
 from latentsync.report import training
 from latentsync.steps import select_clips
 from tests import fixtures
@@ -91,6 +91,7 @@ def curate(root: Path, numbers: range, faults: tuple[str, ...]) -> None:
             film(root / "videos" / row["path"], 96, 128, 50, sum(map(ord, row["path"])), row["reason"] != "no_audio")
     for number in range(3):
         film(root / "align_faces" / "media" / f"{number}.mp4", 64, 64, 50, 20 * number)
+    write_flac(root / "a.flac", (0.3 * np.sin(np.arange(40_000) / 12)).astype(np.float32))
     cfg = config.SelectClips(
         min_s=1.5, min_face_px=70, min_quality=40, max_offset_frames=10, test_share=0.3, pair_shards=2
     )

@@ -147,7 +147,7 @@ class Clip(Segment):
     ]
     face_share: Annotated[float, Measure("share of the frames in which the face was found", "align_faces", "0..1")]
     n_faces: Annotated[int, Measure("most faces found in a frame of the segment", "align_faces", "faces")]
-    face_px: Annotated[float, Measure("width of the face", "align_faces", "source px")]
+    face_px: Annotated[float, Measure("width of the face as filmed", "align_faces", "source px")]
     jitter_px: Annotated[
         float,
         Column(
@@ -155,21 +155,31 @@ class Clip(Segment):
         ),
     ]
     raw_jitter_px: Annotated[float, Column("the same before smoothing", "align_faces", "px", measure=True)]
-    quality: Annotated[float, Measure("image quality by quality_backend, higher is better", "score_quality", "0..100")]
+    quality: Annotated[
+        float, Measure("image quality as its metric judges it; higher is better", "score_quality", "0..100")
+    ]
     quality_backend: Annotated[str, Column("metric of quality", "score_quality")]
-    sharpness: Annotated[float, Measure("variance of the Laplacian of the face at 256 px", "score_quality")]
-    exposure: Annotated[float, Measure("mean luma of the face", "score_quality", "0..1")]
+    sharpness: Annotated[
+        float, Measure("how fine the face is drawn: variance of its Laplacian at 256 px", "score_quality")
+    ]
+    exposure: Annotated[float, Measure("mean luma of the face: 0 is black, 1 is white", "score_quality", "0..1")]
     aligned_share: Annotated[
         float, Measure("share of frames in which a second detector confirms the face", "score_quality", "0..1")
     ]
-    yaw_deg: Annotated[float, Measure("head pose; above 0 to the viewer's right", "score_quality", "degrees")]
-    pitch_deg: Annotated[float, Measure("head pose; above 0 upwards", "score_quality", "degrees")]
+    yaw_deg: Annotated[
+        float, Measure("turn of the head to the side; above 0 to the viewer's right", "score_quality", "degrees")
+    ]
+    pitch_deg: Annotated[float, Measure("tilt of the head; above 0 upwards", "score_quality", "degrees")]
     speech_share: Annotated[
         float | None, Measure("share of the audio that is speech; null without audio", "score_quality", "0..1")
     ]
-    sync_confidence: Annotated[float, Measure("maximum of sync_curve, on the scale of sync_backend", "score_sync")]
+    sync_confidence: Annotated[
+        float,
+        Measure("how well mouth and audio move together at the best offset, on the scale of the scorer", "score_sync"),
+    ]
     sync_offset_frames: Annotated[
-        int, Measure("measured offset; above 0 the video is late", "score_sync", "frames at 25 fps")
+        int,
+        Measure("offset at which they move together best; above 0 the video is late", "score_sync", "frames at 25 fps"),
     ]
     clipped_share: Annotated[
         float, Measure("share of the pixels of the face that are black or white", "score_quality", "0..1")

@@ -7,17 +7,20 @@ import numpy as np
 
 from latentsync.curation.selection import LIMITS
 from latentsync.ledger.rows import Row
+from latentsync.report.curation import tile
 
 BEST_SHOWN, NEAR_SHOWN = 11, 4
 RANKED = ("sync_confidence", "quality")
 
 
 def best(selected: Sequence[Row], count: int = BEST_SHOWN) -> list[dict[str, Any]]:
-    """The clips with the highest rank, at most one of each source.
+    """The clips with the highest rank, at most one of each source, without those that may show no speaker.
 
-    The rank of a score is the share of selected clips that do not exceed it; the lower of the ranks in RANKED counts,
+    The rank of a score is the share of these clips that do not exceed it; the lower of the ranks in RANKED counts,
     ties by id.
     """
+    silent = silent_clips(selected)
+    selected = [row for row in selected if row["id"] not in silent]
     if not selected:
         return []
     places = []
@@ -30,7 +33,19 @@ def best(selected: Sequence[Row], count: int = BEST_SHOWN) -> list[dict[str, Any
         if len(chosen) == count:
             break
         chosen.setdefault(row["source_id"], row)
-    return [{name: row[name] for name in ("id", "path", *RANKED)} for row in chosen.values()]
+    return [tile(row) | {name: row[name] for name in RANKED} for row in chosen.values()]
+
+
+def silent_clips(rows: Sequence[Row]) -> set[str]:
+    """Ids of clips that may show no speaker, whatever the thresholds: the mouth is still (a photograph, a listener),
+    nobody is heard, or another face of the segment moves more like the audio.
+    """
+    found = {row["id"] for row in rows if row.get("motion_hash", "") is None or row.get("speech_share") == 0}
+    leads: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: (-row["sync_confidence"], row["id"])):
+        if leads.setdefault(row.get("segment_id", row["id"]), row) is not row:
+            found.add(row["id"])
+    return found
 
 
 def sheets(selected: Sequence[Row], rejected: Sequence[Row], thresholds: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -63,4 +78,4 @@ def _nearest(rows: Sequence[Row], column: str, at: float, by_size: bool) -> list
         return abs((abs(row[column]) if by_size else row[column]) - at)
 
     near = sorted(known, key=lambda row: (distance(row), row["id"]))[:NEAR_SHOWN]
-    return [{"id": row["id"], "path": row["path"], "value": row[column]} for row in near]
+    return [tile(row) | {"value": row[column]} for row in near]

@@ -16,8 +16,8 @@ import pandas as pd
 from latentsync.curation.selection import COLUMNS, LIMITS, SPLITS, Limit, limits_of
 from latentsync.ledger.columns import REASONS, Clip, text_columns
 from latentsync.ledger.rows import Row, length_s
+from latentsync.report import measures
 from latentsync.report.plots import round_step
-from latentsync.report.words import spoken
 from latentsync.timing import evenly_spaced, seconds
 
 SELECTED_SHOWN, REJECTED_SHOWN, LISTED = 33, 6, 400
@@ -75,7 +75,7 @@ def summarise(selection: Mapping[str, Any], selected: list[Row], rejected: list[
         "histograms": [histogram(score, selection) for score in scores],
         "what_if": what_if(selected, rejected, selection["thresholds"]),
         "shown_n": len(shown),
-        "shown": [{name: row.get(name) for name in ("id", "path", "sync_confidence", "quality")} for row in shown],
+        "shown": [tile(row) | {name: row.get(name) for name in ("sync_confidence", "quality")} for row in shown],
         "rejected_sheets": rejected_sheets(rejected),
         "rejected": [_listed(row) for row in by_reason(rejected)[:LISTED]],
         "rejected_n": len(rejected),
@@ -107,9 +107,15 @@ def _split(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
     return {"split": name, **counts, "seconds": round(found["hours"] * 3600, 1)}
 
 
-def _listed(row: Row) -> dict[str, Any]:
+def tile(row: Row) -> dict[str, Any]:
+    """What every image on the page says of its row: id, path, and start_s, None for a whole file."""
     start_s = None if row.get("start_tick") is None else seconds(row["start_tick"])
-    return {name: row[name] for name in ("id", "reason", "path", "detail")} | {"start_s": start_s}
+    return {"id": row["id"], "path": row["path"], "start_s": start_s}
+
+
+def _listed(row: Row) -> dict[str, Any]:
+    names = {"reason": row["reason"], "name": measures.reason_name(row["reason"])}
+    return tile(row) | names | {"detail": measures.in_words(row["detail"])}
 
 
 def funnel(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -117,25 +123,32 @@ def funnel(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     result: list[dict[str, Any]] = []
     for stage in stages:
         name, length_s = stage["stage"], round(stage["hours"] * 3600, 1)
-        title, unit = STAGES.get(name, (f"not {name}", "clips"))
+        title, unit = STAGES.get(name, (f"not {measures.reason_name(name)}", "clips"))
         before = result[-1]["seconds"] if result else length_s
         lost_s = round(max(0.0, before - length_s), 1) if stage["lost"] else 0.0
-        lost = [{"reason": reason, "words": REASONS[reason], "rows": n} for reason, n in stage["lost"].items()]
+        lost = [_reason(reason) | {"rows": n} for reason, n in stage["lost"].items()]
         counts = {"left": stage["left"], "seconds": length_s, "lost_s": lost_s, "lost": lost}
         result.append({"stage": name, "title": title, "unit": unit, **counts})
     return result
 
 
+def _reason(reason: str) -> dict[str, str]:
+    return {"reason": reason, "name": measures.reason_name(reason), "words": measures.reason_words(reason)}
+
+
 def histogram(score: str, selection: Mapping[str, Any]) -> dict[str, Any]:
     """Counts of selected and rejected clips over one score, with the thresholds that judge it."""
-    judging = [limit for limit in LIMITS if limit.column == score]
-    title, axis = (judging[0].title, judging[0].axis) if judging else (spoken(score), spoken(score))
+    judging, thresholds = [limit for limit in LIMITS if limit.column == score], selection["thresholds"]
+    title = measures.title(score)
+    axis = judging[0].axis if judging else title
     kept, lost = (_finite(selection["scores"][group].get(score, [])) for group in ("selected", "rejected"))
-    result = {"score": score, "title": title, "axis": axis, "kept_n": len(kept), "lost_n": len(lost)}
+    result = {"score": score, "title": title, "axis": axis, "meaning": measures.meaning(score)}
+    result |= {"judged": bool(judging), "off": [_off(each) for each in judging if thresholds.get(each.key) is None]}
+    result |= {"kept_n": len(kept), "lost_n": len(lost)}
     values = np.concatenate([kept, lost])
     if not len(values):
         return result | {"outside_n": 0, "reason": "No clip has this score."}
-    marks = _marks(judging, selection["thresholds"])
+    marks = _marks(judging, thresholds)
     edges = _edges(score, values, [mark["at"] for mark in marks])
     kept_counts, lost_counts = (np.histogram(np.clip(each, edges[0], edges[-1]), edges)[0] for each in (kept, lost))
     return result | {
@@ -151,6 +164,11 @@ def histogram(score: str, selection: Mapping[str, Any]) -> dict[str, Any]:
 def _finite(values: Sequence[float | None]) -> np.ndarray:
     array = np.array(values, np.float64)  # None becomes NaN
     return array[np.isfinite(array)]
+
+
+def _off(limit: Limit) -> dict[str, Any]:
+    """A threshold that rejects nothing; it is drawn at the end of the axis where it would have to lie for that."""
+    return {"key": limit.key, "least": limit.least, "words": f"at {'least' if limit.least else 'most'}: off"}
 
 
 def _marks(judging: Sequence[Limit], thresholds: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -213,7 +231,7 @@ def what_if(selected: list[Row], rejected: list[Row], thresholds: Mapping[str, A
             left = others & passes(each, limit)
             length_s = round(float(clips["length_s"][left].sum()), 1)
             rows.append({"at": limit, "clips": int(left.sum()), "seconds": length_s, "now": limit == now})
-        tables.append({"key": each.key, "title": each.words, "rows": rows})
+        tables.append({"key": each.key, "title": each.words, "off": now is None, "rows": rows})
     return tables
 
 
@@ -241,8 +259,8 @@ def rejected_sheets(rejected: list[Row]) -> list[dict[str, Any]]:
     for reason, group in groupby(by_reason(rejected), key=lambda row: row["reason"]):
         rows = list(group)
         shown = [rows[index] for index in evenly_spaced(len(rows), REJECTED_SHOWN)]
-        shown = [{"id": row["id"], "path": row["path"], "note": _note(row)} for row in shown]
-        sheets.append({"reason": reason, "words": REASONS[reason], "rows": len(rows), "shown": shown})
+        shown = [tile(row) | {"note": _note(row)} for row in shown]
+        sheets.append(_reason(reason) | {"rows": len(rows), "shown": shown})
     return sheets
 
 

@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from latentsync.report import plots, words
+from latentsync.report import measures, plots, words
 from latentsync.report.card import PROPERTIES, QUANTILES
 from latentsync.report.words import plain, sentence
 
@@ -60,9 +60,15 @@ def render(summary: Mapping[str, Any], media: Mapping[str, Any]) -> str:
     return environment.get_template("report.html.j2").render(s=summary, media=media)
 
 
-def render_description(summary: Mapping[str, Any], shown: Mapping[str, str]) -> str:
-    """The page of describe_clips. `shown`: row id -> data URI, or the sentence shown in its place."""
-    return _environment(shown).get_template("describe.html.j2").render(s=summary, properties=PROPERTIES)
+def render_description(
+    summary: Mapping[str, Any], shown: Mapping[str, str], clips: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """The page of describe_clips. `shown`: row id -> data URI, or the sentence shown in its place; `clips`: row id ->
+    {file, audio}, what a click on the image plays.
+    """
+    environment = _environment(shown, clips)
+    environment.globals |= {"title_of": measures.title, "meaning_of": measures.meaning}
+    return environment.get_template("describe.html.j2").render(s=summary, properties=PROPERTIES)
 
 
 def render_card(card: Mapping[str, Any]) -> str:
@@ -89,12 +95,16 @@ def render_costs(run: str, steps: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _environment(shown: Mapping[str, str]) -> Environment:
+def _environment(shown: Mapping[str, str], clips: Mapping[str, Mapping[str, Any]] | None = None) -> Environment:
     def image(item: Mapping[str, Any]) -> Markup:
-        found = shown[item["id"]]
+        found, path, clip = shown[item["id"]], escape(item["path"]), (clips or {}).get(item["id"])
         if not found.startswith("data:"):
             return Markup(f'<div class="blank">{escape(found)}</div>')
-        return Markup(f'<img alt="Frame of {escape(item["path"])}" title="{escape(item["path"])}" src="{found}">')
+        frame = Markup(f'<img alt="Frame of {path}" title="{path}" src="{found}">')
+        if clip is None:
+            return frame
+        mute = "" if clip["audio"] else " data-mute"
+        return Markup(f'<a class="watch" href="{clip["file"]}" aria-label="Watch {path}"{mute}>{frame}</a>')
 
     environment = Environment(loader=LOADER, autoescape=True, undefined=StrictUndefined)
     environment.globals |= {"image": image, "histogram": plots.histogram}

@@ -100,10 +100,10 @@ def y_axis(ticks: Sequence[float], y: Scale, right: float, name: Callable[[float
     )
 
 
-def vertical_mark(x: float, words: str, base: float, middle: float) -> str:
+def vertical_mark(x: float, words: str, base: float, middle: float, css: str = "") -> str:
     """A line with words above it, which are on the side of the line that is nearer to the middle of the plot."""
     gap, anchor = (4, "start") if x < middle else (-4, "end")
-    return line(x, TOP - 6, x, base, "mark") + text(x + gap, TOP - 8, words, "mark-text", anchor)
+    return line(x, TOP - 6, x, base, f"mark{css}") + text(x + gap, TOP - 8, words, f"mark-text{css}", anchor)
 
 
 def histogram(item: Mapping[str, Any]) -> Markup:
@@ -127,8 +127,11 @@ def histogram(item: Mapping[str, Any]) -> Markup:
     body += x_axis(nice_ticks(edges[0], edges[-1]), x, base, item["axis"], right)
     for mark in item["marks"]:
         body += vertical_mark(x(mark["at"]), mark["words"], base, (LEFT + right) / 2)
+    for off in item["off"]:
+        body += vertical_mark(LEFT if off["least"] else right, off["words"], base, (LEFT + right) / 2, " off")
     counts = f"{item['kept_n']} selected and {item['lost_n']} rejected clips"
-    return svg(f"Histogram of {item['title']}: {counts}", body)
+    limits = "".join(f"; {mark['words']}" for mark in (*item["marks"], *item["off"]))
+    return svg(f"Histogram of {item['title']}: {counts}{limits}", body)
 
 
 def curves(step: Mapping[str, Any], panel: Mapping[str, Any]) -> Markup:

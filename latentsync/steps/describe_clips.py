@@ -3,7 +3,8 @@
 Inputs: summary, rejected, train, val, test of select_clips; score_sync (all shards: crops, and what the sources
 are); config (the whole configuration as JSON); consent (what the table of consents says; none: not checked).
 Outputs: page, summary (every number on the page), card_json and card_md. Beside them, undeclared, costs.html: what
-every step cost; seconds differ from run to run, and declared results must not.
+every step cost; seconds differ from run to run, and declared results must not. Undeclared as well: media/, the clips
+that the page plays, and previews.jsonl, their list.
 
 The number of images is bounded whatever the number of clips, and ledgers are read row by row: only the scalars of a row
 are kept in memory.
@@ -21,7 +22,7 @@ from latentsync.curation.selection import SPLITS
 from latentsync.ledger.consent import read_grants
 from latentsync.ledger.files import iterate_ledger, run_dir, write_json, write_text
 from latentsync.ledger.rows import Row, length_s
-from latentsync.report import borderline, card, costs, curation, images, page, speakers
+from latentsync.report import borderline, card, clips, costs, curation, images, page, speakers
 
 PARTS = "av face-alignment mediapipe numpy opencv-python-headless pyiqa scenedetect".split()
 
@@ -49,9 +50,11 @@ def run(cfg: DescribeClips, inputs: dict[str, list[Path]], outputs: dict[str, Pa
         licence=cfg.licence,
         coverage=read_grants(inputs.get("consent", [])),
     )
-    shown = images.middle_images(shown_ids(summary), inputs["score_sync"], root, sources)
+    ids, offsets = shown_ids(summary), {row["id"]: row["offset_frames"] for row in selected}
+    shown = images.middle_images(ids, inputs["score_sync"], root, sources)
+    played = clips.write(ids, inputs["score_sync"], offsets, outputs["page"], root)
     write_json(outputs["summary"], summary)
-    write_text(outputs["page"], page.render_description(summary, shown))
+    write_text(outputs["page"], page.render_description(summary, shown, played))
     write_json(outputs["card_json"], summary["card"])
     write_text(outputs["card_md"], page.render_card(summary["card"]))
     spent = costs.collect(root, summary["headline"]["source_s"])

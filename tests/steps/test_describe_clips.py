@@ -12,13 +12,21 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markupsafe import escape
 
 from latentsync import config
+from latentsync.curation import selection
+from latentsync.ledger.columns import REASONS
 from latentsync.ledger.files import read_ledger, read_ledgers, write_json, write_ledger, write_text
 from latentsync.ledger.rows import Row, rejected
+from latentsync.ledger.superseded import superseded_media
+from latentsync.media.audio import read_audio
+from latentsync.media.probe import probe_media
+from latentsync.media.read import read_clip
 from latentsync.report import borderline, card, page, speakers
 from latentsync.steps import describe_clips, select_clips
 from tests.made_run import clip_rows, curate
+from tests.page.server import browser
 from tests.pages import Reader, flat
 
 FAULTS = ("unreadable", "no_face", "no_audio", "too_short", "small_face", "low_quality", "low_sync", "large_offset")
@@ -61,7 +69,7 @@ def test_page_is_whole_loads_nothing_and_shows_only_the_summary(run):
     seen = Reader(text)
     assert not seen.open and len(seen.ids) == len(set(seen.ids))
     local = {address for address in seen.addresses if not address.startswith(("data:", "#"))}
-    assert local == {"costs.html", "card.md", "card.json"}
+    assert {address for address in local if not address.startswith("media/")} == {"costs.html", "card.md", "card.json"}
     assert {a[1:] for a in seen.addresses if a.startswith("#")} <= set(seen.ids)
     assert not re.search(r"https?:|@import|url\(", re.sub(r"data:[^\"]*", "", text))
     known = {float(leaf) for leaf in flat(summary) if isinstance(leaf, int | float)}
@@ -69,6 +77,74 @@ def test_page_is_whole_loads_nothing_and_shows_only_the_summary(run):
     assert [value for value in seen.numbers if value not in known] == []
     assert "day 1/ä &amp; &lt;b&gt;" in text and "<b>10" not in text
     assert text.count("data:image/jpeg") > 40
+
+
+def test_every_tile_of_a_clip_plays_its_crop_with_its_audio_in_sync(run):
+    text, summary, _, _ = parts(run)
+    folder, crops = run / "describe_clips", {row["id"]: row for row in read_ledger(run / "score_sync/00000.jsonl")}
+    listed = {row["id"]: row["preview_file"] for row in read_ledger(folder / "previews.jsonl")}
+    assert listed.keys() == {ident for ident in describe_clips.shown_ids(summary) if crops[ident].get("crop_file")}
+    assert {f"describe_clips/media/{path.name}" for path in (folder / "media").iterdir()} == set(listed.values())
+    shifted = {row["id"]: row["offset_frames"] for row in selected_rows(run)}
+    assert set(shifted.values()) > {0}
+    for ident, file in listed.items():
+        crop, played = crops[ident], read_clip(run / file, 0, 2)
+        assert (played == read_clip(run / crop["crop_file"], 0, 2)).all()
+        assert probe_media(run / file).has_audio == (crop["audio_file"] is not None)
+        muted = f'aria-label="Watch {escape(crop["path"])}" data-mute>'
+        link = text.partition(f'href="{file.removeprefix("describe_clips/")}" ')[2]
+        assert link.startswith(muted) == (crop["audio_file"] is None)
+    ident, offset = next((ident, offset) for ident, offset in shifted.items() if offset > 2 and ident in listed)
+    heard = read_audio(run / listed[ident], 16_000)  # a late video: its audio is from earlier, and begins with silence
+    assert abs(heard[: (offset - 1) * 640]).max() < 0.05 < abs(heard[(offset + 1) * 640 :]).max()
+    # what is there already is not written again, and `latentsync clean` knows what the page names
+    before = {path: path.stat().st_mtime_ns for path in (folder / "media").iterdir()}
+    describe(run)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "media").iterdir()} == before
+    (run / "sources").mkdir(exist_ok=True)
+    (folder / "media/old.mp4").write_bytes(b"of an earlier page")
+    assert superseded_media(run)[-1:] == [folder / "media/old.mp4"]
+    (folder / "media/old.mp4").unlink()
+
+
+def test_reasons_and_measures_are_in_words_and_thresholds_that_are_off_say_so(run):
+    text, summary, _, _ = parts(run)
+    seen = " ".join(Reader(text).words)
+    named = [reason for reason in REASONS if "_" in reason and reason in seen]
+    assert named == []
+    assert "Low sync" in seen and "1 no audio" in re.sub(r"\s+", " ", re.sub("<[^>]*>", "", text))
+    charts = {chart["score"]: chart for chart in summary["curation"]["histograms"]}
+    for limit in selection.LIMITS:  # whatever limits there are
+        assert charts[limit.column]["meaning"], limit.column
+        off = limit.key in [each["key"] for each in charts[limit.column]["off"]]
+        assert off == (summary["curation"]["thresholds"][limit.key] is None)
+    assert all(chart["judged"] == (chart["score"] in selection.COLUMNS) for chart in charts.values())
+    drawn = [chart for chart in charts.values() if chart["off"] and not chart["reason"]]
+    assert text.count(": off</text>") == sum(len(chart["off"]) for chart in drawn)
+
+
+def test_a_reader_can_click_and_watch_at_any_width(run):
+    """In a browser, from the disk: the tile plays in a window with its name, and no table is cut off at 400 px."""
+    with browser() as chromium:
+        page = chromium.new_page(viewport={"width": 400, "height": 800})
+        faults = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto((run / "describe_clips/index.html").as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        wide = "[document.documentElement, ...document.querySelectorAll('.scroll')]"
+        assert page.evaluate(f"{wide}.filter((one) => one.scrollWidth > one.clientWidth + 1).length") == 0
+        tile = page.locator("#clips figure:has(a.watch)").first
+        assert tile.locator("figcaption b").inner_text() in {row["path"] for row in selected_rows(run)}
+        tile.locator("a.watch").click()
+        video = page.locator("dialog video")
+        page.wait_for_function("document.querySelector('dialog video').currentTime > 0.1")
+        assert video.get_attribute("src").startswith("file:") and video.bounding_box()["width"] > 250
+        first = page.locator("dialog figcaption").inner_text()
+        assert first == tile.locator("figcaption").inner_text()
+        page.locator("dialog .after").click()
+        assert page.locator("dialog figcaption").inner_text() != first
+        page.keyboard.press("Escape")
+        assert not video.is_visible() and video.get_attribute("src") is None and faults == []
 
 
 def test_same_inputs_same_bytes_and_no_place(run):
@@ -187,6 +263,19 @@ def test_the_best_are_of_different_videos_and_nobody_beats_them_in_both(scores):
         )
 
 
+def test_a_face_that_does_not_speak_is_never_among_the_best():
+    """A still mouth (a photograph), digital silence, and the listener beside the speaker, whatever their scores."""
+
+    def row(ident: str, sync: float, **facts) -> Row:
+        facts = {"motion_hash": "ab", "speech_share": 0.9, "segment_id": ident} | facts
+        return {"id": ident, "path": f"{ident}.mp4", "source_id": ident, "sync_confidence": sync, "quality": 50} | facts
+
+    rows = [row("speaker", 3.0), row("still", 9.0, motion_hash=None), row("silence", 8.0, speech_share=0)]
+    rows += [row("beside", 2.9, segment_id="speaker"), row("other", 1.0)]
+    assert [item["id"] for item in borderline.best(rows)] == ["speaker", "other"]
+    assert borderline.best(rows[1:3]) == []
+
+
 def test_one_speaker_with_most_of_the_time_is_warned_about():
     def row(group: str, source: str, ticks: int) -> Row:
         return {"group": group, "source_id": source, "path": f"{source}.mp4", "start_tick": 0, "end_tick": ticks}
@@ -252,7 +341,7 @@ def test_a_large_run_makes_a_small_page():
     )
     shown = describe_clips.shown_ids(summary)
     assert len(shown) < 120
-    text = page.render_description(summary, dict.fromkeys(shown, "no picture"))
+    text = page.render_description(summary, dict.fromkeys(shown, "no picture"), {})
     assert len(text) < 300_000 and not Reader(text).open
     assert summary["speakers"]["groups_more"] == 19_980 and summary["curation"]["rejected_more"] == 9_600
     assert "No speakers are named" in text
