@@ -10,6 +10,7 @@ from latentsync.evaluation.systems import COLUMNS, SYSTEMS
 from latentsync.ledger.columns import REASONS
 from latentsync.ledger.consent import Coverage, grant_of
 from latentsync.ledger.rows import Row
+from latentsync.report.words import listed
 from latentsync.timing import evenly_spaced
 
 TRACE_POINTS = 2000  # a longer trace is thinned: it would be wider than any screen and make the page heavy
@@ -27,6 +28,15 @@ PASSED = {"no_face": "no face was found", "other_face": "the face was not the sp
 def cards(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every key figure with its verdict (pass, fail, unknown) and its controls; `found`: figures of metrics.json."""
     return [_card(figure, found) for figure in KEY_FIGURES]
+
+
+def unmeasured(cards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Key figures without a value, together where the reason is the same: {reason, titles}."""
+    titles: dict[str, list[str]] = {}
+    for card in cards:
+        if card["value"] is None:
+            titles.setdefault(card["reason"], []).append(card["title"])
+    return [{"reason": reason, "titles": listed(names)} for reason, names in titles.items()]
 
 
 def _card(figure: Figure, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

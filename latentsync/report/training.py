@@ -47,6 +47,9 @@ CHANCE = {  # horizontal marks of panels, by step and title
 }
 
 
+CHANCE_LOSS, CHANCE_ACCURACY = 0.95 * math.log(2), 0.65  # a loss above the one, an accuracy below the other: guessing
+
+
 def read_curve(path: Path) -> dict[str, pd.Series]:
     """The values of every column by step; empty cells, NaN and infinities are left out.
 
@@ -65,6 +68,12 @@ def thin(points: pd.Series) -> tuple[list[int], list[float]]:
     size = math.ceil(len(points) / MAX_POINTS) or 1
     stretches = [points.iloc[start : start + size] for start in range(0, len(points), size)]
     return [int(stretch.index[-1]) for stretch in stretches], [_mean(stretch) for stretch in stretches]
+
+
+def _ends(points: pd.Series) -> tuple[float, float]:
+    """Means of the first and the last tenth."""
+    tenth = max(1, len(points) // 10)
+    return _mean(points.iloc[:tenth]), _mean(points.iloc[-tenth:])
 
 
 def _mean(values: pd.Series) -> float:
@@ -86,6 +95,28 @@ def summarise(step: str, path: Path) -> dict[str, Any]:
     return {"step": step, "title": title, "words": words, "panels": panels, "reason": reason}
 
 
+def guesses(curve: Path, clips: int, length: str) -> str | None:
+    """A sentence where a SyncNet learned nothing that holds for held-out data; None where it did, or none was held out.
+
+    `clips`, `length`: what it was trained on. Guessing has a loss of ln 2 and judges half of the pairs correctly; the
+    accuracy is that at the best threshold, which is above a half for few pairs.
+    """
+    lines = read_curve(curve)
+    if "val_sync" not in lines:
+        return None
+    ends = {name: _ends(lines[name])[1] for name in ("val_sync", "val_best") if name in lines}
+    accuracy = ends.get("val_best", 0.5)
+    if ends["val_sync"] < CHANCE_LOSS or accuracy >= CHANCE_ACCURACY:
+        return None
+    return (
+        f"The SyncNet of this run guesses: on held-out clips its loss ended at {ends['val_sync']:.3f}, where guessing "
+        f"has ln 2 = {math.log(2):.3f}, and it judged {accuracy:.0%} of the pairs correctly at its best threshold. "
+        f"{clips} clips ({length}) are too little to train it, so its figures, and the sync loss of stage 2, say "
+        "nothing about this footage. Add hours of footage of many people; evaluate.sync_backend: syncnet_v2 judges "
+        "sync without a SyncNet of the run."
+    )
+
+
 def _titled(column: str) -> str:
     return {"loss": "Weighted sum"}.get(column, column.replace("val_", "held out: ").replace("_", " "))
 
@@ -97,8 +128,8 @@ def _panel(
     for column, name in columns.items():
         if column in lines:
             steps, values = thin(lines[column])
-            tenth = max(1, len(lines[column]) // 10)
-            ends = {"first": _mean(lines[column].iloc[:tenth]), "last": _mean(lines[column].iloc[-tenth:])}
+            first, last = _ends(lines[column])
+            ends = {"first": first, "last": last}
             drawn.append({"column": column, "name": name, "steps": steps, "values": values, **ends})
     shown = sorted(value for line in drawn for value in line["values"])
     # values over decades need a log axis; the twentieth ignores single dips

@@ -23,7 +23,7 @@ from latentsync.ledger.consent import Coverage, read_grants
 from latentsync.ledger.files import read_ledgers, run_dir, write_json, write_text
 from latentsync.ledger.rows import Row
 from latentsync.report import costs, curation, evaluation, images, page, training
-from latentsync.report.words import listed
+from latentsync.report.words import duration, listed
 
 PARTS = (
     "accelerate av diffusers face-alignment mediapipe numpy pyiqa scenedetect torch torchvision transformers".split()
@@ -86,6 +86,9 @@ def summarise(
     top = {figure.key: metrics["figures"][figure.key] for figure in (*KEY_FIGURES, *CONTROLS)}
     kept = curation.summarise(selection, selected, rejected)
     trained = [training.summarise(step, path) for step, path in curves.items()]
+    train_s, guessed = selection["splits"]["train"]["hours"] * 3600, None
+    if "train_syncnet" in curves:
+        guessed = training.guesses(curves["train_syncnet"], selection["splits"]["train"]["clips"], duration(train_s))
     ours = [row for row in generated if row["system"] == "ours"]
     made = [row for row in ours if row["status"] == "ok"]
     rows = evaluation.choose_players(generated, items, players)
@@ -97,7 +100,7 @@ def summarise(
         "intervals": {key: [found["low"], found["high"]] for key, found in top.items()},
         "reasons": {key: found["reason"] for key, found in top.items() if found["value"] is None},
         "stand_ins": list(dict.fromkeys([*metrics["stand_ins"], *selection["stand_ins"]])),
-        "warnings": curation.warnings(selection),
+        "warnings": [*([guessed] if guessed else []), *curation.warnings(selection)],
         "headline": {
             "kind": "synthetic videos" if synthetic else "videos",
             "sources": kept["stages"][0]["left"],
@@ -116,6 +119,7 @@ def summarise(
             "passed": sum(card["verdict"] == "pass" for card in cards),
         },
         "figures": cards,
+        "unmeasured": evaluation.unmeasured(cards),
         "players": rows,
         "compared": evaluation.compared_players(generated, items, compared, players),
         "no_players": _no_players(players, ours),

@@ -15,6 +15,7 @@ from latentsync.ledger.rows import length_s
 from latentsync.media.read import frame_times
 from latentsync.media.write import VideoWriter
 from latentsync.report import costs, evaluation, images, page, training
+from latentsync.report.words import listed
 from latentsync.steps import report
 from tests.made_run import film, filmed, make_run
 from tests.pages import Reader, flat
@@ -150,11 +151,39 @@ def test_what_is_missing_is_said_in_words(tmp_path):
     text, summary = write_report(root, make_run(root, known=False, fail_first=True))
     assert not Reader(text).open
     assert summary["mouth_r"] is None and "there is no ground truth" in summary["reasons"]["mouth_r"]
-    assert text.count("not measured</span>") == 4
-    assert text.count("Real footage: there is no ground truth.") >= 4
+    missing = [card["title"] for card in summary["figures"] if card["value"] is None]
+    assert len(missing) == 4 and text.count('class="card figure"') == 2  # one sentence instead of four empty cards
+    assert f"Not measured: {listed(missing)}. Real footage: there is no ground truth." in text
     assert "there is no audio, so sync cannot be measured. the sound cannot be read" in text
     assert summary["headline"]["judged"] == 2 and summary["headline"]["failed"] == 1
     assert summary["evaluation"]["failed"][0]["detail"] == "the sound cannot be read"
+
+
+def test_a_syncnet_that_guesses_is_said_to_guess(demo, tmp_path):
+    """Loss at ln 2 and accuracy near a half on held-out clips: too little footage, said before all figures."""
+    root, inputs, text, summary = demo
+    assert (
+        not any("guesses" in warning for warning in summary["warnings"]) and "SyncNet of this run guesses" not in text
+    )
+    lines = ["step,sync,val_sync,val_accuracy,val_best"]
+    lines += [f"{k},{0.7 - k / 2000:.4f},0.69{k % 7},0.5,0.54" for k in range(10, 260, 10)]
+    write_text(tmp_path / "curve.csv", "\n".join(lines) + "\n")
+    text, summary = write_report(root, inputs | {"train_syncnet": [tmp_path / "curve.csv"]}, "guessed")
+    said = summary["warnings"][0]
+    assert "its loss ended at 0.69" in said and "ln 2 = 0.693" in said and "judged 54% of the pairs" in said
+    clips = json.loads(inputs["summary"][0].read_text())["splits"]["train"]["clips"]
+    assert f"{clips} clips (" in said and 0 < text.index("SyncNet of this run guesses") < text.index("card figure")
+
+
+@pytest.mark.parametrize(
+    ("loss", "best", "guesses"),
+    [(0.693, 0.504, True), (1.4, 0.55, True), (0.66, 0.5, True), (0.62, 0.55, False), (0.69, 0.81, False)],
+)
+def test_what_counts_as_guessing(tmp_path, loss, best, guesses):
+    write_text(tmp_path / "curve.csv", f"step,sync,val_sync,val_best\n10,0.3,{loss},{best}\n")
+    assert (training.guesses(tmp_path / "curve.csv", 7, "41 s") is not None) == guesses
+    write_text(tmp_path / "curve.csv", "step,sync\n10,0.69\n")  # nothing was held out, so nothing is known
+    assert training.guesses(tmp_path / "curve.csv", 7, "41 s") is None
 
 
 def test_nothing_generated_nothing_rejected(tmp_path):
