@@ -5,7 +5,7 @@ Rao, C. F. J. Wu and K. Yue, Survey Methodology 18 (1992), 209-217 (rescaled boo
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -31,16 +31,23 @@ def strata(sizes: Mapping[str, int], sample: int) -> list[list[str]]:
     return [group for group in groups if group]
 
 
-def draw(groups: Sequence[Sequence[str]], sample: int) -> list[list[str]]:
+def draw(
+    groups: Sequence[Sequence[str]], sample: int, known: Collection[str] = frozenset(), most: int = 0
+) -> list[list[str]]:
     """`sample` ids (all, where there are fewer), shared evenly among the groups; in each the first by stable rank.
 
-    The rank is a hash of the id, so that new files change as little of the sample as possible.
+    The rank is a hash of the id, so that new files change as little of the sample as possible. Ids that are `known`
+    cost nothing: they are taken first, and up to `most` of them in each group.
     """
     wanted = [0] * len(groups)
     for _ in range(min(sample, sum(len(group) for group in groups))):
         open_groups = [number for number, group in enumerate(groups) if wanted[number] < len(group)]
         wanted[min(open_groups, key=lambda number: wanted[number])] += 1
-    return [sorted(group, key=rank)[:count] for group, count in zip(groups, wanted, strict=True)]
+    result = []
+    for group, count in zip(groups, wanted, strict=True):
+        ordered = sorted(group, key=lambda ident: (ident not in known, rank(ident)))
+        result.append(ordered[: max(count, min(most, sum(ident in known for ident in group)))])
+    return result
 
 
 def rank(ident: str) -> str:

@@ -33,8 +33,9 @@ def predict(
     """The prediction for all sources.
 
     `drawn`: a row per drawn source with `stratum`, `size` in bytes, `readable` (0 or 1), YIELDS, and under `steps` for
-    each step {cpu_s, wall_s, bytes}. `population`: a row per stratum with `sources` and `bytes`. `steps`: {step, gpu
-    (whether it needs one), peak_mb, startup_cpu_s, startup_wall_s}. Jobs run one per shard, `cores` at a time.
+    each step {cpu_s, wall_s, bytes}. `population`: a row per stratum with `sources` and `bytes`, and what of these the
+    run has curated, `done` and `done_bytes`. `steps`: {step, gpu (whether it needs one), peak_mb, startup_cpu_s,
+    startup_wall_s}. Jobs run one per shard, `cores` at a time.
     """
     stratum = np.array([row["stratum"] for row in drawn])
     factors = estimation.replicate_weights(stratum, [row["sources"] for row in population])
@@ -44,11 +45,16 @@ def predict(
         found = estimation.interval(values, sizes, stratum, known, factors)
         return {name: _rounded(value * scale + plus) for name, value in found.items()}
 
+    open_bytes, left = [row["bytes"] - row["done_bytes"] for row in population], dict.fromkeys(("cpu_h", "wall_h"), 0.0)
     rows, sampled_h = [], sum(row["footage_h"] for row in drawn)
     for step in steps:
         spent = {kind: [row["steps"][step["step"]][kind] for row in drawn] for kind in ("cpu_s", "wall_s", "bytes")}
         start = {kind: step[f"startup_{kind}"] * shards / 3600 for kind in ("cpu_s", "wall_s")}
         lanes = min(shards, gpus if step["gpu"] and gpus else cores)
+        if any(open_bytes):
+            for kind, at_once in (("cpu", 1), ("wall", lanes)):
+                rest = estimation.interval(spent[f"{kind}_s"], sizes, stratum, open_bytes, factors)["value"] / 3600
+                left[f"{kind}_h"] += (rest + start[f"{kind}_s"]) / at_once
         rows.append(
             {
                 "step": step["step"],
@@ -75,6 +81,8 @@ def predict(
             "disk_gb": whole([sum(each["bytes"] for each in row["steps"].values()) for row in drawn], 1e-9),
         },
         "steps": rows,
+        "done": {"sources": sum(row["done"] for row in population)},
+        "left": {kind: _rounded(hours) for kind, hours in left.items()},
         "total": {kind: _rounded(sum(row[kind]["value"] for row in rows)) for kind in ("cpu_h", "wall_h")}
         | {"gpu_h": _gpu_total(rows)},
         "jobs_at_once": {"cores": cores, "gpus": gpus, "shards": shards},
@@ -108,20 +116,25 @@ def table(found: Mapping[str, Any]) -> str:
     sources, jobs, total = found["sources"], found["jobs_at_once"], found["total"]
     broken = sources["sampled_unreadable"]
     state = f"{broken} of them cannot be read" if broken else "all of them can be read"
+    done = found["done"]["sources"]
+    known = f" ({done:,} of all videos are curated already)" if done else ""
     lines = [
-        f"{sources['sampled']} of {sources['all']:,} videos, {_time(sources['sampled_h'])} of footage, were curated "
-        f"as a sample; {state}. For all videos, with 90 % ranges:",
+        f"{sources['sampled']:,} of {sources['all']:,} videos, {in_hours(sources['sampled_h'])} of footage, were "
+        f"curated as a sample{known}; {state}. For all videos, with 90 % ranges:",
         "",
-        *(f"{title:38}{_ranged(name, found['predicted'][name])}" for name, title in TITLES.items()),
+        *(f"{title:44}{_ranged(name, found['predicted'][name])}" for name, title in TITLES.items()),
         "",
         _line("step", "CPU time", f"wall time, {min(jobs['cores'], jobs['shards'])} at once", "GPU time", "peak MB"),
     ]
     for row in found["steps"]:
-        gpu = _time(row["gpu_h"]["value"]) if row["gpu_h"] else "not measured" if row["gpu_reason"] else "none"
+        gpu = in_hours(row["gpu_h"]["value"]) if row["gpu_h"] else "not measured" if row["gpu_reason"] else "none"
         cpu, wall = (_ranged(name, row[name]) for name in ("cpu_h", "wall_h"))
         lines.append(_line(row["step"], cpu, wall, gpu, f"{row['peak_mb']:,}"))
-    gpu = "not measured" if total["gpu_h"] is None else _time(total["gpu_h"]) if total["gpu_h"] else "none"
-    lines.append(_line("all", _time(total["cpu_h"]), _time(total["wall_h"]), gpu, ""))
+    gpu = "not measured" if total["gpu_h"] is None else in_hours(total["gpu_h"]) if total["gpu_h"] else "none"
+    lines.append(_line("all", in_hours(total["cpu_h"]), in_hours(total["wall_h"]), gpu, ""))
+    if done:
+        cpu, wall = (in_hours(found["left"][kind]) for kind in ("cpu_h", "wall_h"))
+        lines.append(_line("still to do", cpu, wall, "", ""))
     if total["gpu_h"] is None:
         lines.append(f"GPU time {NO_GPU}; the steps that need one ran on the CPU, and their times are CPU times.")
     return "\n".join(lines)
@@ -132,15 +145,17 @@ def _line(*cells: str) -> str:
 
 
 def _ranged(name: str, found: Mapping[str, float]) -> str:
-    form = _time if name.endswith("_h") else _size if name.endswith("_gb") else _amount
+    form = in_hours if name.endswith("_h") else in_size if name.endswith("_gb") else _amount
     return f"{form(found['value'])} ({form(found['low'])} to {form(found['high'])})"
 
 
-def _time(hours: float) -> str:
+def in_hours(hours: float) -> str:
+    """Hours in the unit that suits them."""
     return _in_units(3600 * hours, TIME)
 
 
-def _size(gigabytes: float) -> str:
+def in_size(gigabytes: float) -> str:
+    """Gigabytes in the unit that suits them."""
     return _in_units(gigabytes, (("TB", 1e3), ("GB", 1), ("MB", 1e-3)))
 
 

@@ -1,9 +1,10 @@
-"""estimate: curate a few sources aside, and predict from them what all sources will yield and cost.
+"""estimate: curate a few sources aside, and predict from them what all sources will yield and cost, and training too.
 
 Inputs: sources (the lists of all shards); config (the whole configuration as JSON). Output: estimate (JSON). It is a
 measurement and holds seconds of this machine, so no other rule reads it, and no target but its own asks for it.
 
-The chain from probe to score_quality runs on the sample as one shard below `results/<run>/estimate/`, step by step as
+What the run has curated already, with the present configuration, is the sample first. Where it is not enough, the
+chain from probe to score_quality runs on other sources as one shard below `results/<run>/estimate/`, step by step as
 the rules call it. Journals stay, so a second call measures only what is new. From a long source at most SEGMENTS
 segments go on to align_faces; what follows counts for all of them.
 """
@@ -14,15 +15,16 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from latentsync import config, gpu_lease
 from latentsync.curation import estimation, selection
+from latentsync.curation.curated import finished
 from latentsync.ledger.files import dumps, fingerprint, iterate_ledger, read_ledger, write_json, write_ledger
 from latentsync.ledger.rows import Row
-from latentsync.report import forecast
+from latentsync.report import costs, forecast, forecast_training
 from latentsync.timing import seconds
 
 # step -> the step whose ledger it reads
@@ -37,6 +39,7 @@ CHAIN = {
 }
 PER_SEGMENT = ("align_faces", "score_sync", "score_quality")  # these see a part of a long source only
 SEGMENTS = 24
+MOST_CURATED = 100  # sources of a stratum that the run has curated and that count as sample; more would say little more
 SHARD = "00000.jsonl"
 
 
@@ -47,31 +50,61 @@ def run(cfg: config.Estimate, inputs: dict[str, list[Path]], outputs: dict[str, 
         ValueError: none of the drawn sources can be read, or a step failed.
     """
     folder = outputs["estimate"].parent
+    root = folder.parent
     configuration = config.validate(json.loads(inputs["config"][0].read_text(encoding="utf-8")))
     size = {row["id"]: row["size"] for ledger in inputs["sources"] for row in iterate_ledger(ledger) if _ok(row)}
     groups = estimation.strata(size, cfg.sources)
-    sample = estimation.draw(groups, cfg.sources)
-    drawn = {ident for group in sample for ident in group}
-    listed = (row for ledger in inputs["sources"] for row in iterate_ledger(ledger))
-    write_ledger(folder / "sources" / SHARD, [row for row in listed if row["id"] in drawn])
-    steps = []
-    for step, before in CHAIN.items():
-        print(f"{step}: {len(drawn)} of {len(size)} videos", flush=True)
-        steps.append(_measure(step, before, folder, configuration, sources))
-        made = read_ledger(folder / step / SHARD)
-        if step == "resample":
-            _refuse_broken(made)
-        if step == "segment":
-            write_ledger(_given("align_faces", folder), thin(made))
-    yields = measured(sample, folder, configuration)
-    population = [{"sources": len(group), "bytes": sum(size[ident] for ident in group)} for group in groups]
+    done = {ledger.name: finished(root, ledger.name, CHAIN, configuration) for ledger in inputs["sources"]}
+    curated = set().union(*done.values())
+    sample = estimation.draw(groups, cfg.sources, curated, MOST_CURATED)
+    stratum = {ident: number for number, group in enumerate(sample) for ident in group}
+    fresh, yields = [ident for ident in stratum if ident not in curated], []
+    for shard, known in done.items():
+        yields += measured({ident: stratum[ident] for ident in known & stratum.keys()}, root, configuration, shard)
+    if fresh:
+        listed = (row for ledger in inputs["sources"] for row in iterate_ledger(ledger))
+        write_ledger(folder / "sources" / SHARD, [row for row in listed if row["id"] in fresh])
+        steps = list(_work(len(size), folder, configuration, sources, alone=not yields))
+        yields += measured({ident: stratum[ident] for ident in fresh}, folder, configuration)
+    else:
+        print(f"{len(curated)} of {len(size)} videos are curated already; nothing is measured anew.", flush=True)
+        steps = [_known(step, root, configuration) for step in CHAIN]
+    yields.sort(key=lambda row: (row["stratum"], row["path"]))
+    population = [
+        {"sources": len(group), "bytes": sum(size[ident] for ident in group)}
+        | {"done": len(curated & set(group)), "done_bytes": sum(size[ident] for ident in curated & set(group))}
+        for group in groups
+    ]
     cores = len(os.sched_getaffinity(0))
     found = forecast.predict(
         yields, population, steps, shards=configuration.shards, cores=cores, gpus=gpu_lease.count()
     )
     seen = [{name: row[name] for name in ("path", "stratum", "size", "footage_h")} for row in yields]
-    write_json(outputs["estimate"], found | {"sample": seen})
-    print(f"\n{forecast.table(found)}\n\nAll numbers: {outputs['estimate']}")
+    selected_h = found["predicted"]["selected_h"]["value"]
+    training = forecast_training.predict(root, configuration, selected_h, forecast_training.sizes(configuration))
+    write_json(outputs["estimate"], found | {"training": training, "sample": seen})
+    print(f"\n{forecast.table(found)}\n\n{forecast_training.table(training)}\n\nAll numbers: {outputs['estimate']}")
+
+
+def _work(n_all: int, folder: Path, configuration: config.Config, sources: Path, alone: bool) -> Iterator[Row]:
+    """Run the chain on the sources listed in `folder`; what each step cost. `alone`: they are the whole sample."""
+    n = len(read_ledger(folder / "sources" / SHARD))
+    for step, before in CHAIN.items():
+        print(f"{step}: {n} of {n_all} videos", flush=True)
+        yield _measure(step, before, folder, configuration, sources)
+        made = read_ledger(folder / step / SHARD)
+        if step == "resample" and alone:
+            _refuse_broken(made)
+        if step == "segment":
+            write_ledger(folder / "sampled_segments" / SHARD, thin(made))
+
+
+def _known(step: str, root: Path, configuration: config.Config) -> Row:
+    """As `_measure`, of a step that works on nothing: its memory is that of the run."""
+    peak_mb = next((row["peak_mb"] for row in costs.collect(root) if row["step"] == step), None)
+    return {"step": step, "gpu": gpu_lease.wanted(step, getattr(configuration, step)), "peak_mb": peak_mb or 0.0} | {
+        f"startup_{kind}": 0.0 for kind in ("cpu_s", "wall_s")
+    }
 
 
 def _refuse_broken(rows: Sequence[Row]) -> None:
@@ -91,9 +124,10 @@ def thin(rows: Sequence[Row]) -> list[Row]:
     return [row for kept in by_source.values() for row in kept[:SEGMENTS]] + [row for row in rows if not _ok(row)]
 
 
-def _given(step: str, folder: Path) -> Path:
-    """The ledger that a step reads: that of the one before it, thinned before align_faces."""
-    return folder / ("sampled_segments" if step == "align_faces" else CHAIN[step]) / SHARD
+def _given(step: str, folder: Path, shard: str = SHARD) -> Path:
+    """The ledger that a step reads: that of the one before it, on a sample thinned before align_faces."""
+    thinned = folder / "sampled_segments" / shard
+    return thinned if step == "align_faces" and thinned.is_file() else folder / CHAIN[step] / shard
 
 
 def _measure(step: str, before: str, folder: Path, configuration: config.Config, sources: Path) -> dict[str, Any]:
@@ -133,46 +167,53 @@ def _measure(step: str, before: str, folder: Path, configuration: config.Config,
     return now | {"step": step, "gpu": gpu_lease.wanted(step, getattr(configuration, step))}
 
 
-def measured(sample: Sequence[Sequence[str]], folder: Path, configuration: config.Config) -> list[dict[str, Any]]:
-    """For every drawn source what it yielded and cost, as forecast.predict takes it."""
-    rows = {step: read_ledger(folder / step / SHARD) for step in ("sources", *CHAIN)}
-    whole, part = _ticks(rows["segment"]), _ticks(read_ledger(_given("align_faces", folder)))
+def measured(
+    stratum: Mapping[str, int], folder: Path, configuration: config.Config, shard: str = SHARD
+) -> list[dict[str, Any]]:
+    """For every drawn source what it yielded and cost, as forecast.predict takes it. `stratum`: of each, by its id."""
+    if not stratum:
+        return []
+    rows = {step: read_ledger(folder / step / shard) for step in ("sources", *CHAIN)}
+    given = {step: read_ledger(_given(step, folder, shard)) for step in CHAIN}
+    whole, part = _ticks(rows["segment"]), _ticks(given["align_faces"])
     factor = {source: whole[source] / ticks for source, ticks in part.items()}
-    spent = {step: _spent(step, read_ledger(_given(step, folder)), rows[step], folder) for step in CHAIN}
+    notes = {step: iterate_ledger(folder / "costs" / step / shard) for step in CHAIN}
+    spent = {step: _spent(step, given[step], rows[step], notes[step], folder) for step in CHAIN}
     length_h = {row["source_id"]: seconds(row["n_ticks"]) / 3600 for row in rows["resample"] if _ok(row)}
     source_rows = {row["id"]: row for row in rows["sources"]}
     clips_of = _scored(rows)
     found = []
-    for stratum, drawn in enumerate(sample):
-        for source in drawn:
-            times = factor.get(source, 1.0)
-            clips = clips_of.get(source, [])
-            kept = [row for row in clips if not selection.judge(row, configuration.select_clips)]
-            yields = {"clips": len(clips), "clip_h": _hours(clips)}
-            yields |= {"selected_clips": len(kept), "selected_h": _hours(kept)}
-            found.append(
-                {
-                    "path": source_rows[source]["path"],
-                    "stratum": stratum,
-                    "size": source_rows[source]["size"],
-                    "readable": int(source in length_h),
-                    "footage_h": length_h.get(source, 0.0),
-                    **{name: value * times for name, value in yields.items()},
-                    "steps": {
-                        step: {
-                            kind: spent[step][source][kind] * (times if step in PER_SEGMENT else 1.0)
-                            for kind in ("cpu_s", "wall_s", "bytes")
-                        }
-                        for step in CHAIN
-                    },
-                }
-            )
+    for source, number in stratum.items():
+        times = factor.get(source, 1.0)
+        clips = clips_of.get(source, [])
+        kept = [row for row in clips if not selection.judge(row, configuration.select_clips)]
+        yields = {"clips": len(clips), "clip_h": _hours(clips)}
+        yields |= {"selected_clips": len(kept), "selected_h": _hours(kept)}
+        found.append(
+            {
+                "path": source_rows[source]["path"],
+                "stratum": number,
+                "size": source_rows[source]["size"],
+                "readable": int(source in length_h),
+                "footage_h": length_h.get(source, 0.0),
+                **{name: value * times for name, value in yields.items()},
+                "steps": {
+                    step: {
+                        kind: spent[step][source][kind] * (times if step in PER_SEGMENT else 1.0)
+                        for kind in ("cpu_s", "wall_s", "bytes")
+                    }
+                    for step in CHAIN
+                },
+            }
+        )
     return found
 
 
-def _spent(step: str, given: Sequence[Row], made: Sequence[Row], folder: Path) -> Mapping[str, dict[str, float]]:
+def _spent(
+    step: str, given: Sequence[Row], made: Sequence[Row], noted: Iterable[Row], folder: Path
+) -> Mapping[str, dict[str, float]]:
     """Source id -> seconds of its rows in the step, the last note of each row, and bytes of its rows and media."""
-    notes = {row["id"]: row for row in iterate_ledger(folder / "costs" / step / SHARD)}
+    notes = {row["id"]: row for row in noted}
     found: dict[str, dict[str, float]] = defaultdict(lambda: {"cpu_s": 0.0, "wall_s": 0.0, "bytes": 0.0})
     for row in given:
         note = notes.get(row["id"]) if _ok(row) else None

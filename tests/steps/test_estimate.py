@@ -5,16 +5,18 @@ The whole chain on talkers, held against a finished run: tests/workflow/test_end
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from latentsync import config
+from latentsync.curation import curated
 from latentsync.ledger import sources
-from latentsync.ledger.files import read_ledger, write_json, write_ledger
+from latentsync.ledger.files import read_ledger, write_json, write_ledger, write_text
 from latentsync.ledger.rows import rejected
-from latentsync.report import forecast
+from latentsync.report import forecast, forecast_training
 from latentsync.steps import estimate
 from tests import fixtures
 from tests.videos import clicks, write_video
@@ -27,9 +29,9 @@ EMBEDDED = {
 }
 
 
-def call(root: Path, videos: Path, **section) -> dict:
+def call(root: Path, videos: Path, shards: int = 2, **section) -> dict:
     """List the videos, run the step, read what it wrote."""
-    sources.write_sources(videos, root / "sources", 2)
+    sources.write_sources(videos, root / "sources", shards)
     write_json(root / "config.json", config.Config(**EMBEDDED).model_dump(mode="json"))
     inputs = {"sources": sorted((root / "sources").glob("*.jsonl")), "config": [root / "config.json"]}
     output = root / "estimate/estimate.json"
@@ -108,6 +110,34 @@ def test_a_second_call_works_on_nothing_again_and_remembers_what_it_cost(faceles
         assert second["cpu_h"] == first["cpu_h"] and second["peak_mb"] >= first["peak_mb"]
 
 
+def test_what_the_run_has_curated_is_the_sample_and_done(faceless):
+    """A run that is finished is the sample: nothing is measured, nothing is left. A new video is left."""
+    root, first = faceless
+    shutil.copytree(root / "run/estimate", root / "curated", ignore=shutil.ignore_patterns("sampled_segments"))
+    shutil.copytree(root / "in", root / "more")
+    found = call(root / "curated", root / "more", shards=1, sources=2)
+    assert found["sources"]["sampled"] == found["sources"]["all"] == found["done"]["sources"] == 7
+    assert found["left"] == {"cpu_h": 0, "wall_h": 0} and not (root / "curated/estimate/measured").exists()
+    assert found["predicted"] == first["predicted"] | {"disk_gb": found["predicted"]["disk_gb"]}
+    assert found["predicted"]["disk_gb"]["value"] == pytest.approx(first["predicted"]["disk_gb"]["value"], rel=0.01)
+    write_video(root / "more/new.mp4", 40, audio=clicks(1.6, [0.2], 44_100))
+    found = call(root / "curated", root / "more", shards=1, sources=2)
+    assert (found["sources"]["all"], found["sources"]["sampled"], found["done"]["sources"]) == (8, 7, 7)
+    assert 0 < found["left"]["cpu_h"] < found["total"]["cpu_h"]
+    assert "still to do" in forecast.table(found) and "7 of all videos are curated already" in forecast.table(found)
+
+
+def test_a_run_of_another_configuration_is_not_done(faceless):
+    root, _ = faceless
+    now = config.Config(**EMBEDDED)
+    folder = root / "run/estimate"
+    assert len(curated.finished(folder, "00000.jsonl", estimate.CHAIN, now)) == 7
+    assert curated.finished(folder, "00001.jsonl", estimate.CHAIN, now) == set()
+    changed = config.Config(**EMBEDDED | {"segment": {"length_s": 2.0}})
+    broken = {row["id"] for row in read_ledger(folder / "probe/00000.jsonl") if row["status"] == "error"}
+    assert curated.finished(folder, "00000.jsonl", estimate.CHAIN, changed) == broken  # it never came that far
+
+
 def test_of_a_long_source_a_part_goes_on_and_counts_for_all(tmp_path):
     """100 segments of one source: 24 are aligned, and what they yield and cost is taken a hundred twenty-fourths."""
     source = fixtures.source("long.mp4", source_id="s" * 16, size=1000, n_ticks=2500)
@@ -129,7 +159,7 @@ def test_of_a_long_source_a_part_goes_on_and_counts_for_all(tmp_path):
         given = estimate._given(step, tmp_path)
         notes = [{"id": row["id"], "cpu_s": 2.0, "wall_s": 3.0} for row in read_ledger(given)]
         write_ledger(tmp_path / "costs" / step / estimate.SHARD, [{"id": "old", "cpu_s": 9, "wall_s": 9}, *notes])
-    [row] = estimate.measured([["s" * 16]], tmp_path, config.Config(select_clips={"min_s": 1.0}))
+    [row] = estimate.measured({"s" * 16: 0}, tmp_path, config.Config(select_clips={"min_s": 1.0}))
     assert row["footage_h"] == pytest.approx(100 / 3600) and row["readable"] == 1
     assert row["clips"] == row["selected_clips"] == pytest.approx(100)
     assert row["selected_h"] == pytest.approx(100 / 3600)
@@ -137,7 +167,7 @@ def test_of_a_long_source_a_part_goes_on_and_counts_for_all(tmp_path):
     assert row["steps"]["detect_scenes"]["cpu_s"] == pytest.approx(2)
 
 
-def prediction(gpus: int, shards: int = 4) -> dict:
+def prediction(gpus: int, shards: int = 4, done: int = 0) -> dict:
     """Two strata, two drawn of each; one step on the CPU, one that wants a GPU."""
     spent = {
         "probe": {"cpu_s": 36.0, "wall_s": 72.0, "bytes": 5e6},
@@ -150,7 +180,8 @@ def prediction(gpus: int, shards: int = 4) -> dict:
         {"step": "probe", "gpu": False, "peak_mb": 80.4} | start,
         {"step": "align_faces", "gpu": True, "peak_mb": 900} | start,
     ]
-    population = [{"sources": 10, "bytes": 1000}, {"sources": 5, "bytes": 3000}]
+    population = [{"sources": 10, "bytes": 1000, "done": 0, "done_bytes": 0}]
+    population += [{"sources": 5, "bytes": 3000, "done": done, "done_bytes": 600 * done}]
     return forecast.predict(drawn, population, steps, shards=shards, cores=8, gpus=gpus)
 
 
@@ -162,6 +193,61 @@ def test_totals_follow_the_bytes_and_every_job_starts_once():
     assert probe["cpu_h"]["value"] == pytest.approx(40 * 36 / 3600 + 4 * 9 / 3600)
     assert probe["wall_h"]["value"] == pytest.approx((40 * 72 + 4 * 18) / 3600 / 4)  # 8 cores, but 4 shards
     assert align["disk_gb"]["value"] == pytest.approx(40)
+
+
+def test_what_is_done_is_not_left():
+    left = prediction(gpus=0, done=2)["left"]  # 1000 bytes, and 1800 of 3000, at 7.56 s of CPU a byte
+    assert left["cpu_h"] == pytest.approx((28 * (36 + 720) + 2 * 4 * 9) / 3600, rel=1e-4)
+    assert left["wall_h"] == pytest.approx((28 * (72 + 360) + 2 * 4 * 18) / 3600 / 4, rel=1e-4)
+    assert prediction(gpus=0)["done"]["sources"] == 0 and "still to do" not in forecast.table(prediction(gpus=0))
+
+
+SMALL = {
+    "align_faces": {"resolution": 64},
+    "extract_features": {"audio_encoder": "embedded", "width": 16, "layers": 1, "vae": "embedded"},
+    "train_syncnet": {"steps": 1000, "batch_size": 24, "save_every": 300},
+    "train_unet_stage1": {"steps": 900, "unet": {"block_out_channels": (16, 32), "norm_groups": 8}},
+}
+
+
+def test_training_is_timed_by_a_run_with_the_same_section_alone(tmp_path):
+    """Or by a stated rate for the published networks; else the time is unknown, and said to be."""
+    cfg = config.Config(**SMALL)
+    sizes = {"train_syncnet": (1_000_000, 1_000_000), "train_unet_stage1": (2_000_000, 500_000)}
+    run, other = tmp_path / "mine", tmp_path / "other"
+    (run / "logs").mkdir(parents=True)
+
+    def rows() -> dict:
+        return {row["step"]: row for row in forecast_training.predict(run, cfg, 2.0, sizes)}
+
+    def other_trained(**changes) -> None:
+        section = cfg.train_syncnet.model_dump(mode="json") | {"steps": 50, "seed": 3} | changes
+        write_json(other / "train_syncnet/state/ab/fits.json", section)
+        write_json(other / "config.json", cfg.model_dump(mode="json"))
+        write_text(other / "logs/train_syncnet.log", "step 10, 9.00 steps/s\nstep 20, 0.50 steps/s\nheld out\n")
+
+    unet = rows()["train_unet_stage1"]
+    demo = config.Config(train_unet_stage1={"batch_size": 2, "unet": {"block_out_channels": (32, 64, 96, 96)}})
+    assert forecast_training.stated("train_unet_stage1", demo) == (0.16, "stated: the demo on two CPU cores")
+    assert unet["hours"] is None and unet["basis"] == "unknown until it runs; 15.0 min at 1 s a step".replace(".0", "")
+    other_trained(batch_size=48)
+    stated = rows()["train_syncnet"]
+    assert stated["hours"] == pytest.approx(1000 * 24 * 0.0433 / 16 / 3600, rel=1e-4) and "H100" in stated["basis"]
+    other_trained()
+    timed = rows()["train_syncnet"]
+    assert timed["hours"] == pytest.approx(1000 / 0.5 / 3600, rel=1e-4)
+    assert timed["basis"] == "measured in the run other" and timed["items"] == 24
+    # weights, and two states of weights and two moments of what is trained, float32
+    assert timed["disk_gb"] == pytest.approx(4e-9 * (1e6 + 2 * 3e6)) and unet["disk_gb"] == pytest.approx(4e-9 * 5e6)
+    lines = forecast_training.table(list(rows().values())).splitlines()
+    assert max(map(len, lines)) <= 120 and "and what is unknown" in lines[-1]
+
+
+def test_sizes_are_those_of_the_networks():
+    sizes = forecast_training.sizes(config.Config())
+    assert sizes["train_unet_stage2"][0] == pytest.approx(1267e6, rel=0.001) and "train_vae" not in sizes
+    whole, trained = sizes["train_unet_stage2"]
+    assert sizes["train_unet_stage1"][0] == sizes["train_unet_stage1"][1] < whole > trained > 0
 
 
 def test_a_gpu_that_is_not_there_is_not_guessed():
@@ -180,7 +266,7 @@ def test_a_gpu_that_is_not_there_is_not_guessed():
     [(412.3, "412 h"), (1.5, "1.5 h"), (1.49, "89 min"), (0.01, "36 s"), (0, "0 s"), (5000, "5,000 h")],
 )
 def test_times_are_written_in_a_fitting_unit(hours, words):
-    assert forecast._time(hours) == words
+    assert forecast.in_hours(hours) == words
 
 
 def test_the_table_fits_a_terminal():

@@ -116,13 +116,21 @@ def test_declared_outputs_contain_no_path_and_no_host_name(whole):
 
 
 def test_the_estimate_predicts_what_the_run_finds(whole):
-    """From 8 of 18 talkers: length of all within 25 %, length of selected clips and CPU time within 50 %."""
+    """From 8 of 18 talkers, in a run of its own that has curated nothing: length of all within 25 %, length of selected
+    clips and CPU time within 50 %. The finished run is its own sample, and nothing of it is left to do.
+    """
     run = whole / RUN
     videos = {path: path.read_bytes() for path in (run / "make_talkers/videos").rglob("*.mp4")}
-    printed = snakemake(whole, "estimate")
-    assert "footage" in printed and "CPU time" in printed and "results/tiny/estimate/estimate.json" in printed
+    folder = f"input_dir={RUN}/make_talkers/videos"
+    printed = snakemake(whole, "estimate", "--config", folder, "run=foretold")
+    assert "footage" in printed and "CPU time" in printed and "results/foretold/estimate/estimate.json" in printed
     assert {path: path.read_bytes() for path in (run / "make_talkers/videos").rglob("*.mp4")} == videos
-    found = json.loads((run / "estimate/estimate.json").read_text())
+    assert "still to do" in snakemake(whole, "estimate")
+    known = json.loads((run / "estimate/estimate.json").read_text())
+    assert known["done"]["sources"] == known["sources"]["sampled"] == len(videos)
+    assert known["left"] == {"cpu_h": 0, "wall_h": 0} and not (run / "estimate/measured").exists()
+    assert all("measured in the run" in row["basis"] for row in known["training"][1:])
+    found = json.loads((whole / "results/foretold/estimate/estimate.json").read_text())
     assert (found["sources"]["sampled"], found["sources"]["all"]) == (8, len(videos))
     resampled = [row for row in read_ledgers((run / "resample").glob("0*.jsonl")) if row["status"] == "ok"]
     footage_h = sum(row["n_ticks"] for row in resampled) / 25 / 3600
