@@ -154,7 +154,9 @@ class Clip(Segment):
             "jitter of the anchors after smoothing (rms), in pixels of a 256 px crop", "align_faces", "px", measure=True
         ),
     ]
-    raw_jitter_px: Annotated[float, Column("the same before smoothing", "align_faces", "px", measure=True)]
+    raw_jitter_px: Annotated[
+        float, Column("jitter of the anchors before smoothing, in the same pixels", "align_faces", "px", measure=True)
+    ]
     quality: Annotated[
         float, Measure("image quality as its metric judges it; higher is better", "score_quality", "0..100")
     ]
@@ -199,9 +201,9 @@ class Clip(Segment):
     ]
     roll_deg: Annotated[float, Measure("head pose; above 0 anticlockwise as seen", "score_quality", "degrees")]
     remaining_offset_frames: Annotated[
-        int, Measure("the offset measured again with sync_offset_frames applied", "score_sync", "frames at 25 fps")
+        int, Measure("offset that is left once the measured one is applied", "score_sync", "frames at 25 fps")
     ]
-    remaining_confidence: Annotated[float, Column("confidence of remaining_offset_frames", "score_sync", measure=True)]
+    remaining_confidence: Annotated[float, Column("confidence of the offset that is left", "score_sync", measure=True)]
     picture_hash: Annotated[str, Column("perceptual hash of the middle frame, hex", "score_quality", rejected=True)]
     motion_hash: Annotated[
         str | None,

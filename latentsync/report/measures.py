@@ -9,12 +9,15 @@ from latentsync.report.words import spoken
 _TITLES = {limit.column: limit.title for limit in LIMITS}
 _MEANINGS = {name: column.meaning for name, (_, column) in columns(Clip).items()}
 _MEANINGS["length_s"] = "how long the clip lasts"  # of its ticks, not a column
+_UNIT = re.compile("_(px|deg)$")
 _ALSO = re.compile(rf"; also ({'|'.join(REASONS)})\b")  # in the detail of select_clips
 
 
 def title(column: str) -> str:
-    """What a measure is called."""
-    return _TITLES.get(column, spoken(column))
+    """What a measure is called; the unit in the name of a column that is described is no part of it."""
+    if column in _MEANINGS:
+        return _TITLES.get(column, spoken(_UNIT.sub("", re.sub("^n_", "number_of_", column))))
+    return spoken(column)
 
 
 def meaning(column: str) -> str:

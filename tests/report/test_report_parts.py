@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from latentsync.ledger.columns import REASONS
-from latentsync.report import curation, page, plots, training, words
+from latentsync.report import curation, measures, page, plots, training, words
 
 
 def test_curve_leaves_out_blanks_and_thins(tmp_path):
@@ -50,6 +50,16 @@ def test_scores_without_a_threshold_have_histograms_too():
     """Real footage switches thresholds off: no marks to fit in."""
     edges = curation._edges("sync_confidence", np.array([0.9, 1.4, 2.8]), [])
     assert edges[0] <= 0.9 and edges[-1] >= 2.8 and (np.diff(edges) > 0).all()
+
+
+def test_measures_and_reasons_are_named_in_words():
+    names = {"jitter_px": "Jitter", "n_faces": "Number of faces", "quality": "Image quality", "odd_deg": "Odd deg"}
+    assert {column: measures.title(column) for column in names} == names
+    assert all("_" not in measures.meaning(column) for column in (*names, "sync_confidence", "remaining_confidence"))
+    assert measures.reason_words("near_duplicate").startswith("a re-encoded") and measures.meaning("odd_deg") == ""
+    said = "the face is 40 px wide; also low_sync: the sync confidence is 1.2; also not_speaking: another face speaks"
+    words = "the face is 40 px wide; also low sync: the sync confidence is 1.2; also not speaking: another face speaks"
+    assert measures.in_words(said) == words and measures.in_words("also no_sync.mp4") == "also no_sync.mp4"
 
 
 def test_every_reason_has_a_stage_of_the_funnel():
