@@ -24,7 +24,7 @@ VERSIONS = {
     "score_sync": 2,
     "score_quality": 3,
     "select_clips": 4,
-    "describe_clips": 2,
+    "describe_clips": 3,
     "export_clips": 1,
     "export_webdataset": 1,
     "train_vae": 2,
@@ -34,8 +34,8 @@ VERSIONS = {
     "train_unet_stage2": 1,
     "generate": 9,
     "evaluate": 4,
-    "report": 5,
-    "estimate": 1,
+    "report": 6,
+    "estimate": 2,
 }
 
 TALKERS = "synthetic_talkers"  # the value of input_dir that stands for them

@@ -45,7 +45,8 @@ def predict(
         found = estimation.interval(values, sizes, stratum, known, factors)
         return {name: _rounded(value * scale + plus) for name, value in found.items()}
 
-    open_bytes, left = [row["bytes"] - row["done_bytes"] for row in population], dict.fromkeys(("cpu_h", "wall_h"), 0.0)
+    open_bytes = [row["bytes"] - row["done_bytes"] for row in population]
+    left: dict[str, float] = {"cpu_h": 0.0, "wall_h": 0.0}
     rows, sampled_h = [], sum(row["footage_h"] for row in drawn)
     for step in steps:
         spent = {kind: [row["steps"][step["step"]][kind] for row in drawn] for kind in ("cpu_s", "wall_s", "bytes")}

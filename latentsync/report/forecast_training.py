@@ -140,7 +140,7 @@ def sizes(configuration: Config) -> dict[str, tuple[int, int]]:
     channels = configuration.train_vae.latent_channels if own else 4
     features = configuration.extract_features
     width = 384 if features.audio_encoder == "whisper" else features.width
-    shape = {"in_channels": 3 * channels + 1, "out_channels": channels, "cross_attention_dim": width}
+    shape: dict[str, Any] = {"in_channels": 3 * channels + 1, "out_channels": channels, "cross_attention_dim": width}
     shape |= configuration.train_unet_stage1.unet.model_dump()
     with torch.device("meta"):
         nets = {"train_vae": vae.build(configuration.train_vae)} if own else {}
