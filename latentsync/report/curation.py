@@ -38,7 +38,11 @@ STAGES = {
     "selected": ("Selected", "clips"),
     **{limit.reason: (limit.kept, "clips") for limit in LIMITS},
 }
-UNITS = {"length_s": (" s", 1), "face_px": (" px", 0), "sync_offset_frames": (" frames", 0)}  # unit, digits
+UNITS = {
+    "length_s": (" s", 1),
+    "face_px": (" px", 0),
+    "sync_offset_frames": (" frames", 0),
+}  # unit, digits; others: none, three
 
 
 def read_rejected(path: Path) -> list[Row]:
@@ -268,5 +272,5 @@ def _note(row: Row) -> dict[str, Any] | None:
     judging = limits_of(row["reason"])
     if not judging or row.get(judging[0].column) is None:
         return None
-    unit, digits = UNITS.get(judging[0].column, ("", 1))
+    unit, digits = UNITS.get(judging[0].column, ("", None))
     return {"value": row[judging[0].column], "digits": digits, "unit": unit}

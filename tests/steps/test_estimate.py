@@ -121,8 +121,9 @@ def test_what_the_run_has_curated_is_the_sample_and_done(faceless):
     assert found["predicted"] == first["predicted"] | {"disk_gb": found["predicted"]["disk_gb"]}
     assert found["predicted"]["disk_gb"]["value"] == pytest.approx(first["predicted"]["disk_gb"]["value"], rel=0.01)
     write_video(root / "more/new.mp4", 40, audio=clicks(1.6, [0.2], 44_100))
-    found = call(root / "curated", root / "more", shards=1, sources=2)
-    assert (found["sources"]["all"], found["sources"]["sampled"], found["done"]["sources"]) == (8, 7, 7)
+    found = call(root / "curated", root / "more", shards=1, sources=8)
+    assert (found["sources"]["all"], found["sources"]["sampled"], found["done"]["sources"]) == (8, 8, 7)
+    assert [row["path"] for row in read_ledger(root / "curated/estimate/sources/00000.jsonl")] == ["new.mp4"]
     assert 0 < found["left"]["cpu_h"] < found["total"]["cpu_h"]
     assert "still to do" in forecast.table(found) and "7 of all videos are curated already" in forecast.table(found)
 
