@@ -32,11 +32,15 @@ def write(
             offset = offsets.get(row["id"], 0)
             key = fingerprint(row["crop_file"], row["audio_file"], row["start_tick"], row["end_tick"], offset)
             name = media_file(page.parent.name, row["id"], key, ".mp4")
-            if (root / name).exists() or _muxed(root / name, row, offset, root):
+            if _is_there(root / name) or _muxed(root / name, row, offset, root):
                 found[row["id"]] = {"file": name.partition("/")[2], "audio": row["audio_file"] is not None}
     listed = [{"id": ident, "preview_file": f"{page.parent.name}/{one['file']}"} for ident, one in found.items()]
     write_ledger(page.with_name("previews.jsonl"), listed)
     return found
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0  # a full disk may have left an empty one
 
 
 def _muxed(path: Path, row: Row, offset: int, root: Path) -> bool:

@@ -30,6 +30,7 @@ STAGES = {
     "faces": ("with a face", "clips"),
     "unreadable": ("decodable to the end", "clips"),
     "crashed": ("read without a crash", "clips"),
+    "failed": ("read without an error", "clips"),
     "no_audio": ("with audio", "clips"),
     "no_consent": ("with consent to training", "clips"),
     "duplicate": ("not an exact copy", "clips"),

@@ -31,8 +31,8 @@ def reason_name(reason: str) -> str:
 
 
 def reason_words(reason: str) -> str:
-    """What a reason means; it does not begin with its name, which stands beside it."""
-    return REASONS[reason].removeprefix(f"{reason_name(reason)}: ")
+    """What a reason means."""
+    return REASONS[reason]
 
 
 def in_words(detail: str) -> str:

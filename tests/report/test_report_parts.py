@@ -56,12 +56,14 @@ def test_measures_and_reasons_are_named_in_words():
     names = {"jitter_px": "Jitter", "n_faces": "Number of faces", "quality": "Image quality", "odd_deg": "Odd deg"}
     assert {column: measures.title(column) for column in names} == names
     assert all("_" not in measures.meaning(column) for column in (*names, "sync_confidence", "remaining_confidence"))
-    assert measures.reason_words("near_duplicate").startswith("a re-encoded") and measures.meaning("odd_deg") == ""
+    assert measures.meaning("odd_deg") == ""
+    for reason in REASONS:  # its name stands beside it
+        assert not measures.reason_words(reason).startswith(f"{measures.reason_name(reason)}:")
     said = "the face is 40 px wide; also low_sync: the sync confidence is 1.2; also not_speaking: another face speaks"
     words = "the face is 40 px wide; also low sync: the sync confidence is 1.2; also not speaking: another face speaks"
     assert measures.in_words(said) == words and measures.in_words("also no_sync.mp4") == "also no_sync.mp4"
 
 
 def test_every_reason_has_a_stage_of_the_funnel():
-    # no_face is of segments without clips, not_redrawn of generated videos
-    assert set(REASONS) <= set(curation.STAGES) | {"no_face", "not_redrawn"}
+    # no_face is of segments without clips, not_redrawn of generated videos, not_video of files that are none
+    assert set(REASONS) <= set(curation.STAGES) | {"no_face", "not_redrawn", "not_video"}

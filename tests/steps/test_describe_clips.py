@@ -103,7 +103,7 @@ def test_every_tile_of_a_clip_plays_its_crop_with_its_audio_in_sync(run):
     assert {path: path.stat().st_mtime_ns for path in (folder / "media").iterdir()} == before
     (run / "sources").mkdir(exist_ok=True)
     (folder / "media/old.mp4").write_bytes(b"of an earlier page")
-    assert superseded_media(run)[-1:] == [folder / "media/old.mp4"]
+    assert superseded_media(run)[0][-1:] == [folder / "media/old.mp4"]
     (folder / "media/old.mp4").unlink()
 
 
@@ -234,7 +234,8 @@ def test_borders_show_the_nearest_of_either_side(run):
     _, summary, _, _ = parts(run)
     rows = selected_rows(run)
     sheets = {sheet["key"]: sheet for sheet in summary["borderline"]}
-    assert set(sheets) == {"min_face_px", "min_quality", "min_s", "min_sync_confidence", "max_offset_frames"}
+    in_force = summary["curation"]["thresholds"]
+    assert set(sheets) == {limit.key for limit in selection.LIMITS if in_force[limit.key] is not None}
     quality = sheets["min_quality"]
     assert [item["value"] for item in quality["kept"]] == sorted(row["quality"] for row in rows)[:4]
     assert [item["value"] for item in quality["lost"]] == [21.5]

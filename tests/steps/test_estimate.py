@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from latentsync import config
-from latentsync.curation import curated
+from latentsync.curation import curated, selection
 from latentsync.ledger import sources
 from latentsync.ledger.files import read_ledger, write_json, write_ledger, write_text
 from latentsync.ledger.rows import rejected
@@ -160,7 +160,8 @@ def test_of_a_long_source_a_part_goes_on_and_counts_for_all(tmp_path):
         given = estimate._given(step, tmp_path)
         notes = [{"id": row["id"], "cpu_s": 2.0, "wall_s": 3.0} for row in read_ledger(given)]
         write_ledger(tmp_path / "costs" / step / estimate.SHARD, [{"id": "old", "cpu_s": 9, "wall_s": 9}, *notes])
-    [row] = estimate.measured({"s" * 16: 0}, tmp_path, config.Config(select_clips={"min_s": 1.0}))
+    off = {limit.key: None for limit in selection.LIMITS if limit.column not in scores}  # what these rows do not have
+    [row] = estimate.measured({"s" * 16: 0}, tmp_path, config.Config(select_clips=off | {"min_s": 1.0}))
     assert row["footage_h"] == pytest.approx(100 / 3600) and row["readable"] == 1
     assert row["clips"] == row["selected_clips"] == pytest.approx(100)
     assert row["selected_h"] == pytest.approx(100 / 3600)
