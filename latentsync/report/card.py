@@ -93,6 +93,7 @@ def make(
             for what, names in selection["backends"].items()
         },
         "face_detector": sections["align_faces"]["backend"],
+        "crop_px": sections["align_faces"].get("resolution"),
         "thresholds": _thresholds(selection),
         "rejected": rejections(rejected),
         "duplicates": sum("duplicate" in row["reason"] for row in rejected),

@@ -36,7 +36,7 @@ def stated(step: str, configuration: Config) -> tuple[float, str] | None:
     cfg = getattr(configuration, step)
     items, published = cfg.batch_size * cfg.accumulate, configuration.train_unet_stage1.unet == TrainUnetStage1().unet
     h100 = "stated: passes of the network on an H100"
-    resolution = configuration.align_faces.resolution
+    resolution = _seen_px(configuration.model_dump())
     widths = {
         "train_vae": configuration.train_vae.block_out_channels,
         "train_syncnet": configuration.train_syncnet.visual.block_out_channels,
@@ -74,7 +74,12 @@ def measured(run: Path, step: str, configuration: Config) -> tuple[float, str] |
 
 
 def _size(configuration: Mapping[str, Any]) -> tuple[Any, Any]:
-    return configuration["align_faces"]["resolution"], configuration["train_unet_stage1"]["unet"]
+    return _seen_px(configuration), configuration["train_unet_stage1"]["unet"]
+
+
+def _seen_px(configuration: Mapping[str, Any]) -> int:
+    """Side of the faces that the networks see; a run of an earlier version has no key for it."""
+    return configuration["extract_features"].get("resolution") or configuration["align_faces"]["resolution"]
 
 
 def _decides(section: Mapping[str, Any], only: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -120,7 +125,7 @@ def predict(run: Path, configuration: Config, selected_h: float, sizes: Mapping[
 
 def features_gb(configuration: Config, selected_h: float) -> float:
     """Disk of extract_features for so many hours of clips: mel, audio features, and moments of two kinds of faces."""
-    features, side = configuration.extract_features, configuration.align_faces.resolution
+    features, side = configuration.extract_features, _seen_px(configuration.model_dump())
     widths = configuration.train_vae.block_out_channels if features.vae == "embedded" else (0,) * 4
     channels = configuration.train_vae.latent_channels if features.vae == "embedded" else 4
     latent = channels * (side // 2 ** (len(widths) - 1)) ** 2

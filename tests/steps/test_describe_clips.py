@@ -167,6 +167,7 @@ def test_the_card_counts_what_the_ledgers_hold(run):
     assert made["rejected"]["unreadable"]["hours"] is None  # nobody knows how long a broken file would have been
     values = sorted(row["quality"] for row in rows)
     assert (made["measures"]["quality"]["min"], made["measures"]["quality"]["max"]) == (values[0], values[-1])
+    assert made["crop_px"] == 256 and f"by **{made['face_detector']}**; crops of 256 x 256 pixels\n- " in text
     assert made["thresholds"]["min_face_px"] == 70 and "max_pairs" not in made["thresholds"]
     assert [scorer["name"] for scorer in made["scorers"]["score_sync"]] == ["envelope"]
     assert any("not by SyncNet" in limit for limit in made["limits"])

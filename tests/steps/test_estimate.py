@@ -245,6 +245,17 @@ def test_training_is_timed_by_a_run_with_the_same_section_alone(tmp_path):
     assert max(map(len, lines)) <= 120 and "and what is unknown" in lines[-1]
 
 
+def test_features_are_those_of_the_faces_that_networks_see():
+    """An hour: mel, whisper and moments of two kinds; of crops of 256 px that are shrunk to 64 a sixteenth of them."""
+    shrunk = {"align_faces": {"resolution": 256}, "train_vae": {"resolution": 64}}
+    shrunk |= {"extract_features": SMALL["extract_features"] | {"resolution": 64}}
+    small, large = config.Config(**SMALL), config.Config(**SMALL | {"align_faces": {"resolution": 256}})
+    audio = (4 * 80 * 80 + 2 * 50 * 16 * 2) * 3600e-9
+    moments = [forecast_training.features_gb(cfg, 1.0) - audio for cfg in (small, config.Config(**shrunk), large)]
+    assert moments[0] == pytest.approx(25 * 2 * 2 * 2 * 4 * 64 * 3600e-9)
+    assert moments == pytest.approx([moments[0], moments[0], 16 * moments[0]])
+
+
 def test_sizes_are_those_of_the_networks():
     sizes = forecast_training.sizes(config.Config())
     assert sizes["train_unet_stage2"][0] == pytest.approx(1267e6, rel=0.001) and "train_vae" not in sizes
