@@ -71,6 +71,23 @@ def batch_size(models: Generator, cfg: Generate) -> int:
     return cfg.batch_size or sampling.windows_at_once(models.frames, models.resolution, _device(models))
 
 
+def _finite(faces: Tensor) -> Tensor:
+    """Whether all values of some faces are finite, a bool on the CPU; on a GPU it is copied there without waiting."""
+    found = faces.isfinite().all()
+    return found if found.device.type == "cpu" else torch.empty((), dtype=torch.bool).pin_memory().copy_(found, True)
+
+
+def _checked(layers: Callable[[], paste.Layers], finite: Tensor) -> paste.Layers:
+    """The layers, if the faces that they come from are finite; by the time they are here, so is `finite`."""
+    made = layers()
+    if not finite:
+        raise ValueError(
+            "The networks returned numbers that are not finite, so nothing is pasted; their weights do not fit one "
+            "another, or half precision is too small for them."
+        )
+    return made
+
+
 def waiting(plan: Plan, models: Generator, cfg: Generate) -> int:
     """Frames that may wait between two threads: as many as a batch of windows draws at once."""
     assert cfg.batch_size is not None, "redraw has set it"
@@ -155,11 +172,13 @@ class Drawing:
             while held[0].index < start + at:
                 yield held.popleft()
             with self._networks():
-                drawn = [(held.popleft(), face) for face in self.models.decode(latents)]
+                faces = self.models.decode(latents)
+                finite = _finite(faces)
+                drawn = [(held.popleft(), face) for face in faces]
                 for item, face in drawn:
                     opacity, closed = self.voice.opacity[item.index], self.voice.closed[item.index]
                     if opacity:
-                        item.pastes.append((self._layers(item, face), float(opacity)))
+                        item.pastes.append((partial(_checked, self._layers(item, face), finite), float(opacity)))
                     if closed.any():
                         item.pastes.append((partial(self._closed_layers, item), float(closed.sum())))
             yield from (item for item, _ in drawn)

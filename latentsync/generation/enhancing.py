@@ -110,6 +110,11 @@ class Enhancing:
         if found:
             with self.watch("restore"):
                 restored = self.restore(np.stack([rgb for *_, rgb in found]).astype(np.float32))
+            if not np.isfinite(restored).all():
+                raise ValueError(
+                    "The restorer returned numbers that are not finite, so nothing is enhanced; choose other weights "
+                    "(--enhance-weights) or leave out --enhance."
+                )
             with self.watch("enhance"):
                 for (frame, face, rgb), new in zip(found, restored, strict=True):
                     face.change, face.rgb = detail(rgb, new, self.places.window, colour_of(frame)), None

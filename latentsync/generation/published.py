@@ -229,6 +229,8 @@ class Drawing:
         given = torch.from_numpy(to_pixels(faces)).transpose(0, 1).to(self.models.device)
         with torch.inference_mode():
             drawn = vaes.decode(self.models.vae, self.latents(given, start).to(self.models.dtype)).float()
+            if not drawn.isfinite().all():
+                raise ValueError("The networks returned numbers that are not finite; their weights do not fit.")
             return (drawn * (1 - keep) + given * keep).permute(0, 2, 3, 1).cpu().numpy()
 
     def latents(self, given: Tensor, start: int) -> Tensor:

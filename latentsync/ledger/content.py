@@ -49,7 +49,7 @@ def failed(row: Row, error: Exception, root: Path) -> Row:
 def place(error: BaseException) -> str:
     """Where an error was raised, as deep in this package as it is known: "audio.py, line 12 in audio_pieces"."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "/latentsync/" in frame.filename] or frames
+    ours = [frame for frame in frames if "/latentsync/" in frame.filename and frame.name != "_attempt"] or frames
     return f"{Path(ours[-1].filename).name}, line {ours[-1].lineno} in {ours[-1].name}" if ours else "outside Python"
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from latentsync.faces import alignment, measures
 from latentsync.faces.backends import FACE_MESH, open_detector
+from latentsync.faces.upright import open_upright
 
 ALL = np.ones((256, 256), bool)
 
@@ -129,3 +130,52 @@ def test_a_photograph_reads_sensibly():
         angles.append(measures.head_pose(face.landmarks[None, FACE_MESH.pose])[0])
     assert np.abs(angles).max() < 40
     np.testing.assert_allclose(angles[0] * (-1, 1, -1), angles[1], atol=5)
+
+
+def face_points(n: int, seed: int = 0) -> np.ndarray:
+    """Landmarks [n, 40, 2] of a face 100 px wide that does not move."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(0, 100, (40, 2))
+    points[:2] = [[0, 50], [100, 50]]
+    return np.repeat(points[None], n, 0)
+
+
+def test_a_photograph_stays_still_while_the_camera_moves_and_a_mouth_does_not():
+    found = np.ones(50, bool)
+    still, t = face_points(50), np.arange(50)
+    noisy = still + np.random.default_rng(1).normal(0, 0.01, still.shape)
+    assert measures.motion(still, found) == 0 and measures.motion(noisy, found) < 0.0005
+    turn, zoom = np.exp(1j * 0.01 * t), 1 + 0.005 * t
+    shot = (still @ [1, 1j]) * (turn * zoom)[:, None] + (3 * t * (1 + 1j))[:, None]
+    panned = np.stack([shot.real, shot.imag], -1)
+    assert measures.motion(panned, found) < 1e-6
+    talking = still.copy()
+    talking[:, 30:, 1] += 6 * np.sin(t)[:, None]
+    assert measures.motion(talking, found) > 0.005
+
+
+def test_repeated_and_missing_frames_are_no_motion_and_no_stillness():
+    t = np.arange(50)
+    talking = face_points(50)
+    talking[:, 30:, 1] += 6 * np.sin(t)[:, None]
+    once = measures.motion(talking, np.ones(50, bool))
+    assert measures.motion(np.repeat(talking, 3, 0), np.ones(150, bool)) == pytest.approx(once)
+    gone = np.arange(50) % 10 != 0
+    assert measures.motion(talking, gone) == pytest.approx(once, rel=0.3)
+    assert measures.motion(talking[:1], np.ones(1, bool)) == 0
+
+
+@given(st.floats(-1.2, 1.2), st.floats(-1.2, 1.2))
+def test_the_share_outside_is_that_of_mouth_and_chin_beyond_the_border(right, down):
+    """An upright crop of 210 x 280 in a frame of its size, moved by shares of it."""
+    matrix = np.array([[1.0, 0, -210 * right], [0, 1, -280 * down]])  # the frame moves the other way
+    found = measures.outside_share(matrix[None], 256, (210, 280))
+    inside_x = np.clip(min(0.8, 1 - right) - max(0.2, -right), 0, 0.6) / 0.6
+    inside_y = np.clip(min(0.75, 1 - down) - max(0.5, -down), 0, 0.25) / 0.25
+    assert found == pytest.approx(1 - inside_x * inside_y, abs=0.16)
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_only_an_upright_face_is_upright(face, turns):
+    with open_upright() as upright:
+        assert upright(np.ascontiguousarray(np.rot90(face[30:230, 30:230], turns))) == (turns == 0)

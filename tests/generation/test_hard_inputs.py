@@ -18,9 +18,11 @@ import pytest
 
 from latentsync.config import Generate
 from latentsync.generation.session import LipSync
-from latentsync.media.read import frame_times
+from latentsync.media.frames import native_rgb
+from latentsync.media.read import frame_times, read_frames
 from tests.generation.test_two_voices import Loud
 from tests.generation.test_voices import two_heads
+from tests.media.test_faulty_media import two_tracks
 from tests.toys import face
 from tests.videos import VFR_S, head, write_video
 
@@ -158,6 +160,73 @@ def shown(path: Path) -> dict[str, Any]:
             "audio": {"mp3float": "mp3"}.get(sound.codec_context.name, sound.codec_context.name),
             "channels": sound.codec_context.channels,
         }
+
+
+class NotFinite(Loud):
+    """One pixel of one face is no number."""
+
+    def decode(self, latents):
+        faces = super().decode(latents)
+        faces[-1, 0, 40, 30] = float("nan")
+        return faces
+
+
+def test_numbers_of_networks_that_are_not_finite_reach_no_pixel(session, tmp_path):
+    video, audio = files(Case(), tmp_path / "in")
+    other = session.with_settings()
+    other.models = lambda trained: NotFinite()
+    with pytest.raises(ValueError, match="returned numbers that are not finite, so nothing is pasted"):
+        redrawn(other, Case(), video, audio, tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def colours(path: Path) -> np.ndarray:
+    """The upper right corner of the first frame as its tags say, mean RGB."""
+    with av.open(str(path)) as container:
+        return native_rgb(next(container.decode(video=0)))[4:20, -20:-4].reshape(-1, 3).mean(0)
+
+
+def test_rgb_video_keeps_its_colours_and_is_tagged_with_the_matrix_that_it_is_written_in(session, tmp_path):
+    def coloured(index: int, width: int, height: int) -> np.ndarray:
+        image = head(index, width, height).copy()
+        image[:24, -24:] = (200, 40, 90)
+        return image
+
+    case = Case({"codec": "libx264rgb", "pix_fmt": "rgb24", "images": coloured, "codec_options": {"crf": "1"}})
+    video, audio = files(case, tmp_path / "in")
+    redrawn(session, case, video, audio, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert int(next(container.decode(video=0)).colorspace) == 1  # BT.709
+    assert np.abs(colours(tmp_path / "out.mp4") - colours(video)).max() <= 3
+
+
+def test_a_face_in_pixels_that_are_not_square_is_redrawn_where_it_is(session, tmp_path):
+    """The same film, stored squeezed to half its width: the mouth changes at the same place."""
+
+    def squeezed(index: int, width: int, height: int) -> np.ndarray:
+        return cv2.resize(head(index, 2 * width, height), (width, height), interpolation=cv2.INTER_AREA)
+
+    plain, odd = Case(), Case({"size": (104, 176), "sample_aspect": Fraction(2), "images": squeezed})
+    places = []
+    for name, case in (("plain", plain), ("odd", odd)):
+        video, audio = files(case, tmp_path / name)
+        assert redrawn(session, case, video, audio, tmp_path / f"{name}.mp4").n_generated == N
+        frames = [next(rgb for _, rgb in read_frames(path)) for path in (video, tmp_path / f"{name}.mp4")]
+        changed = np.abs(frames[0].astype(int) - frames[1]).max(2) > 40
+        places.append(np.array([np.median(at) for at in np.nonzero(changed)]))
+    assert np.abs(places[0] - places[1]).max() < 6
+    assert shown(tmp_path / "odd.mp4")["aspect"] == 2
+
+
+def test_what_is_chosen_repaired_and_left_out_is_said(session, tmp_path):
+    video, _ = files(Case({"audio": tone(0.8)}), tmp_path / "in")
+    speech = two_tracks(tmp_path / "in/two.mkv", [np.zeros(44_100, np.float32), np.tile(tone(0.5), 2)])
+    said = redrawn(session, Case(), video, speech, tmp_path / "a.mp4")
+    assert said.notes == ("audio track 2 of two.mkv drives",)
+    session.generate = Generate(max_s=None, steps=1, audio_track=1)
+    said = session(video, speech, tmp_path / "b.mp4")
+    assert said.notes == ("audio track 1 of two.mkv drives", "the audio of two.mkv is silent")
+    assert said.notes[1] in said.sentence
 
 
 def test_paths_with_spaces_quotes_and_signs(session, tmp_path):

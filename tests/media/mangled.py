@@ -78,7 +78,9 @@ def mangled(source: Path, out: Path, rng: np.random.Generator) -> Path:
             data = data[:start] + bytes(int(rng.uniform(10, 50_000))) + data[start + int(rng.uniform(0, 50_000)) :]
         target.write_bytes(data)
         return target
-    target = out.with_suffix(str(rng.choice(SUFFIXES)))
+    with av.open(str(source)) as container:
+        modern = container.streams.video[0].codec_context.name == "hevc"
+    target = out.with_suffix(str(rng.choice(SUFFIXES[:2] if modern else SUFFIXES)))
     if kind == "joined":
         part = remuxed(source, out.with_suffix(".part.ts"), lambda packets: packets)
         target = out.with_suffix(".ts")
