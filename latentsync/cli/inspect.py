@@ -59,7 +59,7 @@ def _networks(manifest: dict[str, Any]) -> dict[str, str]:
 def _tags(file: Path) -> dict[str, str]:
     """Comment and description of the container; none where FFmpeg cannot read it."""
     from latentsync.ledger.rows import Rejection
-    from latentsync.media.probe import opened
+    from latentsync.media.opening import opened
 
     try:
         with opened(file) as container:

@@ -94,7 +94,7 @@ def _streams(path: Path) -> set[str] | None:
     """Kinds of the streams of a file, without the picture on the cover of a song; None: FFmpeg cannot open it."""
     from av.stream import Disposition
 
-    from latentsync.media.probe import opened
+    from latentsync.media.opening import opened
 
     try:
         with opened(path) as container:

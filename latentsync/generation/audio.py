@@ -12,7 +12,7 @@ from latentsync.ledger.rows import Rejection
 from latentsync.media import join, repairs
 from latentsync.media.audio import Damage, audio_pieces, chosen_track, heard, read_channels
 from latentsync.media.decode import keep_layout
-from latentsync.media.probe import opened
+from latentsync.media.opening import opened
 from latentsync.timing import SAMPLE_RATE_HZ
 
 COPYABLE = {  # codecs whose packets a file can hold, and that players know there

@@ -14,8 +14,9 @@ import numpy as np
 
 from latentsync.generation.marking import Overlay
 from latentsync.generation.paste import Region, blended
+from latentsync.media.display import displayed_size
 from latentsync.media.frames import SQUARE
-from latentsync.media.probe import displayed_size, timeline
+from latentsync.media.probe import timeline
 
 LEAST_PX, USUAL_LEAST_PX, SHARE = 6, 10, 24
 BOX_OPACITY = 0.65

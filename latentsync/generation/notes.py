@@ -7,7 +7,8 @@ import av
 
 from latentsync.config import CodecName
 from latentsync.media import repairs
-from latentsync.media.probe import opened, timeline
+from latentsync.media.opening import opened
+from latentsync.media.probe import timeline
 
 _STREAMS = {"audio": "audio tracks", "subtitle": "subtitles", "data": "data tracks", "video": "other videos"}
 

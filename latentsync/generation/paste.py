@@ -21,8 +21,8 @@ from latentsync.faces import alignment
 from latentsync.faces.mask import feathered_hole
 from latentsync.media import frames
 from latentsync.media.colour import rgb_to_codes, rgb_to_yuv
+from latentsync.media.display import display_matrix, orientation
 from latentsync.media.frames import colour_of, planes
-from latentsync.media.probe import display_matrix, orientation
 
 Region = tuple[int, int, int, int]
 MAX_STEP_PX = 3.0  # of the face, between neighbouring samples of a paste

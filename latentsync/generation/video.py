@@ -17,6 +17,7 @@ from latentsync.generation.marking import Overlay
 from latentsync.media import probe
 from latentsync.media.codecs import colour_tags
 from latentsync.media.join import join
+from latentsync.media.opening import opened
 from latentsync.media.read import read_video_frames
 from latentsync.media.write import FrameClock, VideoWriter
 
@@ -70,7 +71,7 @@ def open_writer(
     tags: Mapping[str, str] | None = None,
 ) -> VideoWriter:
     """A writer with the source's size, format, pixel aspect and frame times; a constant rate stays exact."""
-    with probe.opened(source) as container:
+    with opened(source) as container:
         stream = container.streams[probe.timeline(source).stream]
         assert isinstance(stream, VideoStream)
         aspect = stream.sample_aspect_ratio
@@ -123,7 +124,7 @@ def matching_crf(source: Path) -> int:
     clips of 256 x 256 to 1080 x 1920 in H.264, HEVC and MPEG-4 (docs/decisions.md).
     """
     found = probe.timeline(source)
-    with probe.opened(source) as container:
+    with opened(source) as container:
         sizes = [packet.size for packet in container.demux(container.streams[found.stream])]
     n_pixels = found.info.width * found.info.height
     bits = 8 * sum(sizes) / (len(found.pts) * n_pixels)

@@ -19,7 +19,8 @@ from av.stream import Disposition
 from latentsync.ledger.rows import Rejection
 from latentsync.media import clock
 from latentsync.media.decode import Piece, decoded
-from latentsync.media.probe import opened, packets_of, timeline
+from latentsync.media.opening import opened
+from latentsync.media.probe import packets_of, timeline
 from latentsync.media.repairs import Repairs
 from latentsync.media.tracks import AudioTrack, preferred
 from latentsync.timing import SAMPLE_RATE_HZ

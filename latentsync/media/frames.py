@@ -10,7 +10,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-from latentsync.media.probe import display_matrix, displayed_size, orientation
+from latentsync.media.display import display_matrix, displayed_size, orientation
 
 # Without these two flags swscale's short cut darkens by more than one grey level and doubles the chroma rows (measured:
 # error 2.5 grey levels rms instead of 0.7).

@@ -14,7 +14,7 @@ import numpy as np
 
 from latentsync.ledger.files import replacing
 from latentsync.media.audio import chosen_track, heard
-from latentsync.media.probe import opened
+from latentsync.media.opening import opened
 from latentsync.media.write import PREROLL_S, FrameClock, output
 
 AAC_FRAME = 1024  # samples

@@ -6,13 +6,10 @@ What is wrong with the machine or the network is an OSError instead: a verdict w
 fails tries the file again.
 """
 
-import errno
 import functools
-import os
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -29,14 +26,13 @@ import numpy as np
 from latentsync.ledger.rows import Rejection
 from latentsync.media import clock
 from latentsync.media.boxes import refuse_absurd_index
+from latentsync.media.display import display_matrix, displayed_size, orientation, pixel_aspect
+from latentsync.media.opening import opened, verdict
 from latentsync.media.repairs import Repairs
 from latentsync.media.tracks import AudioTrack, preferred
 
 # A container may declare a little more than it holds (rounded durations, audio that ends later); more is a cut file.
 _MISSING_S = 1.0
-# FFmpeg says these of broken contents too (measured on 1,300 damaged files: Matroska, ASF and mov, in this order).
-_ALSO_CONTENT = {errno.EIO, errno.EPERM, errno.ENOMEM}
-_PIECE = 1 << 24
 _OUT_OF_ORDER = 16  # frames that a damaged stream may give too late; one that is further back begins the next part
 
 
@@ -127,87 +123,6 @@ class Timeline:
     def audio(self) -> AudioTrack | None:
         """The preferred audio track."""
         return self.tracks[0] if self.tracks else None
-
-
-PLAYLISTS = frozenset("concat dash hls imf".split())  # FFmpeg's names
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[av.container.InputContainer]:
-    """An input container; whatever FFmpeg finds wrong with it becomes Rejection("unreadable"), see `verdict`.
-
-    The absolute path keeps a colon in a name from being read as a protocol, and the whitelist keeps a playlist that
-    calls itself .mp4 from opening anything but local files. Playlists are refused: FFmpeg would read the files that
-    they name, and the user who supplied one may not be allowed to. Titles that are not UTF-8 are no fault.
-    """
-    path = Path(path).absolute()
-    try:
-        with av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
-            if container.format.name in PLAYLISTS:
-                raise Rejection("unreadable", "this is a playlist, not a video or audio")
-            yield container
-    except av.error.FFmpegError as error:
-        raise verdict(path, error) from error
-
-
-def verdict(path: Path, error: OSError | av.error.FFmpegError) -> Rejection:
-    """The Rejection for a file that cannot be opened or read.
-
-    No permission is a verdict, so that one such file does not hold up all the others; a touched file is a new one.
-
-    Raises:
-        OSError: the machine or the network is at fault, and the file may be whole.
-    """
-    if isinstance(error, FileNotFoundError | NotADirectoryError) and _has_neighbours(path):
-        return Rejection("unreadable", f"the file cannot be opened: {error.strerror}")
-    if error.errno == errno.ELOOP:
-        return Rejection("unreadable", "this is a link that leads back to itself")
-    if error.errno == errno.EACCES and os.path.isdir(path):
-        return Rejection(
-            "unreadable", "this folder may not be entered, so its content is not known; change its permissions"
-        )
-    if error.errno == errno.EACCES:
-        return Rejection("unreadable", "there is no permission to read it; grant it and touch the file")
-    if isinstance(error, av.error.FFmpegError) and error.errno in _ALSO_CONTENT:
-        _read_through(path)
-    elif isinstance(error, OSError) and not path.is_dir():
-        raise _machine_fault(path, error) from error
-    return Rejection("unreadable", _sentence(path, error))
-
-
-def _has_neighbours(path: Path) -> bool:
-    """Whether its folder holds anything: an empty or missing one looks like a drive that dropped out."""
-    try:
-        return any(path.parent.iterdir())
-    except OSError:
-        return False
-
-
-def _read_through(path: Path) -> None:
-    """Read a file to its end: what FFmpeg calls an error of input and the system reads is broken content."""
-    try:
-        with open(path, "rb") as file:
-            while file.read(_PIECE):
-                pass
-    except OSError as error:
-        raise _machine_fault(path, error) from error
-
-
-def _machine_fault(path: Path, error: OSError) -> OSError:
-    message = f"{error.strerror}: a fault of the machine or the network, not noted against the file; run again"
-    return OSError(error.errno, message, str(path))
-
-
-def _sentence(path: Path, error: OSError | av.error.FFmpegError) -> str:
-    if path.is_dir():
-        return "this is a folder, not a file"
-    if path.is_file() and path.stat().st_size == 0:
-        return "the file is empty"
-    if isinstance(error, av.error.InvalidDataError) and path.is_file():
-        with open(path, "rb") as file:
-            if file.read(8)[4:] == b"ftyp":
-                return "it begins as an mp4, but its index is missing or broken, as in a file that is cut off"
-    return f"FFmpeg cannot read it: {error.strerror}"
 
 
 def probe_media(path: Path) -> MediaInfo:
@@ -407,17 +322,6 @@ def _displayed(
     return moved[shown], tuple(parts), close, int(packets.duration[kept[shown][-1]])
 
 
-def pixel_aspect(video: av.VideoStream, first: av.VideoFrame) -> Fraction:
-    """Width of a stored pixel over its height, 1 where the file says nothing or what no camera has."""
-    aspect = video.sample_aspect_ratio
-    return Fraction(aspect) if aspect and 1 / 4 <= aspect <= 4 else Fraction(1)
-
-
-def displayed_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-    """(width, height) in square pixels before turning: the side that pixels are too long in is made longer."""
-    return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
-
-
 def _end(pts: np.ndarray, last_duration: int, video: av.VideoStream, edited: bool) -> int:
     """End of the last frame: its own duration, or the usual distance; never beyond the end that an edit list sets."""
     assert video.time_base is not None
@@ -450,24 +354,3 @@ def _missing(
         if end_s < declared_s - max(_MISSING_S, 0.02 * declared_s):
             return f"cut off: {end_s:.1f} of {declared_s:.1f} s"
     return "cut off: the last packet is not whole" if cut else ""
-
-
-def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    """The nine numbers of a frame's display matrix in FFmpeg's layout, None if it has none."""
-    data = frame.side_data.get("DISPLAYMATRIX")
-    return tuple(int(v) for v in np.frombuffer(bytes(data), np.int32)) if data is not None else None
-
-
-def orientation(matrix: tuple[int, ...] | None) -> tuple[int, bool]:
-    """A display matrix as (quarter turns counter-clockwise, mirrored left-right before turning).
-
-    Angles that are no quarter turn go to the nearest one, as players do.
-    """
-    if matrix is None:
-        return 0, False
-    a, b, _, c, d = matrix[:5]
-    mirrored = a * d - b * c < 0
-    if mirrored:
-        a, b = -a, -b
-    angle = np.degrees(np.arctan2(-b, a))  # rows of the matrix are images of the axes, y points down
-    return int(np.rint(angle / 90)) % 4, bool(mirrored)

@@ -15,7 +15,8 @@ import numpy as np
 
 from latentsync.ledger.rows import Rejection
 from latentsync.media.frames import DisplayedFrame, to_rgb
-from latentsync.media.probe import Timeline, opened, timeline
+from latentsync.media.opening import opened
+from latentsync.media.probe import Timeline, timeline
 
 _HOLD_S = 0.5
 _PREROLL_S = 5  # decoded before a place that is sought

@@ -9,12 +9,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import av.error
 import numpy as np
 from av.stream import Disposition
 
 from latentsync.media.clock import Parts
 from latentsync.media.decode import decoded
+from latentsync.media.opening import opened
 
 SILENT = 1e-4  # of full scale; a track that never exceeds it is silent
 
@@ -55,7 +55,7 @@ def preferred(path: Path, tracks: Sequence[AudioTrack]) -> AudioTrack | None:
 
 def _loud(path: Path, index: int) -> bool:
     """Whether a stream can be decoded and is not silent; decoding ends at the first loud sample."""
-    with av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
+    with opened(path) as container:
         for piece in decoded(container, index):
             if piece.samples is not None and np.abs(piece.samples).max(initial=0) > SILENT:
                 return True

@@ -21,8 +21,10 @@ from latentsync.config import CodecName
 from latentsync.ledger.files import replacing
 from latentsync.ledger.rows import Rejection
 from latentsync.media.codecs import CODECS, colour_tags, hdr_light, options, output_format
+from latentsync.media.display import display_matrix, orientation
 from latentsync.media.frames import planes
-from latentsync.media.probe import display_matrix, opened, orientation, timeline
+from latentsync.media.opening import opened
+from latentsync.media.probe import timeline
 
 _FINE = Fraction(1, 90_000)  # time base of files with frame times of their own
 PREROLL_S = Fraction(1, 10)  # copied audio before time zero: decoders need a packet or two to warm up

@@ -101,7 +101,7 @@ def _audio_s(file: Path) -> float | None:
     """Length of the audio in seconds, as far as it can be decoded; None without audio."""
     import av.error
 
-    from latentsync.media.probe import opened
+    from latentsync.media.opening import opened
 
     try:
         with opened(file) as container:

@@ -16,8 +16,9 @@ from PIL import Image
 from latentsync.ledger.files import iterate_ledger
 from latentsync.ledger.rows import Rejection, Row
 from latentsync.media.audio import read_audio
+from latentsync.media.display import displayed_size
 from latentsync.media.frames import to_rgb
-from latentsync.media.probe import displayed_size, probe_media, timeline
+from latentsync.media.probe import probe_media, timeline
 from latentsync.media.read import frame_times, read_clip, read_frames, read_video_frames
 from latentsync.media.write import VideoWriter
 from latentsync.timing import seconds

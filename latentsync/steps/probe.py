@@ -12,7 +12,8 @@ from latentsync.config import VERSIONS, Probe
 from latentsync.ledger.files import read_ledger
 from latentsync.ledger.rows import Rejection, Row, rejected
 from latentsync.ledger.shard import run_shard
-from latentsync.media.probe import probe_media, verdict
+from latentsync.media.opening import verdict
+from latentsync.media.probe import probe_media
 
 
 def run(cfg: Probe, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
