@@ -20,7 +20,7 @@ def notes_of(video: Path, codec: CodecName, own_audio: bool) -> list[str]:
     if any(component.is_alpha for component in av.VideoFormat(found.info.pix_fmt).components):
         notes.append(f"its transparency is left out, as --codec {codec} has none")
     if found.info.interlaced:
-        notes.append("it is interlaced, and its fields stay as they are")
+        notes.append("it is interlaced: the result shows both fields of a frame at once; deinterlace it first")
     with opened(video) as container:
         left = Counter(stream.type for stream in container.streams if stream.index != found.stream)
     left["audio"] -= own_audio
