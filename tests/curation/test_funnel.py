@@ -30,5 +30,7 @@ def test_files_that_are_no_videos_are_a_stage_of_their_own():
         ("Files found", "files"),
         ("Videos found", "videos"),
     ]
-    assert shown[1]["lost"] == [{"reason": "not_video", "words": "the file holds no video", "rows": 1}]
+    assert shown[1]["lost"] == [
+        {"reason": "not_video", "name": "not video", "words": "the file holds no video", "rows": 1}
+    ]
     assert funnel([clip("a")], [])[0]["stage"] == "found"

@@ -172,7 +172,7 @@ def test_one_entry_is_all_that_the_program_knows_of_a_backend(fake):
     section = AlignFaces(backend="insightface")
     assert not gpu_lease.wanted("align_faces", section)
     assert not gpu_lease.wanted("evaluate", Evaluate(faces="insightface", sync_backend="envelope"))
-    asked = list(required.needed(Config(align_faces=section)))
+    asked = required.by_step(Config(align_faces=section))["align_faces"]
     assert asked[:2] == [(name, None, "align_faces.backend: insightface") for name in fake.weights]
     assert fake.licence == registry.entry("taesd").licence  # both are MIT, which is said once
 
@@ -182,6 +182,7 @@ def test_gpu_and_weights_of_the_published_backends():
         assert gpu_lease.wanted("align_faces", AlignFaces(backend=name)) == gpu
         assert gpu_lease.wanted("evaluate", Evaluate(faces=name, sync_backend="envelope")) == gpu
     cfg = config.validate({"align_faces": {"backend": "face_alignment"}, "evaluate": {"faces": "insightface"}})
-    keys = [(name, key) for name, _, key in required.needed(cfg)][:3]
+    read = required.by_step(cfg)
+    keys = [(name, key) for step in ("align_faces", "evaluate") for name, _, key in read[step]][:3]
     by_align = [(name, "align_faces.backend: face_alignment") for name in ("s3fd", "2dfan4")]
     assert keys == [*by_align, ("buffalo_l", "evaluate.faces: insightface")]

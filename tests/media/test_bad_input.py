@@ -115,6 +115,7 @@ def wild(folder: Path) -> dict[str, str | None]:
         "absurd fragment.mp4": absurd_fragment(folder),
     }
     expected = dict.fromkeys(contents, "unreadable") | {"good 1.mp4": None}
+    expected |= dict.fromkeys(("audio.mp4", "song.mp4"), "not_video")
     for name, data in (contents | dict.fromkeys(NAMES, good)).items():
         (folder / name).write_bytes(data)
     faces = {"images": head, "size": (208, 176)}

@@ -171,12 +171,12 @@ def test_a_fault_in_the_middle_leaves_no_file(made, tmp_path, monkeypatch):
         def displayed_frames(self, indices=None):
             for index, image in super().displayed_frames(indices):
                 if index == 15:
-                    raise RuntimeError("the disk is gone")
+                    raise OSError(5, "the disk is gone")
                 yield index, image
 
     monkeypatch.setattr(align_faces, "Reader", Broken)
     shutil.copytree(root / "segment", tmp_path / "segment")
-    with pytest.raises(RuntimeError, match="disk"):
+    with pytest.raises(OSError, match="disk"):
         run(tmp_path, videos, tmp_path / "segment" / "00000.jsonl")
     assert [path.name for path in (tmp_path / "align_faces" / "media").iterdir() if "mp4" in path.name] == []
 

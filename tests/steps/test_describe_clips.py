@@ -355,7 +355,8 @@ def test_30_000_clips_take_seconds_and_bounded_memory(tmp_path):
     kept, lost, selection = large(20_000)
     root = tmp_path / "large"
     curve = {"sync_curve": [0.1234 * shift for shift in range(31)], "geometry_file": "g" * 60}
-    write_ledger(root / "select_clips/train.jsonl", [row | curve | {"split": "train"} for row in kept])
+    made = curve | {"offset_frames": 0}
+    write_ledger(root / "select_clips/train.jsonl", [row | made | {"split": "train"} for row in kept])
     for split in ("val", "test"):
         write_ledger(root / f"select_clips/{split}.jsonl", [])
     write_text(root / "select_clips/rejected.csv", select_clips.rejected_csv(lost))

@@ -81,6 +81,7 @@ def _two_people(root) -> tuple[list[dict], list[dict]]:
         write_flac(root / f"resample/media/{source}.flac", sound)
         np.save(root / f"resample/media/{source}.npy", np.arange(32, dtype=np.int32))
         files = {"audio_file": f"resample/media/{source}.flac", "ticks_file": f"resample/media/{source}.npy"}
+        files["audio_track"] = 1
         segments.append(segment(path.name, 0, 32, n_ticks=32, width=208, **files))
         opening = [round(float(value), 4) for value in tune]
         good = {"start_s": 0, "end_s": 1.28, "reason": None, "track": "speaker"}

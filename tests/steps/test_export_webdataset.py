@@ -210,7 +210,7 @@ def test_an_export_that_fails_leaves_the_tars_of_the_one_before(root):
     export(root, {"train": rows[:2]})
     before = contents(root)
     (root / rows[2]["geometry_file"]).unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="missing or empty"):
         export(root, {"train": rows[2:]})
     assert contents(root) == before
     assert not list(root.rglob("*.part*")) and not list((root / "export_webdataset").rglob(".*"))

@@ -31,7 +31,8 @@ def test_everything_about_a_scorer_follows_from_the_table(name, tmp_path, monkey
     assert SCALES[name] == entry.scale
     assert STAND_INS.get(name) == (entry.stand_in and f"sync was scored by {entry.stand_in}")
     cfg = config.Config.model_construct(**{**dict(config.Config()), "score_sync": section, "evaluate": evaluate})
-    asked = [(part, key) for part, _, key in required.needed(cfg) if "sync" in key and "backend" in key]
+    read = required.by_step(cfg)
+    asked = [(part, key) for step in ("score_sync", "evaluate") for part, _, key in read[step] if "sync" in key]
     keys = [f"score_sync.backend: {name}", f"evaluate.sync_backend: {name}"]
     assert asked == ([(entry.weights, key) for key in keys] if entry.weights else [])
     if entry.weights:
