@@ -171,7 +171,7 @@ def test_a_fault_in_the_middle_leaves_no_file(made, tmp_path, monkeypatch):
         def displayed_frames(self, indices=None):
             for index, image in super().displayed_frames(indices):
                 if index == 15:
-                    raise OSError(5, "the disk is gone")
+                    raise OSError(5, "the disk is gone", "in.mp4")
                 yield index, image
 
     monkeypatch.setattr(align_faces, "Reader", Broken)
