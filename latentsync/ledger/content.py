@@ -5,7 +5,6 @@ the machine: an error of the system (a full disk, no permission), of an import, 
 in a row is a fault of the step, which stops it.
 """
 
-import errno
 import re
 import traceback
 from pathlib import Path
@@ -17,7 +16,6 @@ from latentsync.ledger.columns import KINDS, columns
 from latentsync.ledger.rows import Row, rejected
 
 CONSECUTIVE = 3  # rows that fail with the same error, with none finished between them, stop a step
-_SYSTEM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.ENFILE, errno.EIO}
 _COLUMNS = {name for kind in KINDS.values() for name in columns(kind)}
 AGAIN = ", twice"  # end of the detail of a row that was tried again
 
@@ -29,8 +27,8 @@ def is_of_machine(error: BaseException, folder: Path) -> bool:
     """
     if isinstance(error, MemoryError):  # a file may ask for more than any machine has
         return False
-    if isinstance(error, av.error.FFmpegError) and error.errno not in _SYSTEM:  # some are OSErrors, too
-        return False
+    if isinstance(error, av.error.FFmpegError):  # some are OSErrors, too, whatever they say
+        return faults.sentence(error, folder) is not None
     if isinstance(error, KeyError) and error.args[0] in _COLUMNS:
         return True
     on_gpu = type(error).__module__.startswith("torch.") or "CUDA" in str(error)

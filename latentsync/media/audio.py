@@ -112,7 +112,7 @@ def audio_pieces(
         sample_rate_hz: of the result.
         layout: of the result.
         track: number of the audio track, from 1; None: the preferred one (tracks.py).
-        damage: told what is repaired.
+        damage: counts what is repaired.
 
     Raises:
         Rejection: no_audio, the file has no such track.

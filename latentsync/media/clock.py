@@ -121,7 +121,7 @@ def audio_parts(packets: Packets, video: Packets, parts: Parts, zero: int) -> Pa
     between them in the file, is moved to it as a whole.
     """
     part = divided(packets, video)
-    first = _apart(packets, part, video, zero)
+    first = _apart(packets, video, zero)
     own = _closed_up(packets, part, 0, first)
     together = [packets.ticks(float(shift * video.time_base)) for shift in parts.shift[1:]]
     near = packets.ticks(SAME_BREAK_S)
@@ -207,7 +207,7 @@ def _closed_up(packets: Packets, part: np.ndarray, step: int, first: int = 0) ->
     return np.array(shifts, np.int64)
 
 
-def _apart(packets: Packets, part: np.ndarray, video: Packets, zero: int) -> int:
+def _apart(packets: Packets, video: Packets, zero: int) -> int:
     """The shift of audio that begins far from the video, although it lies beside it in the file; else 0."""
     keys = _keys(packets)
     if not len(keys):
