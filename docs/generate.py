@@ -28,7 +28,7 @@ error. Editors can complete and check these files with `schema.json`.
 
     snakemake --cores all --configfile config/real.yaml --config input_dir=/data/videos run=mine
 
-On the command line the keys of a section stand in braces, null included, and a target stands behind `--`:
+On the command line, write the keys of a section in braces, null included, and the target after `--`:
 
     snakemake --cores all --config 'select_clips={min_face_px: null}' -- curate
 
