@@ -93,6 +93,13 @@ def test_only_what_changed_is_recorded(tmp_path, monkeypatch):
     assert recorded(values | {"segment": {"length_s": 4.0}}).keys() == {"config.json"}
 
 
+def test_a_key_that_a_run_would_ignore_is_refused_with_the_one_to_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "in", "a.mp4")
+    with pytest.raises(ValueError, match=r"generate.audio_track is 2, .* set resample.audio_track instead"):
+        prepare({"input_dir": "in", "generate": {"audio_track": 2}}, main_process=True)
+
+
 def test_a_change_is_newer_than_a_file_that_a_server_dated_a_little_ahead(tmp_path, monkeypatch):
     """Snakemake compares times: the list of an added video must not look older than the list without it."""
     monkeypatch.chdir(tmp_path)
