@@ -59,8 +59,8 @@ not.
 
 The synthetic talkers are drawn from the photograph of an astronaut in scikit-image (NASA, public domain). The face
 models of mediapipe come in its wheel (Apache-2.0); the six points of the head model are vertices of its canonical face
-model. Of the packages that measure clips, ImageHash is BSD-2, and the voice detector is WebRTC's (BSD-3, with an MIT
-wrapper).
+model. Of the packages that measure clips, ImageHash is BSD-2, and the network that finds speech comes in the wheel of
+Silero VAD (MIT). Pauses of the driving audio are found by WebRTC's voice detector (BSD-3, with an MIT wrapper).
 """
 
 LEDGER = """# Ledgers

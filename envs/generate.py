@@ -33,7 +33,16 @@ def imports_of(module: str) -> frozenset[str]:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):  # "latentsync.faces.face_mesh:Detector"
             names |= set(re.findall(r"^(latentsync[\w.]*):\w+$", node.value))
+        elif isinstance(node, ast.Call):
+            names |= found_for_data(node)
     return frozenset(names - {""})
+
+
+def found_for_data(node: ast.Call) -> set[str]:
+    """The module that a call of `find_spec` names: one that is not imported, since only a data file of it is read."""
+    if isinstance(node.func, ast.Name) and node.func.id == "find_spec" and isinstance(node.args[0], ast.Constant):
+        return {node.args[0].value}
+    return set()
 
 
 def reached(start: str) -> tuple[set[str], set[str]]:

@@ -22,7 +22,7 @@ VERSIONS = {
     "segment": 1,
     "align_faces": 4,
     "score_sync": 2,
-    "score_quality": 3,
+    "score_quality": 4,
     "select_clips": 4,
     "describe_clips": 3,
     "export_clips": 1,
@@ -149,7 +149,9 @@ class SelectClips(Section):
     max_exposure: Share | None = key(None, "highest mean luma of the face, 0 to 1")
     max_yaw_deg: float | None = key(None, "largest median yaw to either side, in degrees", ge=0)
     max_pitch_deg: float | None = key(None, "largest median pitch up or down, in degrees", ge=0)
-    min_speech_share: Share | None = key(None, "smallest share of the audio that is speech, 0 to 1")
+    min_speech_share: Share | None = key(
+        None, "smallest share of the audio that is speech, 0 to 1; music and noise: 0 to 0.1, people: 0.6 to 1"
+    )
     min_aligned_share: Share | None = key(
         None,
         "smallest share of checked frames where a second detector finds one face, at its expected "

@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 
-from envs.generate import ROOT, environments, packages_distributions, reached, steps_of
+from envs.generate import ROOT, environments, found_for_data, packages_distributions, reached, steps_of
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -39,7 +39,7 @@ def declared(*groups: str) -> set[str]:
 
 
 def imported(*folders: str) -> set[str]:
-    """Distributions that the Python files and rules of these folders import."""
+    """Distributions that the Python files and rules of these folders import, or read a data file of."""
     names = set()
     for folder in folders:
         for path in (ROOT / folder).rglob("*.py"):
@@ -48,6 +48,8 @@ def imported(*folders: str) -> set[str]:
                     names |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom):
                     names.add(node.module.split(".")[0])
+                elif isinstance(node, ast.Call):
+                    names |= found_for_data(node)
         for path in (ROOT / folder).rglob("*.smk"):
             names |= set(re.findall(r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE))
     known = packages_distributions()

@@ -1,24 +1,18 @@
-"""Which parts of an audio track are speech, by WebRTC's voice activity detector: Gaussian mixtures over six bands."""
+"""Where an audio track may hold a voice, hop by hop, by WebRTC's voice activity detector: mixtures over six bands.
+
+It takes music, tones and loud noise for voices; what share of a clip is speech, audio/speech.py measures.
+"""
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from latentsync.timing import SAMPLE_RATE_HZ
 
-FRAME_SAMPLES = SAMPLE_RATE_HZ * 30 // 1000
-# Of 0 (lenient) to 3. Measured: speech of nine public clips 0.59 to 0.99, synthetic talkers 0.61 to 0.93, silence, hum
-# and quiet noise below 0.05. Loud broadband noise counts as speech in every mode.
-MODE = 2
-
-
-def speech_share(samples: Float[np.ndarray, " n"]) -> float:
-    """Share of 30 ms frames with speech, 0..1, of samples (n,) in [-1, 1] at 16 kHz; 0 for less than one frame."""
-    found = voiced(samples, FRAME_SAMPLES)
-    return float(found.mean()) if len(found) else 0.0
+MODE = 2  # of 0 (lenient) to 3; loud broadband noise counts as voice in every mode
 
 
 def voiced(samples: Float[np.ndarray, " n"], frame_samples: int) -> Bool[np.ndarray, " f"]:
-    """Whether each whole frame of 10, 20 or 30 ms holds speech, of samples (n,) in [-1, 1] at 16 kHz.
+    """Whether each whole frame of 10, 20 or 30 ms holds a voice, of samples (n,) in [-1, 1] at 16 kHz.
 
     A new detector each time, since it adapts to its input.
     """

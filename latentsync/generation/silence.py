@@ -59,6 +59,8 @@ def pauses(samples: np.ndarray) -> np.ndarray:
         loud = max(loud, float(np.percentile(heard[heard > heard.max() - _SPEECH_RANGE], 90)))
         noise = float(np.percentile(heard, 5))
     quiet = level < np.clip(noise + _ABOVE_NOISE, loud - _QUIET, loud - _LEAST_QUIET)
+    # WebRTC's detector, and not the network that measures the share of speech (audio/speech.py): to that a hummed or
+    # sung vowel is no speech, although the mouth is open. Here taking noise for a voice is the lesser error.
     quiet |= (level < loud - _NO_SPEECH) & ~voiced(samples, HOP_SAMPLES)[:n_hops]
     least = round(MIN_PAUSE_S * SAMPLE_RATE_HZ / HOP_SAMPLES)
     found = [(start, stop) for start, stop, is_quiet in timeline.spans(quiet) if is_quiet and stop - start >= least]

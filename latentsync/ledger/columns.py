@@ -173,7 +173,8 @@ class Clip(Segment):
     ]
     pitch_deg: Annotated[float, Measure("tilt of the head; above 0 upwards", "score_quality", "degrees")]
     speech_share: Annotated[
-        float | None, Measure("share of the audio that is speech; null without audio", "score_quality", "0..1")
+        float | None,
+        Measure("share of the audio that is speech, not music or noise; null without audio", "score_quality", "0..1"),
     ]
     sync_confidence: Annotated[
         float,

@@ -10,7 +10,7 @@ Always, from the crop, its geometry and the audio, without decoding the source a
   sharpness      variance of the Laplacian of the face at 256 px (faces/measures.py)
   exposure       mean luma of the face, 0..1; clipped_share: share of its pixels that are black or white
   yaw_deg, pitch_deg, roll_deg  head pose, median over all frames with the face (faces/measures.py)
-  speech_share   share of the clip with speech, 0..1 (audio/vad.py); null without audio
+  speech_share   share of the clip with speech, not music or noise, 0..1 (audio/speech.py); null without audio
   aligned_share  share of the frames in which a second detector finds exactly one face in the crop, with anchors on
                  average within ALIGNED_WITHIN of the template: step 7 of the published pipeline, "remove incorrect
                  affined". Always FaceMesh: it needs no weights, and it is independent of the one that made the crop.
@@ -27,7 +27,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from latentsync.audio.vad import speech_share
+from latentsync.audio.speech import Speech
 from latentsync.config import VERSIONS, ScoreQuality
 from latentsync.curation import duplicates, signature
 from latentsync.faces import alignment, measures
@@ -59,19 +59,19 @@ def run(
     [ledger] = inputs["align_faces"]
     rows = read_ledger(ledger)
     root = run_dir(outputs["ledger"])
-    scorer = open_scorer(cfg.backend)
+    scorer, speech = open_scorer(cfg.backend), Speech()
     score = score_crop if cfg.backend == "hyperiqa" else score_stills
     with open_detector("mediapipe", 2) as detector, open_upright() as upright:
 
         def work(row: Clip, _: str) -> list[Row]:
             quality = score(row, scorer, cfg.frames, root)
-            measured = measure_crop(row, cfg.frames, detector, upright, root)
+            measured = measure_crop(row, cfg.frames, detector, upright, speech, root)
             return [row | {"quality": round(quality, 3), "quality_backend": cfg.backend} | measured]
 
         run_shard(outputs["ledger"], rows, cfg, VERSIONS["score_quality"], work)
 
 
-def measure_crop(row: Clip, frames: int, detector: Detector, upright: Upright, root: Path) -> Row:
+def measure_crop(row: Clip, frames: int, detector: Detector, upright: Upright, speech: Speech, root: Path) -> Row:
     """The columns that need no quality metric."""
     with np.load(root / row["geometry_file"]) as arrays:
         found, landmarks, matrices, mouth_opening = (
@@ -97,7 +97,7 @@ def measure_crop(row: Clip, frames: int, detector: Detector, upright: Upright, r
     samples = _audio(row, root)
     return {name: round(float(value), 4) + 0.0 for name, value in numbers.items()} | {
         "motion": round(measures.motion(landmarks, found), 6),
-        "speech_share": None if samples is None else round(speech_share(samples), 4),
+        "speech_share": None if samples is None else round(speech.share(samples), 4),
         "audio_peak": None if samples is None else round(float(np.abs(samples).max(initial=0)), 6),
         "picture_hash": duplicates.picture_hash(read_clip(crop_file, middle, middle + 1)[0]),
         "motion_hash": duplicates.motion_hash(mouth_opening.astype(np.float64)),

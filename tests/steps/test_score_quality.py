@@ -13,6 +13,7 @@ from latentsync.ledger.files import read_ledger, write_ledger
 from latentsync.ledger.rows import Row, rejected, source_id
 from latentsync.media.write import VideoWriter, write_flac
 from latentsync.steps import score_quality
+from latentsync.synthetic.voice import speak
 from tests.fixtures import clip
 
 
@@ -111,7 +112,7 @@ def test_chosen_ticks():
 def test_every_measure_is_a_column_with_a_sensible_value(tmp_path, image, face):
     run, sources = tmp_path / "results" / "test", tmp_path / "in"
     dark = np.uint8(image * 0.2)
-    voice = 0.3 * np.sign(np.sin(np.arange(32_000) * 2 * np.pi * 120 / 16_000)) * np.sin(np.arange(32_000) / 1600)
+    voice = speak(np.random.default_rng(56), 4.0, 130, 0.85).audio[:32_000]
     rows = []
     for name, frame in (("talking.mp4", image), ("dark.mp4", dark), ("still.mp4", image)):
         with VideoWriter(sources / name, 25, 256, 224, crf=18) as writer:
@@ -120,7 +121,7 @@ def test_every_measure_is_a_column_with_a_sensible_value(tmp_path, image, face):
         opening = np.full(50, 0.05) if name == "still.mp4" else None
         rows.append(clip_row(run, name, face, np.ones(50, bool), np.arange(50), 0, frame, opening))
     rows[0]["audio_file"], rows[2]["audio_file"] = "voice.flac", "silence.flac"
-    write_flac(run / "voice.flac", voice.astype(np.float32))
+    write_flac(run / "voice.flac", voice)
     write_flac(run / "silence.flac", np.zeros(32_000, np.float32))
     scored = score(run, rows, sources)
     talking, darker, still = (scored[row["path"]] for row in rows)
