@@ -7,6 +7,7 @@ are as stored; *displayed pixels*, where landmarks lie, are those after the rota
 Formulas: LatentSync a229c39, latentsync/utils/affine_transform.py, restated; tests compare with its matrices and crops.
 """
 
+import functools
 import math
 
 import cv2
@@ -31,14 +32,14 @@ def template(resolution: int) -> np.ndarray:
 
 
 def similarity(points: np.ndarray, resolution: int) -> np.ndarray:
-    """Matrix float64 [2, 3] that maps the anchors float [3, 2] to the template, with the published bias.
+    """Matrices float64 [..., 2, 3] that map anchors float [..., 3, 2] to the template, with the published bias.
 
     The published code adds a difference in normalised units to a translation in pixels; it stays, because checkpoints
     were trained on such crops. It is the same number of crop pixels at 256 and 512 (below one for upright faces). Below
     256, where nothing is published, it shrinks with R, so that a small crop is a 256 crop made smaller.
     """
     matrix, bias = _fit(points, resolution)
-    matrix[:, 2] += bias * min(1.0, resolution / PUBLISHED_RESOLUTION)
+    matrix[..., 2] += bias * min(1.0, resolution / PUBLISHED_RESOLUTION)
     return matrix
 
 
@@ -55,26 +56,42 @@ def published_similarity(points: np.ndarray, resolution: int, bias: np.ndarray |
 
 
 def _fit(points: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix without bias, and the bias: template nose minus anchor nose, both in normalised units.
+    """Matrices without bias, and the biases: template nose minus anchor nose, both in normalised units.
 
     Scale = ratio of the sample deviations (over all six numbers), rotation by Procrustes: close to, but not, Umeyama.
+    In the plane that rotation needs no singular values: with anchors a and template b as complex numbers, it is by the
+    angle of sum(conj(a) b).
     """
-    source, target = np.asarray(points, np.float64), template(resolution)
-    source_mean, target_mean = source.mean(0), target.mean(0)
-    source_scale, target_scale = (source - source_mean).std(ddof=1), (target - target_mean).std(ddof=1)
-    if source_scale == 0:
-        raise ValueError(f"The three anchors of a face coincide at {source_mean}; no alignment exists.")
-    a, b = (source - source_mean) / source_scale, (target - target_mean) / target_scale
-    u, _, vt = np.linalg.svd(a.T @ b)
-    if np.linalg.det(u @ vt) < 0:  # a mirrored face: the best proper rotation
-        vt[-1] *= -1
-    linear = (target_scale / source_scale) * (u @ vt).T
-    return np.column_stack([linear, target_mean - linear @ source_mean]), b[2] - a[2]
+    source = np.asarray(points, np.float64)
+    source_mean = source.mean(-2, keepdims=True)
+    centred = source - source_mean
+    source_scale = np.sqrt((centred**2).sum((-2, -1), keepdims=True) / 5)
+    if not source_scale.all():
+        where = source_mean[(source_scale == 0)[..., 0, 0]].reshape(-1, 2)[0]
+        raise ValueError(f"The three anchors of a face coincide at {where}; no alignment exists.")
+    target_mean, target_scale, b = _target(resolution)
+    a = centred / source_scale
+    cosine, sine = (a * b).sum((-2, -1)), (a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]).sum(-1)
+    factor = target_scale / source_scale[..., 0, 0] / np.hypot(cosine, sine)
+    row = np.stack([cosine, -sine], -1), np.stack([sine, cosine], -1)
+    linear = np.stack(row, -2) * factor[..., None, None]
+    moved = target_mean - (linear @ source_mean.swapaxes(-1, -2))[..., 0]
+    return np.concatenate([linear, moved[..., None]], -1), b[2] - a[..., 2, :]
+
+
+@functools.cache
+def _target(resolution: int) -> tuple[np.ndarray, float, np.ndarray]:
+    """Mean and sample deviation of the template, and its points in normalised units."""
+    target = template(resolution)
+    mean = target.mean(0)
+    scale = float((target - mean).std(ddof=1))
+    return mean, scale, (target - mean) / scale
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
     """The inverse [2, 3] of an affine matrix [2, 3], float64."""
-    return np.linalg.inv(np.vstack([np.asarray(matrix, np.float64), [0.0, 0.0, 1.0]]))[:2]
+    (a, b, x), (c, d, y) = np.asarray(matrix, np.float64).tolist()  # LAPACK takes ten times as long
+    return np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / (a * d - b * c)
 
 
 def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -84,7 +101,8 @@ def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def scale_of(matrix: np.ndarray) -> float:
     """Crop pixels per source pixel."""
-    return math.sqrt(abs(np.linalg.det(np.asarray(matrix, np.float64)[:, :2])))
+    (a, b, _), (c, d, _) = np.asarray(matrix, np.float64).tolist()
+    return math.sqrt(abs(a * d - b * c))
 
 
 def warp(image: Image, back: np.ndarray, size: tuple[int, int], fill: float = FILL) -> np.ndarray:

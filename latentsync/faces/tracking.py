@@ -28,6 +28,7 @@ MIN_BROW_PX = 0.1  # between the brows; below, there is no alignment (the demo's
 OnAnchors = Callable[[int, int, Any, np.ndarray], None]
 Measure = Callable[[np.ndarray, Face], np.ndarray]  # (frame uint8 (h, w, 3), face) -> finite numbers of a fixed shape
 _ANCHORS, _BOX, _CENTRE, _OPENING, _KEPT = slice(6), slice(6, 10), slice(10, 12), 12, slice(13, None)  # of a row
+_TOGETHER = 8  # frames whose anchors are smoothed together: half of tracking's time goes into calls of numpy
 _AT_ONCE = 256  # frames whose gaps are filled at once, in double precision
 
 
@@ -223,10 +224,10 @@ class _OpenTrack:
         return result.reshape(-1, *self.shape)
 
     def final_anchors(self, ended: bool) -> list[tuple[int, np.ndarray]]:
-        """(frame, anchors) of all frames whose anchors have become final since the last call."""
+        """(frame, anchors) of the next frames whose anchors are final, some at a time; all if the track has ended."""
         half = SMOOTHING_WINDOW // 2
         stop = self.last + 1 if ended else self.last + 1 - half
-        if stop <= self.next or (not ended and self.last - self.start < 2 * half):
+        if stop <= self.next or (not ended and stop - self.next < _TOGETHER):
             return []
         first = max(self.start, self.next - 2 * half)  # earlier frames do not influence those that follow
         anchors = steady(self._filled(_ANCHORS, first).reshape(-1, 3, 2))

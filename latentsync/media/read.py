@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import av.error
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from latentsync.ledger.rows import Rejection
 from latentsync.media.frames import DisplayedFrame, to_rgb
@@ -71,9 +72,9 @@ class Reader:
 
     def displayed_frames(self, indices: np.ndarray | None = None) -> Iterator[tuple[int, DisplayedFrame]]:
         """Like `frames`, each as a DisplayedFrame, turned as the file asks."""
-        found = self.timeline
+        found, turns, converter = self.timeline, self.timeline.info.rotation_deg // 90, VideoReformatter()
         for index, frame in self.frames(indices):
-            yield index, DisplayedFrame(frame, found.info.rotation_deg // 90, found.mirrored, found.pixel_aspect)
+            yield index, DisplayedFrame(frame, turns, found.mirrored, found.pixel_aspect, converter)
 
     def frames(self, indices: np.ndarray | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
         """(index, frame) of the wanted indices, sorted, each once; None: all.

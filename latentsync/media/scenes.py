@@ -1,11 +1,10 @@
 """Cuts, by PySceneDetect's adaptive detector on small frames: of a source's ticks, or of every frame of a video."""
 
 import av
-import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 from scenedetect import AdaptiveDetector, FrameTimecode
 
 from latentsync.config import DetectScenes
-from latentsync.media.frames import native_rgb
 from latentsync.timing import TICKS_PER_S
 
 # The score is a mean of pixel differences. Such a small frame averages noise away and keeps cuts: a grainy video whose
@@ -21,13 +20,19 @@ class CutFinder:
     def __init__(self, cfg: DetectScenes):
         self.detector = AdaptiveDetector(adaptive_threshold=cfg.threshold, min_scene_len=cfg.min_scene_ticks)
         self.size: tuple[int, int] | None = None
+        self.converter = VideoReformatter()
 
     def see(self, number: int, frame: av.VideoFrame) -> list[int]:
         """The numbers at which, as is known with this frame, a new scene begins.
 
         All are compared at the size of the first: a call or a broadcast may change its size on the way.
         """
-        width = min(_WIDTH_PX, frame.width)
-        self.size = self.size or (width, max(1, round(frame.height * width / frame.width)))
-        bgr = np.ascontiguousarray(native_rgb(frame, *self.size)[..., ::-1])  # turning it would change no score
+        if self.size is None:
+            width = min(_WIDTH_PX, frame.width)
+            self.size = width, max(1, round(frame.height * width / frame.width))
+        width, height = self.size  # turning the frame would change no score
+        small = self.converter.reformat(
+            frame, width=width, height=height, format="bgr24", interpolation=Interpolation.AREA, threads=1
+        )
+        bgr = small.to_ndarray()
         return [cut.frame_num for cut in self.detector.process_frame(FrameTimecode(number, float(TICKS_PER_S)), bgr)]

@@ -19,12 +19,13 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from latentsync.config import VERSIONS, AlignFaces
 from latentsync.faces.alignment import PUBLISHED_RESOLUTION, similarity
 from latentsync.faces.backends import open_detector
-from latentsync.faces.crop import align_face
+from latentsync.faces.crop import face_frame
 from latentsync.faces.face import Detector
 from latentsync.faces.smoothing import jitter_px
 from latentsync.faces.stills import Stills
@@ -68,7 +69,7 @@ def align_segment(row: Segment, key: str, cfg: AlignFaces, detector: Detector, v
 
         def on_anchors(track_id: int, number: int, frame: DisplayedFrame, anchors: np.ndarray) -> None:
             matrix = similarity(anchors, cfg.resolution)
-            writers.write(track_id, align_face(frame, matrix, cfg.resolution), int(repeats[number]))
+            writers.write(track_id, face_frame(frame, matrix, cfg.resolution), int(repeats[number]))
             if stills is not None:
                 stills.add(track_id, number, frame, matrix, cfg.resolution)
 
@@ -126,7 +127,7 @@ def _on_frames(track: Track, n_frames: int) -> np.ndarray:
 
 def _write_geometry(path: Path, track: Track, repeats: np.ndarray, resolution: int) -> np.ndarray:
     """Write the arrays of one clip, one entry for each tick; returns `found`. numpy dates its zip members 1980."""
-    matrices = np.array([similarity(anchors, resolution) for anchors in track.anchors])
+    matrices = similarity(track.anchors, resolution)
     found = np.repeat(track.found, repeats)
     with replacing(path) as temporary:
         np.savez(
@@ -173,14 +174,14 @@ class _CropWriters:
                 stack.callback(writer.__exit__, *error)
             stack.callback(self.encoder.stop)
 
-    def write(self, track_id: int, face: np.ndarray, times: int) -> None:
+    def write(self, track_id: int, face: av.VideoFrame, times: int) -> None:
         """Append a face to the video of its track, once for each tick that shows it."""
         if track_id not in self.paths:
             path, side = self.media / f".{self.segment}-{track_id}.mp4", self.cfg.resolution
             self.open[track_id] = VideoWriter(path, TICKS_PER_S, side, side, crf=self.cfg.crf).__enter__()
             self.paths[track_id] = path
         for _ in range(times):
-            self.encoder.call(self.open[track_id].write, face)
+            self.encoder.call(self.open[track_id].write_frame, face)
 
     def close(self, track_id: int) -> None:
         """Finish the video of a track that has ended, if it has one."""

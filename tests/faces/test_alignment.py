@@ -188,3 +188,21 @@ def test_a_shrunk_small_crop_is_an_average_and_does_not_flicker():
     assert (
         off[:-8].max() < 0.01 and off.max() < 0.1
     )  # averaging shifts nothing; the last rows lie at the picture's edge
+
+
+def test_many_faces_at_once_get_the_matrices_of_each():
+    points = np.random.default_rng(3).uniform(0, 500, (2, 5, 3, 2))
+    for resolution in (64, 256):
+        together = alignment.similarity(points, resolution)
+        assert together.shape == (2, 5, 2, 3)
+        for index in np.ndindex(2, 5):
+            assert np.allclose(together[index], alignment.similarity(points[index], resolution), atol=1e-9)
+
+
+def test_the_rotation_is_that_of_procrustes_and_a_mirrored_face_is_not_mirrored_back():
+    for points in np.random.default_rng(4).uniform(0, 500, (50, 3, 2)):
+        a, b = points - points.mean(0), alignment.TEMPLATE - alignment.TEMPLATE.mean(0)
+        u, _, vt = np.linalg.svd(a.T @ b)
+        vt[-1] *= np.sign(np.linalg.det(u @ vt))
+        linear = alignment.similarity(points, 256)[:, :2]
+        assert np.allclose(linear / alignment.scale_of(linear @ np.eye(2, 3)), (u @ vt).T, atol=1e-9)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentsync.faces import alignment
-from latentsync.faces.crop import aligned
+from latentsync.faces.crop import align_face, aligned, face_frame
 from latentsync.media.frames import DisplayedFrame, native_rgb, planes, to_displayed
 
 PLANAR = "yuv420p yuvj420p yuv422p yuv444p yuv411p yuv420p10le yuv422p10le"
@@ -56,6 +56,41 @@ def test_colours_of_a_face_are_those_of_the_matrix_that_the_frame_names(colorspa
     matrix = alignment.similarity(alignment.TEMPLATE * 0.9 + 15, 256)
     off = aligned(image, matrix, 256) - exact_face(image, matrix, 256)
     assert np.abs(off.mean((0, 1))).max() < 0.6 and np.abs(off).max() < 9
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(f"{PLANAR} {OTHERS}".split()),
+    colorspace=st.sampled_from((1, 2)),
+    turns=st.integers(0, 3),
+    resolution=st.sampled_from((64, 256)),
+    away=st.integers(0, 60),
+)
+def test_a_face_to_be_encoded_looks_like_the_face_in_rgb(name, colorspace, turns, resolution, away):
+    image = DisplayedFrame(frame_of(name, 120, 160, colorspace), turns, False)
+    matrix = alignment.similarity(alignment.TEMPLATE * 0.9 + 15 + away, resolution)  # with `away`, partly outside
+    frame = face_frame(image, matrix, resolution)
+    assert (frame.width, frame.height) == (resolution, resolution)
+    assert frame.format.name == ("yuv420p" if name in PLANAR.split() else "rgb24")
+    frame.colorspace, frame.color_range = 1, 1  # as the writer tags it
+    off = native_rgb(frame).astype(np.float64) - align_face(image, matrix, resolution)
+    assert np.abs(off.mean((0, 1))).max() < 0.5 and np.abs(off).mean() < 1.6 and np.quantile(np.abs(off), 0.95) < 10
+
+
+def test_luma_of_a_face_in_bt709_is_kept_to_the_last_code():
+    """Through RGB and back, one code in seven is another."""
+    frame = av.VideoFrame(128, 128, "yuv420p")
+    frame.colorspace = 1
+    codes = np.random.default_rng(0).integers(16, 236, (128, 128), dtype=np.uint8)
+    for plane, values in zip(planes(frame), (codes, np.full((64, 64), 90), np.full((64, 64), 160)), strict=True):
+        plane[:] = values
+    image = DisplayedFrame(frame, 0, False)
+    matrix = alignment.similarity(alignment.TEMPLATE + 10, 256)
+    luma = alignment.stretch(alignment.crop((codes,), matrix, 256, 16 + 127 * 219 / 255), 256)
+    face = planes(face_frame(image, matrix, 256))
+    assert np.array_equal(face[0], np.clip(np.rint(luma), 0, 255).astype(np.uint8))
+    inside = alignment.stretch(alignment.crop((np.full((128, 128), 1.0, np.float32),), matrix, 256, 0), 256) > 0.999
+    assert (face[1][inside[::2, ::2]] == 90).all() and (face[2][inside[::2, ::2]] == 160).all()
 
 
 def test_beyond_the_frame_lies_grey():
