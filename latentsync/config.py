@@ -32,7 +32,7 @@ VERSIONS = {
     "train_syncnet": 1,
     "train_unet_stage1": 1,
     "train_unet_stage2": 1,
-    "generate": 9,
+    "generate": 10,
     "evaluate": 4,
     "report": 6,
     "estimate": 2,
@@ -114,6 +114,9 @@ class AlignFaces(Section):
     crf: int = key(13, "x264 CRF of the crop video", ge=0, le=51)
     max_faces: Positive = key(2, "most faces tracked at once")
     max_gap_ticks: int = key(5, "longest interpolated gap, in ticks of 1/25 s; a longer one ends the clip", ge=0)
+    deinterlace: bool = key(
+        True, "frames flagged as interlaced are deinterlaced; progressive video stays as it is; published: no such step"
+    )
 
 
 class ScoreSync(Section):
@@ -438,6 +441,10 @@ class Generate(Section):
         None,
         "number of the audio track of the audio's file that drives, from 1, not in a run; null: the one flagged as "
         "default, or the first that can be decoded and is not silent",
+    )
+    deinterlace: bool = key(
+        False,
+        "interlaced video becomes progressive, one frame for each; false: the result keeps its fields and their order",
     )
     codec: CodecName = key(
         "h264",

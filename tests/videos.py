@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.filter
 import numpy as np
 from skimage import data
 
@@ -52,6 +53,18 @@ def smooth_images(n: int, width: int, height: int, seed: int = 0) -> list[np.nda
         coarse[i][:, j + 1] * (1 - a) + coarse[i + 1][:, j + 1] * a
     ) * b
     return [big[k : k + height].astype(np.uint8) for k in range(n)]
+
+
+def woven(images, order: str):
+    """Interlaced frames: frame i has lines of images(2 i) and images(2 i + 1); `order` says whose field is first."""
+
+    def frame(index: int, width: int, height: int) -> np.ndarray:
+        first, second = (images(2 * index + k, width, height) for k in range(2))
+        result, top = first.copy(), 0 if order == "tff" else 1
+        result[1 - top :: 2] = second[1 - top :: 2]
+        return result
+
+    return frame
 
 
 def packets(path: Path) -> list[tuple]:
@@ -113,10 +126,20 @@ def write_video(
     options: dict[str, str] | None = None,
     container_format: str | None = None,
     video_track: bool = True,
+    field_order: str | None = None,
 ) -> Path:
-    """A video whose frame i shows images(i) at times_s[i], or at start_s + i / fps; audio starts at audio_start_s."""
+    """A video whose frame i shows images(i) at times_s[i], or at start_s + i / fps; audio starts at audio_start_s.
+
+    `field_order`: tff or bff, how frames are flagged as interlaced; None: progressive.
+    """
     clock = Fraction(1, 90_000) if times_s is not None or start_s else 1 / Fraction(fps)
     times = times_s if times_s is not None else [start_s + float(i / Fraction(fps)) for i in range(n_frames)]
+    if field_order is not None:
+        flags = {"flags": "+ilme+ildct", "field_order": {"tff": "tt", "bff": "bb"}[field_order]}
+        flags |= {"x264-params": f"{field_order}=1"} if codec == "libx264" else {}
+        codec_options, flagged = flags | (codec_options or {}), av.filter.Graph()
+        source = flagged.add_buffer(width=size[0], height=size[1], format=av.VideoFormat(pix_fmt), time_base=clock)
+        flagged.link_nodes(source, flagged.add("setfield", field_order), flagged.add("buffersink")).configure()
     with av.open(str(path), "w", format=container_format, options=options or {}) as container:
         packets = []
         if video_track:
@@ -134,6 +157,9 @@ def write_video(
         if video_track:
             for index, time in enumerate(times):
                 frame = av.VideoFrame.from_ndarray(images(index, *size), format="rgb24").reformat(format=pix_fmt)
+                if field_order is not None:
+                    flagged.vpush(frame)
+                    frame = flagged.vpull()
                 frame.time_base, frame.pts = clock, round(time / clock)
                 packets += video.encode(frame)
             packets += video.encode(None)

@@ -97,6 +97,7 @@ def generate(
     ] = KEYS.audio_offset_ms,
     crf: Annotated[int | None, options.key(Generate, "crf")] = KEYS.crf,
     codec: Annotated[CodecName, options.key(Generate, "codec")] = KEYS.codec,
+    deinterlace: Annotated[bool, options.key(Generate, "deinterlace", "--deinterlace")] = KEYS.deinterlace,
     batch: Annotated[int | None, options.key(Generate, "batch_size", "--batch")] = KEYS.batch_size,
     start: Annotated[float, typer.Option(min=0, help="redraw from this second of the video on")] = 0.0,
     end: Annotated[float | None, typer.Option(help="redraw up to this second; the rest passes through")] = None,
@@ -144,6 +145,7 @@ def generate(
         | {
             "audio_offset_ms": audio_offset,
             "audio_track": audio_track,
+            "deinterlace": deinterlace,
             "silence": silence,
             "as_published": as_published,
         },

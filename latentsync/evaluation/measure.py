@@ -1,8 +1,8 @@
 """Measurements on written files: how the mouth moves, what a sync scorer sees of it, its look, what changed outside it.
 
 A render is what generate stores about one video: `order` int64 [m] (source frame of each written frame), `times_s`
-float64 [m], `end_s`, and `matrices` float64 [m, 2, 3] (pixels of the file -> crop pixels; NaN where the frame passed
-through).
+float64 [m], `end_s`, `deinterlaced`, and `matrices` float64 [m, 2, 3] (pixels of the file -> crop pixels; NaN where the
+frame passed through).
 """
 
 from collections.abc import Mapping, Sequence
@@ -174,7 +174,7 @@ def outside(
     decoded once for all.
     """
     total = Outside()
-    originals = in_order(source, render["order"])
+    originals = in_order(source, render["order"], bool(render["deinterlaced"]))
     for (_, frame), original, matrix in zip(read_video_frames(video), originals, render["matrices"], strict=True):
         if mouth is not None:
             mouth.see(frame)
@@ -203,7 +203,7 @@ def _luma(frame: av.VideoFrame) -> np.ndarray:
 
 def reencoded(out: Path, source: Path, render: Render, crf: int, mouth: Mouth | None = None) -> None:
     """Write an untouched copy of the frames that a render shows, with the same settings; `mouth` sees the frames."""
-    frames = in_order(source, render["order"])
+    frames = in_order(source, render["order"], bool(render["deinterlaced"]))
     first = next(frames)
     clock = render["times_s"], float(render["end_s"])
     with open_writer(out, first, source, *clock, crf) as writer:

@@ -11,7 +11,8 @@ from latentsync.media.ahead import cores
 if TYPE_CHECKING:
     from latentsync.faces.tracking import Track
 
-Wanted = tuple[Path, str, int, float | None]  # video, face detector, most faces, seconds that are needed
+Wanted = tuple[Path, str, int, float | None, bool]
+"""Video, face detector, most faces, seconds that are needed, whether frames are deinterlaced."""
 
 
 class _Stopped(Exception):
@@ -25,7 +26,7 @@ class FaceTracks:
     must not start `meanwhile`.
     """
 
-    def __init__(self, find: "Callable[[Path, str, int, float | None, Report], list[Track]]"):
+    def __init__(self, find: "Callable[[Path, str, int, float | None, bool, Report], list[Track]]"):
         self.find = find
         self.last: tuple[Wanted | None, list[Track]] = None, []
         self.coming: tuple[Wanted, Future[list[Track]]] | None = None

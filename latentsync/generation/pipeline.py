@@ -25,7 +25,7 @@ from typing import Any
 import av
 import numpy as np
 
-from latentsync.config import CodecName, Generate
+from latentsync.config import Generate
 from latentsync.faces.crop import align_face
 from latentsync.faces.tracking import Track
 from latentsync.generation import gates, paste, silence
@@ -84,9 +84,9 @@ def redraw(
         n_frames, n_generated, passed_through {reason: frames}, cut_s (seconds left out because of cfg.max_s), the `crf`
         used, and per written frame: `order` int64 [m] (source frame), `times_s` float64 [m], `matrices` float64
         [m, 2, 3] from pixels of the file to crop pixels, NaN where the frame passed through; `end_s`, the end of the
-        last frame; `n_closed`, frames that show the lips of another frame (silence.py); `n_enhanced`, and `n_coarse`,
-        redrawn frames whose face is not enhanced because it is as fine as the frame; `seconds` {stage: s} and
-        `waited_s`, how long the networks had nothing to do.
+        last frame; `deinterlaced`, as cfg says; `n_closed`, frames that show the lips of another frame (silence.py);
+        `n_enhanced`, and `n_coarse`, redrawn frames whose face is not enhanced because it is as fine as the frame;
+        `seconds` {stage: s} and `waited_s`, how long the networks had nothing to do.
 
     Raises:
         Rejection: not_redrawn; nothing was written.
@@ -99,7 +99,7 @@ def redraw(
     if cfg.loop == "cut":
         whole_s = min(whole_s, clock[1])
     wanted_s = whole_s if cfg.max_s is None else min(whole_s, cfg.max_s)
-    first = next(in_order(video, np.zeros(1, np.int64)))
+    first = next(in_order(video, np.zeros(1, np.int64), cfg.deinterlace))
     voices = voices or [(speaking(tracks, len(clock[0])), audio)]
     says = [Voice(gates.passed(tracks, labels, clock[0], cfg, *part_s), own.for_model) for labels, own in voices]
     to_displayed = paste.to_displayed(first, timeline(video).pixel_aspect)
@@ -138,6 +138,7 @@ def redraw(
         "order": plan.order,
         "times_s": plan.times_s,
         "end_s": np.float64(plan.end_s),
+        "deinterlaced": np.bool_(cfg.deinterlace),
         "matrices": main.matrices,
         "n_closed": int(np.any([voice.closed.any(1) for voice in plan.voices], axis=0).sum()),
         "n_enhanced": int(np.any([stage.places.restored for stage in stages], axis=0).sum()),
@@ -215,16 +216,14 @@ def _written(
     video: Path, plan: Plan, models: Generator, cfg: Generate, stages: list[Enhancing], first: int, watch: Stopwatch
 ) -> PythonGenerator[av.VideoFrame, None, None]:
     """The frames of the result from `first` on, bit for bit those of a whole run."""
-    closed = [_closed(video, voice, models.resolution, cfg.codec) for voice in plan.voices]
+    closed = [_closed(video, voice, models.resolution, cfg) for voice in plan.voices]
     drawings = [Drawing(number, plan, models, cfg, watch, faces) for number, faces in enumerate(closed)]
     begins = [first]  # of each stage, and of the result
     for stage in reversed(stages):
         begins.insert(0, stage.needed_from(begins[0]))
     pasted_from = begins[0]
     begin = min(drawing.needed_from(pasted_from) for drawing in drawings)
-    items: Iterator[Item] = ahead(
-        _read(video, plan, models.resolution, cfg.codec, begin, watch), waiting(plan, models, cfg)
-    )
+    items: Iterator[Item] = ahead(_read(video, plan, models.resolution, cfg, begin, watch), waiting(plan, models, cfg))
     for drawing in drawings:
         items = drawing.drawn(items, begin, pasted_from)
     wanted = (item for item in items if item.index >= pasted_from)
@@ -251,24 +250,24 @@ def _from(n: int, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     yield from frames
 
 
-def _closed(video: Path, voice: VoicePlan, resolution: int, codec: CodecName) -> np.ndarray:
+def _closed(video: Path, voice: VoicePlan, resolution: int, cfg: Generate) -> np.ndarray:
     """The faces with the closed mouths of a voice, uint8 (c, S, S, 3), S = silence.side(resolution)."""
     side = silence.side(resolution)
     matrices = dict(zip(voice.closed_frames.tolist(), voice.closed_matrices, strict=True))
     faces = {}
-    for index, frame in read_video_frames(video, np.sort(voice.closed_frames)):
-        shown = yuv(frame, output_format(frame.width, frame.height, frame.format.name, codec))
+    for index, frame in read_video_frames(video, np.sort(voice.closed_frames), cfg.deinterlace):
+        shown = yuv(frame, output_format(frame.width, frame.height, frame.format.name, cfg.codec))
         faces[index] = align_face(DisplayedFrame(shown, 0, False), matrices[index], side)
     return np.array([faces[index] for index in matrices], np.uint8).reshape(-1, side, side, 3)
 
 
-def _read(video: Path, plan: Plan, resolution: int, codec: CodecName, begin: int, watch: Stopwatch) -> Iterator[Item]:
+def _read(video: Path, plan: Plan, resolution: int, cfg: Generate, begin: int, watch: Stopwatch) -> Iterator[Item]:
     """Decoded frames from `begin` on, and the crops that the voices need."""
-    frames = watch.over("decode", in_order(video, plan.order[begin:]))
+    frames = watch.over("decode", in_order(video, plan.order[begin:], cfg.deinterlace))
     pix_fmt = None
     for index, frame in enumerate(frames, begin):
         with watch("crop"):
-            pix_fmt = pix_fmt or output_format(frame.width, frame.height, frame.format.name, codec)
+            pix_fmt = pix_fmt or output_format(frame.width, frame.height, frame.format.name, cfg.codec)
             frame = yuv(frame, pix_fmt)
             shown = DisplayedFrame(frame, 0, False)
             crops = [

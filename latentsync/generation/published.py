@@ -113,6 +113,7 @@ def redraw(
         "order": at_25[order],
         "times_s": np.arange(n) / TICKS_PER_S,
         "end_s": np.float64(n / TICKS_PER_S),
+        "deinterlaced": np.bool_(False),
         "matrices": matrices[order],
         "seconds": watch.rounded(),
         "waited_s": 0.0,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from latentsync import config
 from latentsync.config import Enhance, FaceBackend, Generate, Mark, Tracking
 from latentsync.generation.arguments import NO_LIMIT, checked, naming
-from latentsync.generation.face_tracks import FaceTracks
+from latentsync.generation.face_tracks import FaceTracks, Wanted
 from latentsync.generation.marking import NOT_MARKED
 from latentsync.generation.progress import Progress, Report, silent
 from latentsync.weights import registry
@@ -276,29 +276,32 @@ class LipSync:
             with naming("--video", video):
                 self.tracks(video, faces, MAX_FACES, progress)
             if next_video is not None and next_video.is_file():
-                self.face_tracks.meanwhile((next_video, faces, MAX_FACES, self.generate.max_s))
+                self.face_tracks.meanwhile(self._wanted(next_video, faces, MAX_FACES))
         own = audio is not None and audio.samefile(video)
         given: dict[str, Any] = {"rows": rows, "progress": progress, "part_s": part_s, "own": own}
         with naming("--video", video):
             written = self.redraw(video, driving, out, faces, MAX_FACES, **given)
         found, choice = {name: written[name] for name in RESULT}, written["choice"]
         notes = () if driving is None else driving.notes
-        found["notes"] = (*notes, *notes_of(video, self.generate.codec, own))
+        found["notes"] = (*notes, *notes_of(video, self.generate, own))
         return Result(faces=str(choice), n_left_alone=getattr(choice, "n_left_alone", 0), **found)
 
     def tracks(self, video: Path, faces: str, max_faces: int, progress: Report = silent) -> "list[Track]":
         """The face tracks of a video; those of the last one are kept."""
-        return self.face_tracks.of((video, faces, max_faces, self.generate.max_s), progress)
+        return self.face_tracks.of(self._wanted(video, faces, max_faces), progress)
+
+    def _wanted(self, video: Path, faces: str, max_faces: int) -> Wanted:
+        return video, faces, max_faces, self.generate.max_s, self.generate.deinterlace
 
     def _find_tracks(
-        self, video: Path, faces: str, max_faces: int, max_s: float | None, progress: Report
+        self, video: Path, faces: str, max_faces: int, max_s: float | None, deinterlace: bool, progress: Report
     ) -> "list[Track]":
         from latentsync.generation.gates import measure_faces
         from latentsync.generation.speakers import track_video
 
         detector = self.detector(faces, max_faces)
         measure = measure_faces(detector.scheme)
-        return track_video(video, detector, max_s, self.tracking, progress, measure)
+        return track_video(video, detector, max_s, self.tracking, progress, measure, deinterlace)
 
     def redraw(
         self,

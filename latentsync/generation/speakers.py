@@ -58,6 +58,7 @@ def track_video(
     cfg: Tracking = PUBLISHED,
     progress: Report = silent,
     measure: Measure | None = None,
+    deinterlace: bool = False,
 ) -> list[Track]:
     """The face tracks of all displayed frames, in frame numbers of the video; no track crosses a cut. One decode.
 
@@ -68,7 +69,7 @@ def track_video(
     max_gap = round(cfg.max_gap_ticks / TICKS_PER_S * len(times_s) / end_s)
     if max_s is not None:
         times_s = times_s[times_s < max_s]
-    frames = (frame for _, frame in Reader(video).displayed_frames(np.arange(len(times_s))))
+    frames = (frame for _, frame in Reader(video, deinterlace).displayed_frames(np.arange(len(times_s))))
     images = ahead((number, frame.quick()) for number, frame in scenes(frames, cfg.scenes))
     tracks, start = [], 0
     for _, scene in groupby(images, key=lambda pair: pair[0]):

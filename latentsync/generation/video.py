@@ -26,7 +26,7 @@ THRIFT = {"hevc": 1.3, "vp9": 1.3, "av1": 1.6}  # how much more a bit of other c
 BACKWARDS_BLOCK = 32  # frames held at once while the video runs backwards
 
 
-def in_order(video: Path, order: np.ndarray) -> Iterator[av.VideoFrame]:
+def in_order(video: Path, order: np.ndarray, deinterlace: bool = False) -> Iterator[av.VideoFrame]:
     """Decoded frames in the written order; backwards in blocks, so that no more than a block is held.
 
     A frame that is shown several times in a row is decoded once, and yielded as often.
@@ -34,17 +34,17 @@ def in_order(video: Path, order: np.ndarray) -> Iterator[av.VideoFrame]:
     edges = np.flatnonzero(np.append(True, np.diff(order) != 0))
     times = iter(np.diff(np.append(edges, len(order))).tolist())
     for leg in timeline.legs(order[edges]):
-        for frame in _read(video, leg):
+        for frame in _read(video, leg, deinterlace):
             yield from repeat(frame, next(times))
 
 
-def _read(video: Path, leg: np.ndarray) -> Iterator[av.VideoFrame]:
+def _read(video: Path, leg: np.ndarray, deinterlace: bool) -> Iterator[av.VideoFrame]:
     if len(leg) > 1 and leg[1] < leg[0]:
         for start in range(0, len(leg), BACKWARDS_BLOCK):
             block = leg[start : start + BACKWARDS_BLOCK][::-1]
-            yield from reversed([frame for _, frame in read_video_frames(video, block)])
+            yield from reversed([frame for _, frame in read_video_frames(video, block, deinterlace)])
     else:
-        yield from (frame for _, frame in read_video_frames(video, leg))
+        yield from (frame for _, frame in read_video_frames(video, leg, deinterlace))
 
 
 def yuv(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:

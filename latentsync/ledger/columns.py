@@ -99,7 +99,10 @@ class OfSource(TypedDict):
     ]
     video_codec: Annotated[str, Column("FFmpeg's name of the video codec", "probe", card=True)]
     pix_fmt: Annotated[str, Column("FFmpeg's name of the pixel format", "probe", card=True)]
-    interlaced: Annotated[bool, Column("frames consist of two fields; they are used as they are", "probe")]
+    interlaced: Annotated[
+        bool,
+        Column("the first frame is flagged as two fields; align_faces.deinterlace says what becomes of them", "probe"),
+    ]
     has_audio: Annotated[bool, Column("the source has an audio stream", "probe")]
     audio_rate_hz: Annotated[int | None, Column("sample rate of the audio stream", "probe", "Hz", card=True)]
     audio_track: Annotated[
@@ -342,6 +345,7 @@ class Render(TypedDict):
     order: Annotated[Any, Column("number of the source frame", unit="int64 [m]")]
     times_s: Annotated[Any, Column("presentation time", unit="float64 [m]")]
     end_s: Annotated[Any, Column("end of the last frame", unit="float64")]
+    deinterlaced: Annotated[Any, Column("whether interlaced frames were deinterlaced", unit="bool")]
     matrices: Annotated[
         Any,
         Column("file pixels -> unstretched crop pixels; NaN where the frame was not redrawn", unit="float64 [m, 2, 3]"),

@@ -8,10 +8,12 @@ import av
 import numpy as np
 
 from latentsync.config import CodecName
+from latentsync.media.deinterlace import FieldOrder
 
 # x264's macroblock tree reads memory that it never wrote (in its assembly; found by filling the heap through
 # MALLOC_PERTURB_), so the same frames now and then gave other bytes. Without it, 22 files were equal under 12 fillings.
 _X264 = "mbtree=0"
+_FIELDS: dict[FieldOrder, str] = {"tff": "tt", "bff": "bb"}  # as containers call them
 _X265 = "log-level=none:open-gop=0"  # parts of a video are joined at key frames, and nothing may refer across one
 
 
@@ -31,15 +33,17 @@ class Codec:
     """Chroma it takes, the preferred one first."""
     full_range: bool
     """Whether it takes yuvj420p and the like."""
+    interlaced: bool
+    """Whether it is written with fields where the source has them."""
     meaning: str
 
 
 _ALL = ("420", "422", "444")
 CODECS: dict[CodecName, Codec] = {
-    "h264": Codec("libx264", ".mp4", None, ("", "10le"), _ALL, True, "plays everywhere; the depth of the source"),
-    "hevc10": Codec("libx265", ".mp4", "hvc1", ("10le",), _ALL, False, "10 bits, with the light of HDR10"),
-    "prores": Codec("prores_ks", ".mov", None, ("10le",), ("422", "444"), False, "ProRes 422 HQ or 4444, for editing"),
-    "lossless": Codec("libx264", ".mp4", None, ("", "10le"), _ALL, True, "H.264 without loss; large"),
+    "h264": Codec("libx264", ".mp4", None, ("", "10le"), _ALL, True, True, "plays everywhere; the depth of the source"),
+    "hevc10": Codec("libx265", ".mp4", "hvc1", ("10le",), _ALL, False, False, "10 bits, with the light of HDR10"),
+    "prores": Codec("prores_ks", ".mov", None, ("10le",), ("422", "444"), False, True, "ProRes 422 HQ or 4444"),
+    "lossless": Codec("libx264", ".mp4", None, ("", "10le"), _ALL, True, True, "H.264 without loss; large"),
 }
 assert tuple(CODECS) == get_args(CodecName)
 
@@ -64,17 +68,21 @@ def output_format(width: int, height: int, wanted: str, codec: CodecName = "h264
     return f"yuv{'j' if full and takes.full_range else ''}{chroma}p{depth}"
 
 
-def options(codec: CodecName, crf: int, preset: str, threads: int, pix_fmt: str, light: str) -> dict[str, str]:
-    """Options of the encoder; `light`: what `hdr_light` says."""
+def options(
+    codec: CodecName, crf: int, preset: str, threads: int, pix_fmt: str, light: str, fields: FieldOrder | None = None
+) -> dict[str, str]:
+    """Options of the encoder; `light`: what `hdr_light` says; `fields`: of interlaced video."""
+    interlaced = {"flags": "+ildct+ilme", "field_order": _FIELDS[fields]} if fields else {}
     if codec == "prores":
-        return {"profile": "4" if "444" in pix_fmt else "3", "vendor": "apl0"}
+        return interlaced | {"profile": "4" if "444" in pix_fmt else "3", "vendor": "apl0"}
     if codec == "hevc10":
         quality = {"crf": str(crf)} if crf else {}
         lossless = "" if crf else ":lossless=1"
         return quality | {"preset": preset, "x265-params": f"{_X265}:pools={threads}{lossless}{light}"}
     # crf 0 loses a little of ten bits, qp 0 nothing
     quality = {"crf": str(crf)} if crf and codec == "h264" else {"qp": "0"}
-    return quality | {"preset": preset, "x264-params": _X264 + _of_x264(light)}
+    said = f"{_X264}:{fields}=1" if fields else _X264
+    return quality | interlaced | {"preset": preset, "x264-params": said + _of_x264(light)}
 
 
 def _of_x264(light: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from latentsync.ledger.rows import Rejection
+from latentsync.media.deinterlace import deinterlaced
 from latentsync.media.frames import DisplayedFrame, to_rgb
 from latentsync.media.opening import opened
 from latentsync.media.probe import Timeline, timeline
@@ -46,12 +47,14 @@ def read_frames(path: Path, indices: np.ndarray | None = None) -> Iterator[tuple
         yield index, to_rgb(frame, aspect=aspect)
 
 
-def read_video_frames(path: Path, indices: np.ndarray | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
+def read_video_frames(
+    path: Path, indices: np.ndarray | None = None, deinterlace: bool = False
+) -> Iterator[tuple[int, av.VideoFrame]]:
     """Like `read_frames`, but frames as decoded: native pixel format and size, rotation not applied.
 
-    `display_matrix(frame)` and `orientation` in media/probe.py tell how a frame is to be turned.
+    `display_matrix(frame)` and `orientation` in media/display.py tell how a frame is to be turned.
     """
-    return Reader(path).frames(indices)
+    return Reader(path, deinterlace).frames(indices)
 
 
 class Reader:
@@ -59,10 +62,12 @@ class Reader:
 
     Only a call that starts further back, or much further on, seeks. Where it does, it begins some seconds early:
     streams that refresh gradually have no complete key frame. A frame is the same however it was reached.
+
+    `deinterlace`: frames that are flagged as interlaced are made progressive, see deinterlace.py.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, deinterlace: bool = False):
+        self.path, self.deinterlace = path, deinterlace
         self.timeline = timeline(path)
         self.decoder: Iterator[tuple[int, av.VideoFrame]] | None = None
         self.held: av.VideoFrame | None = None
@@ -137,10 +142,13 @@ class Reader:
         reach = round(_FORWARD_S * self.timeline.info.fps) + 1
         if self.decoder is None or not self.shown <= first <= self.shown + reach:
             early = self.timeline.pts[first] - int(_PREROLL_S / self.timeline.time_base)
-            self._seek(int(np.searchsorted(self.timeline.pts, early)))
+            index = int(np.searchsorted(self.timeline.pts, early))
+            # The frame before belongs to what a deinterlaced frame is made of, however long it is shown.
+            self._seek(min(index, max(0, first - 1)) if self.deinterlace else index)
 
     def _seek(self, index: int) -> None:
-        self.decoder = _decoded(self.path, self.timeline, index)
+        frames = _decoded(self.path, self.timeline, index)
+        self.decoder = deinterlaced(frames) if self.deinterlace else frames
         self.held, self.shown, self.ahead = None, -1, None
 
     def _following(self) -> tuple[int, av.VideoFrame] | None:

@@ -21,6 +21,7 @@ from latentsync.config import CodecName
 from latentsync.ledger.files import replacing
 from latentsync.ledger.rows import Rejection
 from latentsync.media.codecs import CODECS, colour_tags, hdr_light, options, output_format
+from latentsync.media.deinterlace import FieldOrder, Flagged, field_order
 from latentsync.media.display import display_matrix, orientation
 from latentsync.media.frames import planes
 from latentsync.media.opening import opened
@@ -97,8 +98,8 @@ class VideoWriter:
         copy_audio_from: a video whose audio is copied packet by packet, on the same time zero; instead of `audio`.
         frame_times: seconds [n] of every frame from time zero, for variable rates; the times must increase.
         end_s: end of the last frame where `frame_times` is given; default: as long as the frame before.
-        like: a decoded frame; pixel format, colour tags, display matrix and the light of HDR10 are taken from it.
-            Without it: yuv420p, BT.709, limited range.
+        like: a decoded frame; pixel format, colour tags, display matrix, field order and the light of HDR10 are taken
+            from it. Without it: yuv420p, BT.709, limited range, progressive.
         sample_aspect: width of a stored pixel over its height; None: square. A frame of PyAV does not tell.
         overlay: gives each frame, in the written format, a label; None: none.
         tags: metadata of the file.
@@ -151,7 +152,11 @@ class VideoWriter:
         like, codec = self.like, CODECS[self.codec]
         self.pix_fmt = output_format(self.width, self.height, like.format.name if like else "yuv420p", self.codec)
         light = hdr_light(like) if like else ""
-        asked = options(self.codec, self.crf, self.preset, self.threads, self.pix_fmt, light)
+        self.fields: FieldOrder | None = None
+        if like is not None and like.interlaced_frame and codec.interlaced:
+            self.fields = field_order(like)
+        self.flagged: Flagged | None = None
+        asked = options(self.codec, self.crf, self.preset, self.threads, self.pix_fmt, light, self.fields)
         video = cast(av.VideoStream, self.container.add_stream(codec.encoder, rate=self.fps, options=asked))
         context = video.codec_context
         if codec.tag:
@@ -225,6 +230,9 @@ class VideoWriter:
             frame = self.overlay(frame)
         if self.pix_fmt.endswith("10le"):
             _clip_ten_bits(frame)
+        if self.fields:
+            self.flagged = self.flagged or Flagged(frame, self.fields)
+            frame = self.flagged(frame)
         frame.pict_type = 0  # a decoded frame carries its old type, and x264 would obey it
         frame.time_base = self.clock.time_base
         frame.pts = self.clock.at(self.n_written)

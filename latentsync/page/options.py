@@ -102,7 +102,7 @@ DRAWING = [
     Option(Generate, "seed", "Seed"),
     Option(Generate, "solver", "Solver", off="as the preset says"),
 ]
-OUTPUT = [Option(Generate, "codec", "Format of the result")]
+OUTPUT = [Option(Generate, "codec", "Format of the result"), Option(Generate, "deinterlace", "Deinterlace")]
 FACE = Option(Generate, "face", "Face")
 MARKING = [Option(Mark, "label", "Visible label")]
 ALL = [*ENHANCING, *ENHANCING_MORE, *TIMING, *DRAWING, *OUTPUT, *MARKING, FACE]

@@ -45,7 +45,8 @@ def run(cfg: AlignFaces, inputs: dict[str, list[Path]], outputs: dict[str, Path]
     """Ledger of segments -> ledger of clips, crops and geometry in the folder media beside it."""
     [ledger] = inputs["segment"]
     root = run_dir(outputs["ledger"])
-    open_reader = functools.lru_cache(1)(Reader)  # segments come in the order of their sources and times
+    # segments come in the order of their sources and times
+    open_reader = functools.lru_cache(1)(functools.partial(Reader, deinterlace=cfg.deinterlace))
     with open_detector(cfg.backend, cfg.max_faces) as detector:
 
         def work(row: Segment, key: str) -> list[Row]:

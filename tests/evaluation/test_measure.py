@@ -25,7 +25,8 @@ def render_of(path, n: int, detector) -> dict:
     for _, rgb in read_frames(path):
         [face] = detector.detect(rgb)
         matrices.append(alignment.similarity(face.anchors, RESOLUTION))
-    return {"order": np.arange(n), "times_s": np.arange(n) / 25, "end_s": n / 25, "matrices": np.array(matrices)}
+    clock = {"order": np.arange(n), "times_s": np.arange(n) / 25, "end_s": n / 25}
+    return clock | {"matrices": np.array(matrices), "deinterlaced": np.bool_(False)}
 
 
 def test_outside_sees_every_change_but_those_inside_the_mask(tmp_path, detector):

@@ -10,7 +10,7 @@ from latentsync.generation.progress import Progress
 
 
 def wanted(name: str) -> face_tracks.Wanted:
-    return Path(name), "mediapipe", 2, None
+    return Path(name), "mediapipe", 2, None, False
 
 
 class Find:
@@ -19,7 +19,7 @@ class Find:
     def __init__(self):
         self.found, self.threads, self.may_end, self.busy = [], [], threading.Event(), threading.Lock()
 
-    def __call__(self, video, faces, max_faces, max_s, progress):
+    def __call__(self, video, faces, max_faces, max_s, deinterlace, progress):
         assert self.busy.acquire(blocking=False), "one detector follows two videos"
         try:
             self.threads.append(threading.current_thread())

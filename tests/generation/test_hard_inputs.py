@@ -3,6 +3,7 @@
 A stand-in draws the mouths; reading, tracking, pasting, encoding and joining are those of `latentsync generate`.
 """
 
+import dataclasses
 import resource
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -18,13 +19,15 @@ import pytest
 
 from latentsync.config import Generate
 from latentsync.generation.session import LipSync
+from latentsync.media.deinterlace import field_order
 from latentsync.media.frames import native_rgb
-from latentsync.media.read import frame_times, read_frames
+from latentsync.media.read import frame_times, read_frames, read_video_frames
 from tests.generation.test_two_voices import Loud
 from tests.generation.test_voices import two_heads
+from tests.media.test_deinterlace import combing
 from tests.media.test_faulty_media import two_tracks
 from tests.toys import face
-from tests.videos import VFR_S, head, write_video
+from tests.videos import VFR_S, head, woven, write_video
 
 N = 20  # frames of the usual video
 SECOND = 16_000
@@ -198,6 +201,32 @@ def test_rgb_video_keeps_its_colours_and_is_tagged_with_the_matrix_that_it_is_wr
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert int(next(container.decode(video=0)).colorspace) == 1  # BT.709
     assert np.abs(colours(tmp_path / "out.mp4") - colours(video)).max() <= 3
+
+
+@pytest.mark.parametrize("order", ["tff", "bff"])
+def test_interlaced_video_keeps_its_fields_or_becomes_progressive_on_request(session, tmp_path, order):
+    film = woven(lambda index, w, h: head(3 * index, w, h), order)
+    source = {"field_order": order, "images": film, "codec_options": {"crf": "8"}, "n_frames": 10}
+    case = Case(source, {"audio": tone(0.4)}, cfg={"crf": 8})
+    video, audio = files(case, tmp_path / "in")
+
+    def above(path: Path) -> float:
+        """Combing above the mouth, where every line is the source's."""
+        return float(np.mean([combing(frame, rows=60) for _, frame in read_video_frames(path)]))
+
+    said, combs = {}, {}
+    for name, cfg in {"kept": {}, "made": {"deinterlace": True}}.items():
+        out = tmp_path / f"{name}.mp4"
+        result = redrawn(session, dataclasses.replace(case, cfg=case.cfg | cfg), video, audio, out)
+        assert result.n_generated == result.n_frames == 10
+        said[name], combs[name] = result.notes, above(out)
+        frames = [frame for _, frame in read_video_frames(out)]
+        assert {frame.interlaced_frame for frame in frames} == {name == "kept"}
+        assert name == "made" or {field_order(frame) for frame in frames} == {order}
+    print("combing of the source, kept, deinterlaced:", above(video), combs)
+    assert combs["kept"] == pytest.approx(above(video), rel=0.1) and combs["made"] < above(video) / 2
+    kept = "it is interlaced: so is the result, with its fields in their order; --deinterlace makes it progressive"
+    assert said == {"kept": (kept,), "made": ("it is interlaced: the result is deinterlaced",)}
 
 
 def test_a_face_in_pixels_that_are_not_square_is_redrawn_where_it_is(session, tmp_path):

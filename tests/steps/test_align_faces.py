@@ -27,7 +27,7 @@ from latentsync.synthetic.look import looks
 from latentsync.synthetic.plan import Take
 from latentsync.timing import ticks_to_frames
 from tests.fixtures import faults, segment
-from tests.videos import write_two_sizes
+from tests.videos import woven, write_two_sizes, write_video
 
 PORTRAIT = data.astronaut()[:250, 150:300]
 CFG = AlignFaces(backend="mediapipe", resolution=64)
@@ -232,6 +232,32 @@ def test_a_video_that_changes_its_size_is_followed_in_each(tmp_path):
     assert [(row["start_tick"], row["end_tick"]) for row in rows] == [(0, 15), (15, 30)]
     small, large = (row["face_px"] for row in rows)
     assert large == pytest.approx(2 * small, rel=0.05)
+
+
+def test_crops_of_interlaced_video_are_deinterlaced_and_those_of_progressive_video_the_same_bytes(tmp_path):
+    def walks(number, width, height):
+        image = np.full((height, width, 3), 110, np.uint8)
+        image[5:505, 150 + 3 * number : 450 + 3 * number] = cv2.resize(PORTRAIT, (300, 500))
+        return image
+
+    shared = {"n_frames": 10, "size": (640, 512), "codec_options": {"crf": "8"}}
+    write_video(tmp_path / "fields.mp4", images=woven(walks, "tff"), field_order="tff", **shared)
+    write_video(tmp_path / "plain.mp4", images=lambda i, *size: walks(2 * i, *size), **shared)
+    names, crops = ["fields.mp4", "plain.mp4"], {}
+    for deinterlace in (True, False):
+        root, cfg = tmp_path / str(deinterlace), AlignFaces(backend="mediapipe", deinterlace=deinterlace)
+        for row in run(root, tmp_path, prepare(root, tmp_path, names), cfg):
+            crops[row["path"], deinterlace] = root / row["crop_file"]
+
+    def combing(path):
+        """By how much lines stand out from the two around them, grey levels."""
+        grey = read_clip(path).mean(-1)
+        return np.abs(2 * grey[:, 1:-1] - grey[:, :-2] - grey[:, 2:]).mean()
+
+    made, kept, plain = (combing(crops[one]) for one in [(names[0], True), (names[0], False), (names[1], True)])
+    print(f"combing of crops: deinterlaced {made:.2f}, as they are {kept:.2f}, of progressive video {plain:.2f}")
+    assert kept > 1.5 * plain and made < 1.15 * plain
+    assert crops[names[1], True].read_bytes() == crops[names[1], False].read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -400,7 +400,7 @@ def test_stable_syncnet_finds_a_planted_offset_in_a_written_video(finished, tmp_
     with open_detector("mediapipe", 1) as detector:
         anchors = [detector.detect(rgb)[0].anchors for _, rgb in read_frames(source)]
     matrices = np.array([similarity(points, RESOLUTION) for points in anchors])
-    clock = {"order": np.arange(n), "times_s": np.arange(n) / 25, "end_s": n / 25}
+    clock = {"order": np.arange(n), "times_s": np.arange(n) / 25, "end_s": n / 25, "deinterlaced": False}
     np.savez(root / "generate/media/lit.npz", matrices=matrices, **clock)
     row = next(row for row in read_ledger(root / "generate/00000.jsonl") if row["system"] == "ours")
     row |= {"kind": "own", "picture_path": "lit.mp4", "audio_file": "resample/media/lit.flac", "n_frames": n}
