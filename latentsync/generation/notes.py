@@ -4,12 +4,14 @@ from collections import Counter
 from pathlib import Path
 
 import av
+import numpy as np
 
 from latentsync.config import Generate
 from latentsync.media import repairs
-from latentsync.media.codecs import CODECS
+from latentsync.media.codecs import CODECS, hdr_light
 from latentsync.media.opening import opened
 from latentsync.media.probe import timeline
+from latentsync.media.read import read_video_frames
 
 _STREAMS = {"audio": "audio tracks", "subtitle": "subtitles", "data": "data tracks", "video": "other videos"}
 
@@ -20,6 +22,8 @@ def notes_of(video: Path, cfg: Generate, own_audio: bool) -> list[str]:
     notes = [f"{video.name}: {repairs.sentence(found.info.repairs)}"] if found.info.repairs else []
     if any(component.is_alpha for component in av.VideoFormat(found.info.pix_fmt).components):
         notes.append(f"its transparency is left out, as --codec {cfg.codec} has none")
+    if cfg.codec == "prores" and hdr_light(next(read_video_frames(video, np.zeros(1, np.int64)))[1]):
+        notes.append("its mastering display and content light (HDR10) are left out, as --codec prores writes none")
     if found.info.interlaced:
         notes.append(f"it is interlaced: {_of_fields(cfg)}")
     with opened(video) as container:

@@ -256,7 +256,8 @@ def _closed(video: Path, voice: VoicePlan, resolution: int, cfg: Generate) -> np
     matrices = dict(zip(voice.closed_frames.tolist(), voice.closed_matrices, strict=True))
     faces = {}
     for index, frame in read_video_frames(video, np.sort(voice.closed_frames), cfg.deinterlace):
-        shown = yuv(frame, output_format(frame.width, frame.height, frame.format.name, cfg.codec))
+        pix_fmt = output_format(frame.width, frame.height, frame.format.name, cfg.codec)
+        shown = yuv(frame, pix_fmt, cfg.codec)
         faces[index] = align_face(DisplayedFrame(shown, 0, False), matrices[index], side)
     return np.array([faces[index] for index in matrices], np.uint8).reshape(-1, side, side, 3)
 
@@ -268,7 +269,7 @@ def _read(video: Path, plan: Plan, resolution: int, cfg: Generate, begin: int, w
     for index, frame in enumerate(frames, begin):
         with watch("crop"):
             pix_fmt = pix_fmt or output_format(frame.width, frame.height, frame.format.name, cfg.codec)
-            frame = yuv(frame, pix_fmt)
+            frame = yuv(frame, pix_fmt, cfg.codec)
             shown = DisplayedFrame(frame, 0, False)
             crops = [
                 align_face(shown, voice.matrices[index], resolution) if voice.labels[index] >= 0 else None

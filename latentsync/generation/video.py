@@ -15,7 +15,8 @@ from latentsync.generation import timeline
 from latentsync.generation.audio import DrivingAudio
 from latentsync.generation.marking import Overlay
 from latentsync.media import probe
-from latentsync.media.codecs import colour_tags
+from latentsync.media.chroma import chroma_location
+from latentsync.media.codecs import colour_tags, needs_range
 from latentsync.media.join import join
 from latentsync.media.opening import opened
 from latentsync.media.read import read_video_frames
@@ -47,11 +48,11 @@ def _read(video: Path, leg: np.ndarray, deinterlace: bool) -> Iterator[av.VideoF
         yield from (frame for _, frame in read_video_frames(video, leg, deinterlace))
 
 
-def yuv(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
-    """The frame in the pixel format of the result; almost always it has that format already."""
-    if frame.format.name == pix_fmt:
+def yuv(frame: av.VideoFrame, pix_fmt: str, codec: CodecName = "h264") -> av.VideoFrame:
+    """The frame in the pixel format and range of the result; almost always it has both already."""
+    tags = colour_tags(frame, codec)
+    if frame.format.name == pix_fmt and not needs_range(frame, tags):
         return frame
-    tags = colour_tags(frame)
     written = frame.reformat(format=pix_fmt, dst_colorspace=tags.space, dst_color_range=tags.range, threads=1)
     written.colorspace, written.color_range = tags.space, tags.range
     return written
@@ -70,7 +71,7 @@ def open_writer(
     overlay: Overlay | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> VideoWriter:
-    """A writer with the source's size, format, pixel aspect and frame times; a constant rate stays exact."""
+    """A writer with the source's size, format, pixel aspect, chroma and frame times; a constant rate stays exact."""
     with opened(source) as container:
         stream = container.streams[probe.timeline(source).stream]
         assert isinstance(stream, VideoStream)
@@ -87,6 +88,7 @@ def open_writer(
         threads=threads,
         like=like,
         sample_aspect=aspect,
+        chroma_location=chroma_location(source),
         copy_audio_from=copy_audio_from,
         overlay=overlay,
         tags=tags,

@@ -9,6 +9,7 @@ import numpy as np
 
 from latentsync.config import CodecName
 from latentsync.media.deinterlace import FieldOrder
+from latentsync.media.frames import colour_of
 
 # x264's macroblock tree reads memory that it never wrote (in its assembly; found by filling the heap through
 # MALLOC_PERTURB_), so the same frames now and then gave other bytes. Without it, 22 files were equal under 12 fillings.
@@ -33,6 +34,8 @@ class Codec:
     """Chroma it takes, the preferred one first."""
     full_range: bool
     """Whether it takes yuvj420p and the like."""
+    limited: bool
+    """Whether its files cannot say that the range is full, so that they are written in limited range."""
     interlaced: bool
     """Whether it is written with fields where the source has them."""
     meaning: str
@@ -40,10 +43,14 @@ class Codec:
 
 _ALL = ("420", "422", "444")
 CODECS: dict[CodecName, Codec] = {
-    "h264": Codec("libx264", ".mp4", None, ("", "10le"), _ALL, True, True, "plays everywhere; the depth of the source"),
-    "hevc10": Codec("libx265", ".mp4", "hvc1", ("10le",), _ALL, False, False, "10 bits, with the light of HDR10"),
-    "prores": Codec("prores_ks", ".mov", None, ("10le",), ("422", "444"), False, True, "ProRes 422 HQ or 4444"),
-    "lossless": Codec("libx264", ".mp4", None, ("", "10le"), _ALL, True, True, "H.264 without loss; large"),
+    "h264": Codec(
+        "libx264", ".mp4", None, ("", "10le"), _ALL, True, False, True, "plays everywhere, as deep as the source"
+    ),
+    "hevc10": Codec(
+        "libx265", ".mp4", "hvc1", ("10le",), _ALL, False, False, False, "10 bits, with the light of HDR10"
+    ),
+    "prores": Codec("prores_ks", ".mov", None, ("10le",), ("422", "444"), False, True, True, "ProRes 422 HQ or 4444"),
+    "lossless": Codec("libx264", ".mp4", None, ("", "10le"), _ALL, True, False, True, "H.264 without loss; large"),
 }
 assert tuple(CODECS) == get_args(CodecName)
 
@@ -69,24 +76,32 @@ def output_format(width: int, height: int, wanted: str, codec: CodecName = "h264
 
 
 def options(
-    codec: CodecName, crf: int, preset: str, threads: int, pix_fmt: str, light: str, fields: FieldOrder | None = None
+    codec: CodecName,
+    crf: int,
+    preset: str,
+    threads: int,
+    pix_fmt: str,
+    light: str,
+    fields: FieldOrder | None = None,
+    chroma: int | None = None,
 ) -> dict[str, str]:
-    """Options of the encoder; `light`: what `hdr_light` says; `fields`: of interlaced video."""
+    """Options of the encoder; `light`: what `hdr_light` says; `fields`: of interlaced video; `chroma`: of chroma.py."""
+    said = light + (f":chromaloc={chroma}" if chroma is not None and "420" in pix_fmt else "")
     interlaced = {"flags": "+ildct+ilme", "field_order": _FIELDS[fields]} if fields else {}
     if codec == "prores":
         return interlaced | {"profile": "4" if "444" in pix_fmt else "3", "vendor": "apl0"}
     if codec == "hevc10":
         quality = {"crf": str(crf)} if crf else {}
         lossless = "" if crf else ":lossless=1"
-        return quality | {"preset": preset, "x265-params": f"{_X265}:pools={threads}{lossless}{light}"}
+        return quality | {"preset": preset, "x265-params": f"{_X265}:pools={threads}{lossless}{said}"}
     # crf 0 loses a little of ten bits, qp 0 nothing
     quality = {"crf": str(crf)} if crf and codec == "h264" else {"qp": "0"}
-    said = f"{_X264}:{fields}=1" if fields else _X264
-    return quality | interlaced | {"preset": preset, "x264-params": said + _of_x264(light)}
+    said += f":{fields}=1" if fields else ""
+    return quality | interlaced | {"preset": preset, "x264-params": _X264 + _of_x264(said)}
 
 
-def _of_x264(light: str) -> str:
-    return light.replace(":master-display", ":mastering-display").replace(":max-cll", ":cll")
+def _of_x264(said: str) -> str:
+    return said.replace(":master-display", ":mastering-display").replace(":max-cll", ":cll")
 
 
 class ColourTags(NamedTuple):
@@ -102,8 +117,13 @@ BT709 = ColourTags(1, 1, 1, 1)  # limited range
 _UNKNOWN = 2  # of primaries and transfer
 
 
-def colour_tags(like: av.VideoFrame | None) -> ColourTags:
+def colour_tags(like: av.VideoFrame | None, codec: CodecName = "h264") -> ColourTags:
     """The tags of a file whose frames come from ones like this: its own, BT.709 in limited range for RGB or None."""
+    found = _tags(like)
+    return found._replace(range=BT709.range) if CODECS[codec].limited else found
+
+
+def _tags(like: av.VideoFrame | None) -> ColourTags:
     if like is None:
         return BT709
     primaries, transfer = int(like.color_primaries), int(like.color_trc)
@@ -112,6 +132,11 @@ def colour_tags(like: av.VideoFrame | None) -> ColourTags:
         transfer = BT709.transfer if transfer == _UNKNOWN else transfer
         return ColourTags(BT709.space, BT709.range, primaries, transfer)
     return ColourTags(int(like.colorspace), int(like.color_range), primaries, transfer)
+
+
+def needs_range(frame: av.VideoFrame, tags: ColourTags) -> bool:
+    """Whether a frame is in full range and the file with these tags is not."""
+    return colour_of(frame)[1] and tags.range == BT709.range
 
 
 def hdr_light(frame: av.VideoFrame) -> str:

@@ -20,7 +20,7 @@ from av.video.reformatter import Interpolation
 from latentsync.config import CodecName
 from latentsync.ledger.files import replacing
 from latentsync.ledger.rows import Rejection
-from latentsync.media.codecs import CODECS, colour_tags, hdr_light, options, output_format
+from latentsync.media.codecs import CODECS, colour_tags, hdr_light, needs_range, options, output_format
 from latentsync.media.deinterlace import FieldOrder, Flagged, field_order
 from latentsync.media.display import display_matrix, orientation
 from latentsync.media.frames import planes
@@ -101,6 +101,7 @@ class VideoWriter:
         like: a decoded frame; pixel format, colour tags, display matrix, field order and the light of HDR10 are taken
             from it. Without it: yuv420p, BT.709, limited range, progressive.
         sample_aspect: width of a stored pixel over its height; None: square. A frame of PyAV does not tell.
+        chroma_location: of the source of the frames, see chroma.py; a frame of PyAV does not tell.
         overlay: gives each frame, in the written format, a label; None: none.
         tags: metadata of the file.
     """
@@ -124,6 +125,7 @@ class VideoWriter:
         end_s: float | None = None,
         like: av.VideoFrame | None = None,
         sample_aspect: Fraction | None = None,
+        chroma_location: int | None = None,
         overlay: Callable[[av.VideoFrame], av.VideoFrame] | None = None,
         tags: Mapping[str, str] | None = None,
     ):
@@ -133,6 +135,7 @@ class VideoWriter:
         self.codec: CodecName = codec
         self.crf, self.preset = crf, preset
         self.keyint, self.threads, self.like, self.sample_aspect = keyint, threads, like, sample_aspect
+        self.chroma_location = chroma_location
         self.audio, self.audio_rate_hz, self.audio_bitrate = audio, audio_rate_hz, audio_bitrate
         self.copy_audio_from = copy_audio_from
         self.overlay, self.tags = overlay, tags
@@ -156,7 +159,8 @@ class VideoWriter:
         if like is not None and like.interlaced_frame and codec.interlaced:
             self.fields = field_order(like)
         self.flagged: Flagged | None = None
-        asked = options(self.codec, self.crf, self.preset, self.threads, self.pix_fmt, light, self.fields)
+        of_frames = self.pix_fmt, light, self.fields, self.chroma_location
+        asked = options(self.codec, self.crf, self.preset, self.threads, *of_frames)
         video = cast(av.VideoStream, self.container.add_stream(codec.encoder, rate=self.fps, options=asked))
         context = video.codec_context
         if codec.tag:
@@ -167,7 +171,7 @@ class VideoWriter:
         if self.clock.pts is not None:
             context.max_b_frames = 0  # mp4 stores the durations of frames in order of decoding
         context.pix_fmt = self.pix_fmt
-        tags = colour_tags(like)
+        self.colours = tags = colour_tags(like, self.codec)
         context.colorspace, context.color_range = tags.space, tags.range
         context.color_primaries, context.color_trc = tags.primaries, tags.transfer
         if self.sample_aspect:
@@ -218,11 +222,11 @@ class VideoWriter:
         if (frame.width, frame.height) != (self.width, self.height):
             sizes = f"{self.width} x {self.height} to {frame.width} x {frame.height}"
             raise Rejection("unreadable", f"the frames change their size from {sizes}; convert it to one size first")
-        if frame.format.name != self.pix_fmt:
+        if frame.format.name != self.pix_fmt or needs_range(frame, self.colours):
             frame = frame.reformat(
                 format=self.pix_fmt,
-                dst_colorspace=colour_tags(self.like).space,
-                dst_color_range=colour_tags(self.like).range,
+                dst_colorspace=self.colours.space,
+                dst_color_range=self.colours.range,
                 interpolation=_EXACT,
                 threads=1,
             )

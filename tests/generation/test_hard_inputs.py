@@ -19,8 +19,10 @@ import pytest
 
 from latentsync.config import Generate
 from latentsync.generation.session import LipSync
+from latentsync.media.chroma import chroma_location
+from latentsync.media.codecs import CODECS, colour_tags, hdr_light
 from latentsync.media.deinterlace import field_order
-from latentsync.media.frames import native_rgb
+from latentsync.media.frames import native_rgb, planes
 from latentsync.media.read import frame_times, read_frames, read_video_frames
 from tests.generation.test_two_voices import Loud
 from tests.generation.test_voices import two_heads
@@ -227,6 +229,41 @@ def test_interlaced_video_keeps_its_fields_or_becomes_progressive_on_request(ses
     assert combs["kept"] == pytest.approx(above(video), rel=0.1) and combs["made"] < above(video) / 2
     kept = "it is interlaced: so is the result, with its fields in their order; --deinterlace makes it progressive"
     assert said == {"kept": (kept,), "made": ("it is interlaced: the result is deinterlaced",)}
+
+
+FULL_RANGE = {"pix_fmt": "yuvj420p", "codec_options": {"crf": "1", "color_range": "pc", "colorspace": "bt709"}}
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc10", "prores"])
+def test_full_range_video_keeps_its_colours(session, tmp_path, codec):
+    case = Case(FULL_RANGE, cfg={"codec": codec})
+    video, audio = files(case, tmp_path / "in")
+    out = tmp_path / f"out{CODECS[codec].suffix}"
+    redrawn(session, case, video, audio, out)
+    assert np.abs(colours(out) - colours(video)).max() <= 3
+    assert next(read_video_frames(out))[1].color_range == (1 if codec == "prores" else 2)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc10", "prores"])
+def test_hdr10_keeps_its_light_its_tags_and_the_place_of_its_chroma(session, tmp_path, codec):
+    light = ":master-display=G(8500,39850)B(6550,2300)R(35400,14600)WP(15635,16450)L(10000000,50):max-cll=1000,400"
+    tags = {"colorspace": "bt2020nc", "color_primaries": "bt2020", "color_trc": "smpte2084", "color_range": "tv"}
+    params = {"crf": "4", "x265-params": f"log-level=none:chromaloc=2{light}"}
+    source = {"codec": "libx265", "pix_fmt": "yuv420p10le", "codec_options": tags | params}
+    case = Case(source, cfg={"codec": codec} | ({"crf": 4} if codec != "prores" else {}))
+    video, audio = files(case, tmp_path / "in")
+    out = tmp_path / f"out{CODECS[codec].suffix}"
+    result = redrawn(session, case, video, audio, out)
+    before, after = (next(read_video_frames(path))[1] for path in (video, out))
+    assert colour_tags(before) == colour_tags(after) == (9, 1, 9, 16)
+    assert hdr_light(before) == light and np.abs(colours(out) - colours(video)).max() <= 3
+    if codec == "prores":
+        assert not hdr_light(after) and "HDR10" in result.sentence
+    else:
+        assert hdr_light(after) == light and "HDR10" not in result.sentence
+        assert chroma_location(out) == 2 and after.format.name == "yuv420p10le"
+    untouched = [planes(frame)[0][:40].astype(int) for frame in (before, after)]
+    assert np.abs(untouched[0] - untouched[1]).mean() < 4  # of 1023
 
 
 def test_a_face_in_pixels_that_are_not_square_is_redrawn_where_it_is(session, tmp_path):

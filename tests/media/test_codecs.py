@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 from latentsync.media import codecs, read
-from latentsync.media.frames import planes
+from latentsync.media.chroma import chroma_location
+from latentsync.media.frames import native_rgb, planes
 from latentsync.media.join import join
 from latentsync.media.probe import probe_media
 from latentsync.media.write import FrameClock, VideoWriter
-from tests.videos import VFR_S, smooth_images
+from tests.videos import VFR_S, smooth_images, write_video
 
 LIGHT = ":master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50):max-cll=1000,400"
-PQ, BT2020 = 16, 9
+PQ, BT2020, BT709 = 16, 9, 1
+LIMITED, FULL = 1, 2
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,47 @@ def test_hdr10_stays_hdr10(tmp_path, hdr, codec, name, pix_fmt, fourcc):
     assert codecs.hdr_light(frames[0]) == ("" if codec == "prores" else LIGHT)
     error = max(np.abs(planes(a)[0].astype(int) - planes(b)[0]).mean() for a, b in zip(frames, hdr, strict=True))
     assert error == 0 if codec == "lossless" else error < 4  # of 1023
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuvj420p", "yuvj422p", "yuv420p10le"])
+@pytest.mark.parametrize("codec", codecs.CODECS)
+def test_full_range_keeps_its_colours_and_files_that_cannot_say_so_are_limited(tmp_path, codec, pix_fmt):
+    frames = []
+    for rgb in smooth_images(3, 96, 64):
+        frame = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(
+            format=pix_fmt, dst_colorspace=BT709, dst_color_range=FULL
+        )
+        frame.colorspace, frame.color_range = BT709, FULL
+        frames.append(frame)
+    source = written(tmp_path / "source.mp4", frames, codec="lossless")
+    frames = [frame for _, frame in read.read_video_frames(source)]  # decoders know where chroma lies
+    path = written(tmp_path / f"a{codecs.CODECS[codec].suffix}", frames, codec=codec, crf=4)
+    found = [frame for _, frame in read.read_video_frames(path)]
+    assert {frame.color_range for frame in found} == {LIMITED if codec == "prores" else FULL}
+    before, after = (np.stack([native_rgb(frame) for frame in each]).astype(float) for each in (frames, found))
+    slope, _ = np.polyfit(before.ravel(), after.ravel(), 1)
+    assert abs(slope - 1) < 0.01 and abs(np.mean(after - before, (0, 1, 2))).max() < 1  # mistaken: 0.86 or 1.16
+
+
+@pytest.mark.parametrize(
+    ("codec", "params", "location"),
+    [
+        ("libx264", {"x264-params": "chromaloc=1"}, 1),
+        ("libx264", {}, None),
+        ("libx265", {"x265-params": "log-level=none:chromaloc=2"}, 2),
+        ("libx265", {"x265-params": "log-level=none:chromaloc=0"}, None),
+        ("libsvtav1", {"svtav1-params": "chroma-sample-position=colocated", "preset": "12"}, 2),
+        ("mpeg4", {}, None),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_location_of_chroma_is_read_and_kept(tmp_path, codec, params, location, suffix):
+    source = write_video(tmp_path / f"a{suffix}", 3, codec=codec, codec_options=params)
+    assert chroma_location(source) == location
+    for codec in ("h264", "hevc10"):
+        with VideoWriter(tmp_path / "b.mp4", 25, 96, 64, codec=codec, chroma_location=location) as writer:
+            writer.write(np.full((64, 96, 3), 90, np.uint8))
+        assert chroma_location(writer.path) == location
 
 
 @pytest.mark.parametrize(
