@@ -33,7 +33,7 @@ def _aligned_planes(frame: DisplayedFrame, matrix: np.ndarray, resolution: int) 
     matrix = np.asarray(matrix, np.float64) @ to_displayed(
         frame.stored.width, frame.stored.height, frame.turns, frame.mirrored, frame.aspect
     )
-    luma, blue, red = planes(frame.stored)
+    luma, blue, red, *_ = planes(frame.stored)
     _, full_range, depth = colour_of(frame.stored)
     grey = alignment.FILL if full_range else 16 + alignment.FILL * 219 / 255
     wide, high = (round(big / small) for big, small in zip(luma.shape[::-1], blue.shape[::-1], strict=True))

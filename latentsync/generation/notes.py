@@ -9,6 +9,7 @@ import numpy as np
 from latentsync.config import Generate
 from latentsync.media import repairs
 from latentsync.media.codecs import CODECS, hdr_light
+from latentsync.media.frames import has_alpha
 from latentsync.media.opening import opened
 from latentsync.media.probe import timeline
 from latentsync.media.read import read_video_frames
@@ -20,8 +21,8 @@ def notes_of(video: Path, cfg: Generate, own_audio: bool) -> list[str]:
     """Sentences without a full stop; `own_audio`: the result has an audio track of this file."""
     found = timeline(video)
     notes = [f"{video.name}: {repairs.sentence(found.info.repairs)}"] if found.info.repairs else []
-    if any(component.is_alpha for component in av.VideoFormat(found.info.pix_fmt).components):
-        notes.append(f"its transparency is left out, as --codec {cfg.codec} has none")
+    if has_alpha(av.VideoFormat(found.info.pix_fmt)) and not CODECS[cfg.codec].alpha:
+        notes.append(f"its transparency is left out, as --codec {cfg.codec} keeps none; prores does")
     if cfg.codec == "prores" and hdr_light(next(read_video_frames(video, np.zeros(1, np.int64)))[1]):
         notes.append("its mastering display and content light (HDR10) are left out, as --codec prores writes none")
     if found.info.interlaced:

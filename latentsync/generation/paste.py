@@ -176,7 +176,7 @@ def grids_to(frame: av.VideoFrame, region: Region, matrix: np.ndarray) -> list[G
     x0, y0, x1, y1 = region
     if x1 == 0:
         return []
-    luma, chroma, _ = (plane.shape for plane in planes(frame))
+    luma, chroma, *_ = (plane.shape for plane in planes(frame))
     found = []
     for channels, (height, width) in (((0,), luma), ((1, 2), chroma)):
         step_x, step_y = -(-luma[1] // width), -(-luma[0] // height)  # a chroma sample is the middle of its block
@@ -344,6 +344,6 @@ def blended(frame: av.VideoFrame, region: Region, alpha: np.ndarray, patch: np.n
     result = copied(frame)
     if alpha.size:
         assert patch is not None
-        y, u, v = planes(result)
+        y, u, v, *_ = planes(result)
         paste_yuv(y, u, v, region, alpha, patch, *colour_of(frame))
     return result

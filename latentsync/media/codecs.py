@@ -9,7 +9,7 @@ import numpy as np
 
 from latentsync.config import CodecName
 from latentsync.media.deinterlace import FieldOrder
-from latentsync.media.frames import colour_of
+from latentsync.media.frames import colour_of, has_alpha
 
 # x264's macroblock tree reads memory that it never wrote (in its assembly; found by filling the heap through
 # MALLOC_PERTURB_), so the same frames now and then gave other bytes. Without it, 22 files were equal under 12 fillings.
@@ -36,21 +36,19 @@ class Codec:
     """Whether it takes yuvj420p and the like."""
     limited: bool
     """Whether its files cannot say that the range is full, so that they are written in limited range."""
+    alpha: bool
+    """Whether it keeps transparency."""
     interlaced: bool
     """Whether it is written with fields where the source has them."""
     meaning: str
 
 
-_ALL = ("420", "422", "444")
+_8_10, _ALL = ("", "10le"), ("420", "422", "444")
 CODECS: dict[CodecName, Codec] = {
-    "h264": Codec(
-        "libx264", ".mp4", None, ("", "10le"), _ALL, True, False, True, "plays everywhere, as deep as the source"
-    ),
-    "hevc10": Codec(
-        "libx265", ".mp4", "hvc1", ("10le",), _ALL, False, False, False, "10 bits, with the light of HDR10"
-    ),
-    "prores": Codec("prores_ks", ".mov", None, ("10le",), ("422", "444"), False, True, True, "ProRes 422 HQ or 4444"),
-    "lossless": Codec("libx264", ".mp4", None, ("", "10le"), _ALL, True, False, True, "H.264 without loss; large"),
+    "h264": Codec("libx264", ".mp4", None, _8_10, _ALL, True, False, False, True, "plays everywhere, in its own depth"),
+    "hevc10": Codec("libx265", ".mp4", "hvc1", ("10le",), _ALL, False, False, False, False, "10 bits, HDR10"),
+    "prores": Codec("prores_ks", ".mov", None, ("10le",), _ALL[1:], False, True, True, True, "ProRes 422 HQ or 4444"),
+    "lossless": Codec("libx264", ".mp4", None, _8_10, _ALL, True, False, False, True, "H.264 without loss; large"),
 }
 assert tuple(CODECS) == get_args(CodecName)
 
@@ -58,8 +56,8 @@ assert tuple(CODECS) == get_args(CodecName)
 def output_format(width: int, height: int, wanted: str, codec: CodecName = "h264") -> str:
     """The pixel format of a written video: `wanted` where the codec can write it at this size.
 
-    Otherwise the one with its chroma (4:2:0 where that is unknown) and depth (10 bits for more than 8), as far as the
-    codec takes them. 4:2:0 and 4:2:2 need even sides, so odd ones become 4:4:4.
+    Otherwise the one with its chroma (4:2:0 where that is unknown), depth (10 bits for more than 8) and transparency,
+    as far as the codec takes them. 4:2:0 and 4:2:2 need even sides, so odd ones become 4:4:4, as do transparent ones.
     """
     takes, like = CODECS[codec], av.VideoFormat(wanted)
     full = wanted.startswith("yuvj")
@@ -70,9 +68,11 @@ def output_format(width: int, height: int, wanted: str, codec: CodecName = "h264
     chroma = chroma if chroma in takes.chroma else takes.chroma[0]
     if (width % 2 and chroma != "444") or (height % 2 and chroma == "420"):
         chroma = "444"
+    alpha = takes.alpha and has_alpha(like)
+    chroma = "444" if alpha else chroma
     depth = "10le" if first.bits > 8 else ""
     depth = depth if depth in takes.depths else takes.depths[-1]
-    return f"yuv{'j' if full and takes.full_range else ''}{chroma}p{depth}"
+    return f"yuv{'a' if alpha else ''}{'j' if full and takes.full_range else ''}{chroma}p{depth}"
 
 
 def options(

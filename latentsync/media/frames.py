@@ -99,8 +99,13 @@ def planes(frame: av.VideoFrame) -> list[np.ndarray]:
 
 
 def has_planes(format: av.VideoFormat) -> bool:
-    """Planar YUV, what nearly every codec gives: three planes, little-endian where deep."""
-    return format.name.startswith(("yuv4", "yuvj4")) and format.is_planar and not format.name.endswith("be")
+    """Planar YUV, what nearly every codec gives: three planes, a fourth of alpha, little-endian where deep."""
+    return format.name.startswith(("yuv4", "yuvj4", "yuva4")) and format.is_planar and not format.name.endswith("be")
+
+
+def has_alpha(format: av.VideoFormat) -> bool:
+    """Whether pixels may be transparent."""
+    return any(component.is_alpha for component in format.components)
 
 
 def to_rgb(frame: av.VideoFrame, width: int | None = None, aspect: Fraction = SQUARE) -> np.ndarray:

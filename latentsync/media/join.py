@@ -46,7 +46,10 @@ def join(
         output(temporary, out.suffix, tags) as container,
     ):
         with opened(parts[0]) as first:
-            copy = container.add_stream_from_template(first.streams.video[0])
+            of_parts = first.streams.video[0]
+            copy = container.add_stream_from_template(of_parts)
+            # PyAV drops it, and then all ProRes is called HQ, and HEVC is named so that Apple's players refuse it
+            copy.codec_context.codec_tag = of_parts.codec_context.codec_tag
         copy.time_base = clock.time_base
         audio = iter(()) if add_audio is None else add_audio(container)()
         waiting = next(audio, None)

@@ -24,6 +24,7 @@ from latentsync.media.codecs import CODECS, colour_tags, hdr_light
 from latentsync.media.deinterlace import field_order
 from latentsync.media.frames import native_rgb, planes
 from latentsync.media.read import frame_times, read_frames, read_video_frames
+from latentsync.media.write import VideoWriter
 from tests.generation.test_two_voices import Loud
 from tests.generation.test_voices import two_heads
 from tests.media.test_deinterlace import combing
@@ -229,6 +230,30 @@ def test_interlaced_video_keeps_its_fields_or_becomes_progressive_on_request(ses
     assert combs["kept"] == pytest.approx(above(video), rel=0.1) and combs["made"] < above(video) / 2
     kept = "it is interlaced: so is the result, with its fields in their order; --deinterlace makes it progressive"
     assert said == {"kept": (kept,), "made": ("it is interlaced: the result is deinterlaced",)}
+
+
+@pytest.mark.parametrize("codec", ["prores", "h264"])
+def test_transparency_is_kept_where_the_codec_can_and_else_said(session, tmp_path, codec):
+    case, folder = Case(cfg={"codec": codec}), tmp_path / "in"
+    _, audio = files(Case(), folder)
+    with VideoWriter(folder / "a.mov", 25, 208, 176, codec="prores", like=av.VideoFrame(208, 176, "rgba")) as writer:
+        for index in range(N):
+            alpha = np.where(np.arange(208) < 160, 255, 0).astype(np.uint8)[None].repeat(176, 0)
+            image = np.ascontiguousarray(np.dstack([head(index), alpha]))
+            writer.write_frame(av.VideoFrame.from_ndarray(image, "rgba"))
+    out = tmp_path / f"out{CODECS[codec].suffix}"
+    result = redrawn(session, case, folder / "a.mov", audio, out)
+    assert result.n_generated == N
+    if codec == "h264":
+        assert result.notes == ("its transparency is left out, as --codec h264 keeps none; prores does",)
+        return
+    assert result.notes == ()
+    for _, frame in read_video_frames(out):
+        assert frame.format.name == "yuva444p12le"  # as decoders give 4444
+        alpha = planes(frame)[3] / 4095
+        assert alpha[:, :158].min() > 0.99 and alpha[:, 162:].max() < 0.01
+    before, after = (np.stack([rgb for _, rgb in read_frames(path)]) for path in (folder / "a.mov", out))
+    assert (np.abs(before.astype(int) - after).max((0, 3)) > 40).sum() > 500  # a mouth was drawn
 
 
 FULL_RANGE = {"pix_fmt": "yuvj420p", "codec_options": {"crf": "1", "color_range": "pc", "colorspace": "bt709"}}

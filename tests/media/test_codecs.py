@@ -128,6 +128,37 @@ def test_pixel_formats_keep_what_the_codec_can(tmp_path, codec, size, wanted, gi
     assert abs(read.read_clip(writer.path).astype(int) - 90).max() <= 2
 
 
+def four_letters(path) -> tuple[str, str | None]:
+    """What the container calls the codec, and its profile."""
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        return context.codec_tag, context.profile
+
+
+def transparent(pix_fmt: str, n: int = 4) -> list[av.VideoFrame]:
+    """Frames that are opaque on the left and become transparent to the right."""
+    frames = []
+    for rgb in smooth_images(n, 96, 64):
+        ramp = np.broadcast_to(np.linspace(255, 0, 96).astype(np.uint8), (64, 96))
+        rgba = np.ascontiguousarray(np.dstack([rgb, ramp]))
+        frames.append(av.VideoFrame.from_ndarray(rgba, "rgba").reformat(format=pix_fmt))
+    return frames
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuva444p12le", "yuva420p", "rgba"])
+def test_prores_keeps_transparency(tmp_path, pix_fmt):
+    frames = transparent(pix_fmt)
+    assert codecs.output_format(96, 64, pix_fmt, "prores") == "yuva444p10le"
+    assert "a" not in codecs.output_format(96, 64, pix_fmt, "h264")
+    path = written(tmp_path / "a.mov", frames, codec="prores")
+    join([path], tmp_path / "b.mov", FrameClock.of(Fraction(25)))
+    for name in ("a", "b"):
+        assert four_letters(tmp_path / f"{name}.mov") == ("ap4h", "4444")
+        [(_, frame), *_] = read.read_video_frames(tmp_path / f"{name}.mov")
+        alpha = planes(frame)[3] / (2 ** frame.format.components[3].bits - 1)
+        assert np.abs(alpha - np.linspace(1, 0, 96)).max() < 0.01
+
+
 @pytest.mark.parametrize("codec", ["h264", "hevc10", "prores"])
 @pytest.mark.parametrize("times_s", [None, VFR_S], ids=["constant", "variable"])
 def test_joined_parts_are_what_one_file_would_be(tmp_path, codec, times_s):
@@ -152,6 +183,7 @@ def test_joined_parts_are_what_one_file_would_be(tmp_path, codec, times_s):
     for name in ("a", "b"):
         join(parts, tmp_path / f"{name}{suffix}", clock)
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+    assert four_letters(tmp_path / f"a{suffix}") == four_letters(parts[0])
     joined = [planes(frame)[0] for _, frame in read.read_video_frames(tmp_path / f"a{suffix}")]
     assert len(joined) == len(images) and all((a == b).all() for a, b in zip(joined, frames, strict=True))
     (found, end_s), (expected, expected_end_s) = (read.frame_times(tmp_path / f"{n}{suffix}") for n in ("a", "whole"))
