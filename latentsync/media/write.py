@@ -264,7 +264,11 @@ class VideoWriter:
             return
         with self.stack:
             assert self.n_written == len(self.clock.pts or range(max(1, self.n_written))), self.n_written
-            self._mux(self.video.encode(None))
+            rest = self.video.encode(None)
+            if self.n_written == 1:  # x265 leaves the time of decoding of a lone frame unset
+                for packet in rest:
+                    packet.dts = packet.pts
+            self._mux(rest)
             self._mux_sound(before_s=None)
 
 

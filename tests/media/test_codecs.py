@@ -128,6 +128,15 @@ def test_pixel_formats_keep_what_the_codec_can(tmp_path, codec, size, wanted, gi
     assert abs(read.read_clip(writer.path).astype(int) - 90).max() <= 2
 
 
+def test_a_single_frame_of_hevc_can_be_written(tmp_path):
+    """x265 left its time of decoding to whatever was in memory: every second try failed or so."""
+    for _ in range(20):
+        with VideoWriter(tmp_path / "x.mp4", 25, 96, 64, codec="hevc10") as writer:
+            writer.write(np.full((64, 96, 3), 90, np.uint8))
+        with av.open(str(writer.path)) as container:
+            assert [(packet.pts, packet.dts) for packet in container.demux() if packet.size] == [(0, 0)]
+
+
 def four_letters(path) -> tuple[str, str | None]:
     """What the container calls the codec, and its profile."""
     with av.open(str(path)) as container:
