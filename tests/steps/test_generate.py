@@ -268,9 +268,9 @@ def test_the_video_plays_back_and_forth_until_the_audio_ends(source, tracks, mod
 def test_no_more_than_a_batch_of_windows_is_held(source, tracks, models, tmp_path, monkeypatch, length):
     read, written, most = 0, 0, 0
 
-    def counting(path, indices):
+    def counting(path, indices, deinterlace):
         nonlocal read, most
-        for pair in read_video_frames(path, indices):
+        for pair in read_video_frames(path, indices, deinterlace):
             read += 1
             most = max(most, read - written)
             yield pair
