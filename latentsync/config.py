@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 # alone, so that it does not repeat a week of GPU time.
 VERSIONS = {
     "make_talkers": 3,
-    "probe": 3,
+    "probe": 4,
     "resample": 3,
-    "detect_scenes": 1,
+    "detect_scenes": 2,
     "segment": 1,
     "align_faces": 6,
     "score_sync": 2,

@@ -1,6 +1,7 @@
 """What a user should know about a video that is redrawn: what is repaired in it, and what the result leaves out."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import av
@@ -14,13 +15,22 @@ from latentsync.media.opening import opened
 from latentsync.media.probe import timeline
 from latentsync.media.read import read_video_frames
 
+NOTHING: Mapping[str, int] = {}
 _STREAMS = {"audio": "audio tracks", "subtitle": "subtitles", "data": "data tracks", "video": "other videos"}
 
 
-def notes_of(video: Path, cfg: Generate, own_audio: bool) -> list[str]:
-    """Sentences without a full stop; `own_audio`: the result has an audio track of this file."""
+def notes_of(video: Path, cfg: Generate, own_audio: bool, damage: Mapping[str, int] = NOTHING) -> list[str]:
+    """Sentences without a full stop.
+
+    Args:
+        video: the source.
+        cfg: how the result is made.
+        own_audio: the result has an audio track of this file.
+        damage: repairs that were counted while it was read.
+    """
     found = timeline(video)
-    notes = [f"{video.name}: {repairs.sentence(found.info.repairs)}"] if found.info.repairs else []
+    repaired = repairs.added(found.info.repairs, damage)
+    notes = [f"{video.name}: {repairs.sentence(repaired)}"] if repaired else []
     if has_alpha(av.VideoFormat(found.info.pix_fmt)) and not CODECS[cfg.codec].alpha:
         notes.append(f"its transparency is left out, as --codec {cfg.codec} keeps none; prores does")
     if cfg.codec == "prores" and hdr_light(next(read_video_frames(video, np.zeros(1, np.int64)))[1]):

@@ -163,6 +163,7 @@ class LipSync:
         self.models, self.detector = cache(load), cache(detector)
         self._restorers = lru_cache(maxsize=1)(restorer)  # any fidelity is another one, and each holds a network
         self.face_tracks = FaceTracks(self._find_tracks)
+        self.damage: dict[Path, dict[str, int]] = {}  # of each video that was tracked: its damaged frames, by kind
 
     def with_settings(
         self, generate: Generate | None = None, enhance: Enhance | None = None, mark: Mark | None = None
@@ -283,7 +284,7 @@ class LipSync:
             written = self.redraw(video, driving, out, faces, MAX_FACES, **given)
         found, choice = {name: written[name] for name in RESULT}, written["choice"]
         notes = () if driving is None else driving.notes
-        found["notes"] = (*notes, *notes_of(video, self.generate, own))
+        found["notes"] = (*notes, *notes_of(video, self.generate, own, self.damage.get(video, {})))
         return Result(faces=str(choice), n_left_alone=getattr(choice, "n_left_alone", 0), **found)
 
     def tracks(self, video: Path, faces: str, max_faces: int, progress: Report = silent) -> "list[Track]":
@@ -301,7 +302,8 @@ class LipSync:
 
         detector = self.detector(faces, max_faces)
         measure = measure_faces(detector.scheme)
-        return track_video(video, detector, max_s, self.tracking, progress, measure, deinterlace)
+        self.damage[video] = {}
+        return track_video(video, detector, max_s, self.tracking, progress, measure, deinterlace, self.damage[video])
 
     def redraw(
         self,

@@ -20,6 +20,7 @@ from latentsync.media.ahead import ahead
 from latentsync.media.audio import read_audio
 from latentsync.media.frames import DisplayedFrame
 from latentsync.media.read import Reader, frame_times
+from latentsync.media.repairs import Repairs, added
 from latentsync.media.scenes import DELAY_FRAMES, CutFinder
 from latentsync.sync import curves
 from latentsync.timing import SAMPLES_PER_TICK, TICKS_PER_S
@@ -59,17 +60,19 @@ def track_video(
     progress: Report = silent,
     measure: Measure | None = None,
     deinterlace: bool = False,
+    damage: Repairs | None = None,
 ) -> list[Track]:
     """The face tracks of all displayed frames, in frame numbers of the video; no track crosses a cut. One decode.
 
     Frames from `max_s` seconds on are left out. `progress` is called with the number of frames seen. `measure`: as
-    `track_faces` takes it; without it, landmarks are kept.
+    `track_faces` takes it; without it, landmarks are kept. `damage` counts frames that are damaged.
     """
     times_s, end_s = frame_times(video)
     max_gap = round(cfg.max_gap_ticks / TICKS_PER_S * len(times_s) / end_s)
     if max_s is not None:
         times_s = times_s[times_s < max_s]
-    frames = (frame for _, frame in Reader(video, deinterlace).displayed_frames(np.arange(len(times_s))))
+    reader = Reader(video, deinterlace=deinterlace)
+    frames = (frame for _, frame in reader.displayed_frames(np.arange(len(times_s))))
     images = ahead((number, frame.quick()) for number, frame in scenes(frames, cfg.scenes))
     tracks, start = [], 0
     for _, scene in groupby(images, key=lambda pair: pair[0]):
@@ -80,6 +83,8 @@ def track_video(
             tracks.append(dataclasses.replace(track, start=track.start + start, stop=track.stop + start, shot=shot))
         start += counted.n
     assert start == len(times_s), (start, len(times_s))
+    if damage is not None:
+        damage |= added({"lost_frames": len(reader.lost), "concealed_frames": reader.n_concealed})
     _return_freed_memory()
     return tracks
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin, get
 
 # The closed list: reason -> its meaning, as the report shows it.
 REASONS = {
-    "unreadable": "the file is not a readable video, or it is cut off",
+    "unreadable": "the file is not a readable video, or it is cut off or damaged",
     "crashed": "a library crashed twice while reading it",
     "failed": "an error occurred while it was read, tracked or scored",
     "no_audio": "there is no audio, so sync cannot be measured",
@@ -110,7 +110,7 @@ class OfSource(TypedDict):
     ]
     n_audio_tracks: Annotated[int, Column("audio tracks of the source", "probe")]
     repairs: Annotated[
-        dict[str, int], Column("what is repaired in the source, see media/repairs.py: kind -> number", "resample")
+        dict[str, int], Column("what is repaired in the source, see media/repairs.py: kind -> number", "detect_scenes")
     ]
     n_ticks: Annotated[int, Column("ticks of the source, 25 per second", "resample", "ticks")]
 

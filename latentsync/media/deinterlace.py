@@ -6,45 +6,46 @@ that is why each run of flagged frames has a filter of its own, which is given t
 makes of its first frame differs from what it makes of the same frame later).
 """
 
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Literal
 
 import av
 import av.filter
 
-from latentsync.ledger.rows import Rejection
+from latentsync.media.damage import Decoder
 
-Numbered = tuple[int, av.VideoFrame]
 FieldOrder = Literal["tff", "bff"]
 """Which field is shown first, top or bottom; FFmpeg's names."""
 _ANY_CLOCK = Fraction(1, 1000)  # no filter here looks at times
 
 
-def deinterlaced(frames: Iterator[Numbered]) -> Iterator[Numbered]:
-    """The frames, each with its index, in presentation order; flagged ones without their flag.
+def deinterlaced(frames: Decoder) -> Decoder:
+    """The frames, flagged ones without their flag; colours, times and side data stay.
 
-    Colours, times and side data stay. What is decoded before a Rejection is given before it is raised.
+    Frames whose numbers do not follow one another, because one between them is lost, are no neighbours.
     """
-    run, before = None, None
-    try:
-        for index, frame in frames:
-            if before is not None and _kind(frame) != _kind(before):
-                if run is not None:
-                    yield run.last()
-                run, before = None, None
+    run, before, last, answer = None, None, -1, None
+    while True:
+        try:
+            index, frame = frames.send(answer)
+        except StopIteration:
+            break
+        answer = None
+        if frame is None:
+            answer = yield index, None
+            continue
+        if before is not None and (index != last + 1 or _kind(frame) != _kind(before)):
             if run is not None:
-                yield run.following(index, frame)
-                run = run if frame.interlaced_frame else None
-            elif frame.interlaced_frame:
-                run = _Run(before, index, frame)
-            if not frame.interlaced_frame:
-                yield index, frame
-            before = frame
-    except Rejection:
+                yield run.last()
+            run, before = None, None
         if run is not None:
-            yield run.last()
-        raise
+            yield run.following(index, frame)
+            run = run if frame.interlaced_frame else None
+        elif frame.interlaced_frame:
+            run = _Run(before, index, frame)
+        if not frame.interlaced_frame:
+            yield index, frame
+        before, last = frame, index
     if run is not None:
         yield run.last()
 
@@ -67,19 +68,19 @@ class _Run:
         if before is not None:
             self.graph.vpull()
 
-    def following(self, index: int, frame: av.VideoFrame) -> Numbered:
+    def following(self, index: int, frame: av.VideoFrame) -> tuple[int, av.VideoFrame]:
         """The frame that waited, now that the one after it is known; that one waits from here on."""
         self.graph.vpush(frame)
         shown = self._pull()
         self.waiting = index, frame
         return shown
 
-    def last(self) -> Numbered:
+    def last(self) -> tuple[int, av.VideoFrame]:
         """The frame that waited; no other follows."""
         self.graph.vpush(None)
         return self._pull()
 
-    def _pull(self) -> Numbered:
+    def _pull(self) -> tuple[int, av.VideoFrame]:
         index, source = self.waiting
         frame = self.graph.vpull()
         frame.pts, frame.time_base = source.pts, source.time_base

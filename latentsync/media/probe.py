@@ -33,6 +33,7 @@ from latentsync.media.tracks import AudioTrack, preferred
 
 # A container may declare a little more than it holds (rounded durations, audio that ends later); more is a cut file.
 _MISSING_S = 1.0
+_SEARCHED_PX = 2e9  # 40 s of 1080p; decoding so many takes some 5 s
 _OUT_OF_ORDER = 16  # frames that a damaged stream may give too late; one that is further back begins the next part
 
 
@@ -157,9 +158,9 @@ def _timeline(path: Path, size: int, mtime_ns: int) -> Timeline:
         raise verdict(path, error) from error
     with opened(path) as container:
         video = _video_stream(container)
-        index, first = video.index, _first_picture(container, video)
+        index, (first, damaged) = video.index, _first_picture(container, video)
     with opened(path) as container:
-        return _demux(path, container, cast(av.VideoStream, container.streams[index]), first)
+        return _demux(path, container, cast(av.VideoStream, container.streams[index]), first, damaged)
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
@@ -175,17 +176,35 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     return streams[0]
 
 
-def _first_picture(container: av.container.InputContainer, video: av.VideoStream) -> av.VideoFrame:
+def _first_picture(container: av.container.InputContainer, video: av.VideoStream) -> tuple[av.VideoFrame, bool]:
+    """The first frame that can be decoded, and whether there is damage before it.
+
+    After damage a key frame is looked for, since what comes before it is spoiled, in _SEARCHED_PX pixels of video.
+    """
     video.codec_context.thread_count = 1
-    try:
-        for frame in container.decode(video):
-            return frame
-    except av.error.InvalidDataError:  # the container could be read, so it is not its index that is broken
-        pass
-    raise Rejection("unreadable", "no frame of it can be decoded")
+    first, damaged, n_pixels = None, False, 0
+    for packet in container.demux(video):
+        n_pixels += video.codec_context.width * video.codec_context.height
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:  # of this packet: the container could be read
+            damaged |= first is None
+            continue
+        for frame in frames:
+            if not damaged or (frame.key_frame and not frame.is_corrupt):
+                return frame, damaged
+            first = first or (None if frame.is_corrupt else frame)
+        if n_pixels > _SEARCHED_PX:
+            break
+    if first is None:
+        where = "near its beginning" if n_pixels > _SEARCHED_PX else "of it"
+        raise Rejection("unreadable", f"no frame {where} can be decoded")
+    return first, damaged
 
 
-def _demux(path: Path, container: av.container.InputContainer, video: av.VideoStream, first: av.VideoFrame) -> Timeline:
+def _demux(
+    path: Path, container: av.container.InputContainer, video: av.VideoStream, first: av.VideoFrame, damaged: bool
+) -> Timeline:
     decodable = [s for s in container.streams.audio if s.codec_context is not None]
     found, hidden, cut, end_s = packets_of(container, [video, *decodable])
     sounding = [s for s in decodable if s.index in found]
@@ -207,10 +226,10 @@ def _demux(path: Path, container: av.container.InputContainer, video: av.VideoSt
         counts = np.arange(len(packets.dts), dtype=np.int64) * step
         pts, n_closed = clock.closed(np.sort(packets.dts), packets.time_base, step) if known else (counts, 0)
         divided, parts = clock.Parts(np.zeros(len(pts), np.int64), np.zeros(1, np.int64)), ()
-        close, last_duration = np.zeros(0, bool), step
+        close, last_duration, n_leading = np.zeros(0, bool), step, 0
     else:
         divided, n_closed = clock.video_parts(packets, beside), 0
-        pts, parts, close, last_duration = _displayed(packets, divided, first.pts)
+        pts, parts, close, last_duration, n_leading = _displayed(packets, divided, first.pts)
     tracks = {}
     for number, stream in enumerate(container.streams.audio, 1):
         if stream in sounding:
@@ -230,6 +249,7 @@ def _demux(path: Path, container: av.container.InputContainer, video: av.VideoSt
         "stray_times": int((divided.of < 0).sum()),
         "close_frames": int(close.sum()),
         "empty_packets": max(0, n_held) if not n_closed else 0,
+        "lost_frames": n_leading if damaged else 0,
     }
     info = MediaInfo(
         width=size[turns % 2],
@@ -298,8 +318,9 @@ def packets_of(
 
 def _displayed(
     packets: clock.Packets, divided: clock.Parts, first_pts: int | None
-) -> tuple[np.ndarray, tuple[Part, ...], np.ndarray, int]:
-    """Times of the displayed frames, the parts that they come from, which frames are too close, the last duration.
+) -> tuple[np.ndarray, tuple[Part, ...], np.ndarray, int, int]:
+    """Times of the displayed frames, the parts that they come from, which frames are too close, the last duration, and
+    how many frames come before the first.
 
     Frames before the first one that decodes (the leading frames of an open GOP) are never shown.
     """
@@ -319,7 +340,7 @@ def _displayed(
     for number in range(len(divided.shift)):
         inside = np.flatnonzero((divided.of[kept] == number) & ~repeated)
         parts.append(Part(packets.pts[kept[inside]], index[inside]))
-    return moved[shown], tuple(parts), close, int(packets.duration[kept[shown][-1]])
+    return moved[shown], tuple(parts), close, int(packets.duration[kept[shown][-1]]), int(leading.sum())
 
 
 def _end(pts: np.ndarray, last_duration: int, video: av.VideoStream, edited: bool) -> int:

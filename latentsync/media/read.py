@@ -1,11 +1,11 @@
 """Frames by index in presentation order, on the clock of timing.py. Audio: media/audio.py.
 
 Frames are recognised by their presentation time, so a seek cannot shift them (counted only where there are no times).
-A packet without a frame of its own (a hidden reference, a skipped frame) shows the frame before it, as players
-do; longer holes than _HOLD_S and every decoding error are Rejection("unreadable").
+A packet without a frame of its own (a hidden reference, a skipped frame) and one that cannot be decoded show the
+frame before, as players do; what touches a longer hole (damage.py) is Rejection("unreadable").
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -15,12 +15,13 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from latentsync.ledger.rows import Rejection
+from latentsync.media.damage import FRAME_EACH, Decoder, Numbered, Spoiled, is_long, span_s
 from latentsync.media.deinterlace import deinterlaced
 from latentsync.media.frames import DisplayedFrame, to_rgb
 from latentsync.media.opening import opened
 from latentsync.media.probe import Timeline, timeline
 
-_HOLD_S = 0.5
+REORDERED = 16  # frames that a decoder may hold back
 _PREROLL_S = 5  # decoded before a place that is sought
 _FORWARD_S = 10  # going on is cheaper than seeking, with its pre-roll and the way from a key frame
 
@@ -54,7 +55,7 @@ def read_video_frames(
 
     `display_matrix(frame)` and `orientation` in media/display.py tell how a frame is to be turned.
     """
-    return Reader(path, deinterlace).frames(indices)
+    return Reader(path, deinterlace=deinterlace).frames(indices)
 
 
 class Reader:
@@ -63,17 +64,22 @@ class Reader:
     Only a call that starts further back, or much further on, seeks. Where it does, it begins some seconds early:
     streams that refresh gradually have no complete key frame. A frame is the same however it was reached.
 
-    `deinterlace`: frames that are flagged as interlaced are made progressive, see deinterlace.py.
+    Args:
+        path: the video.
+        strict: frames that damage spoils are lost (damage.py); else they are shown as decoded, as players do.
+        deinterlace: frames that are flagged as interlaced are made progressive (deinterlace.py).
     """
 
-    def __init__(self, path: Path, deinterlace: bool = False):
-        self.path, self.deinterlace = path, deinterlace
+    def __init__(self, path: Path, strict: bool = False, deinterlace: bool = False):
+        self.path, self.strict, self.deinterlace = path, strict, deinterlace
         self.timeline = timeline(path)
-        self.decoder: Iterator[tuple[int, av.VideoFrame]] | None = None
+        self.decoder: Decoder | None = None
         self.held: av.VideoFrame | None = None
-        self.shown = -1  # index of `held`, the last frame that was decoded
-        self.ahead: tuple[int, av.VideoFrame] | None = None  # decoded already, to be shown later
+        self.shown = -1  # index of `held`, the last frame that was decoded; before there is one, where decoding begins
+        self.ahead: Numbered | None = None  # decoded already, to be shown later
         self.damaged = False  # something was wrong with what the decoder has read
+        self.lost: set[int] = set()  # frames of the last call, between its first and last, that damage costs
+        self.n_concealed = 0  # frames of the last call that are shown although parts of them are missing
 
     def displayed_frames(self, indices: np.ndarray | None = None) -> Iterator[tuple[int, DisplayedFrame]]:
         """Like `frames`, each as a DisplayedFrame, turned as the file asks."""
@@ -81,106 +87,133 @@ class Reader:
         for index, frame in self.frames(indices):
             yield index, DisplayedFrame(frame, turns, found.mirrored, found.pixel_aspect, converter)
 
-    def frames(self, indices: np.ndarray | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
+    def frames(
+        self, indices: np.ndarray | None = None, holes: list[range] | None = None
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
         """(index, frame) of the wanted indices, sorted, each once; None: all.
 
+        Args:
+            indices: wanted frames.
+            holes: long holes are added to it, and wanted frames in them left out.
+
         Raises:
-            Rejection: a wanted frame is broken; broken frames before them are skipped.
+            Rejection: a wanted frame lies in a long hole, and `holes` is None.
         """
         n_frames = len(self.timeline.pts)
         wanted = np.arange(n_frames) if indices is None else np.unique(np.asarray(indices))
+        self.lost, self.n_concealed = set(), 0
         if len(wanted) == 0:
             return
         if wanted[0] < 0 or wanted[-1] >= n_frames:
             raise ValueError(f"frames {wanted[0]} to {wanted[-1]} asked of {self.path}, which has {n_frames}")
-        self._go_to(int(wanted[0]))
         whole = False
         try:
-            yield from self._wanted(wanted, n_frames)
+            yield from self._wanted(wanted, holes)
             whole = True
         finally:
+            self.lost = {index for index in self.lost if wanted[0] <= index <= wanted[-1]}
             # Given up in the middle, or damaged on the way: the next call seeks, as it would in another process.
             if self.damaged or not whole:
                 self.decoder, self.damaged = None, False
 
-    def _wanted(self, wanted: np.ndarray, n_frames: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        position, sought = 0, False
+    def _wanted(self, wanted: np.ndarray, holes: list[range] | None) -> Iterator[tuple[int, av.VideoFrame]]:
+        position, goes_on, end, drained = 0, self._go_to(int(wanted[0])), len(self.timeline.pts), False
         while position < len(wanted):
             if self.held is not None and wanted[position] == self.shown:
                 yield self.shown, self.held
                 position += 1
                 continue
-            try:
-                following = self._following()
-            except Rejection:
-                self.damaged = True
-                if self.shown >= wanted[0] or sought:
-                    raise
-                sought = True
-                self._seek(int(wanted[0]))
+            following = self._following()
+            index, frame = following or (end, None)
+            if following is not None and frame is None:
+                if goes_on and position == 0:  # another process would begin nearer
+                    self._seek_before(int(wanted[0]))
+                    goes_on = False
+                    continue
+                self.lost.add(index)
+                if index > wanted[-1] + REORDERED and not drained:
+                    # Nothing that is wanted is still to come but what the decoder holds back. Reading on up to the next
+                    # whole frame would take the time of the whole file for every call within a long hole.
+                    end, drained = index, True
+                    self.ahead = self._drained()
                 continue
-            if following is None:  # no frame of its own up to the end
-                break
-            index, frame = following
-            if wanted[position] < index and self.held is not None:
-                _check_hole(self.timeline, self.shown, index)
-            while position < len(wanted) and wanted[position] < index:
-                yield int(wanted[position]), frame if self.held is None else self.held
-                position += 1
+            self.lost.discard(index)
+            upto = int(np.searchsorted(wanted, index))
+            if upto > position:
+                yield from self._in_hole(wanted[position:upto], range(self.shown + 1, index), frame, holes)
+                position = upto
+            if frame is None:
+                return
             if position == len(wanted):
                 self.ahead = following
                 return
+            self.n_concealed += bool(index >= wanted[0] and frame.is_corrupt)
             self.shown, self.held = index, frame
-        if position < len(wanted):
-            if self.held is None:
-                raise Rejection("unreadable", f"no frame can be decoded from frame {wanted[0]} of {n_frames} on")
-            _check_hole(self.timeline, self.shown, n_frames)
-            for index in wanted[position:]:
-                yield int(index), self.held
 
-    def _go_to(self, first: int) -> None:
+    def _in_hole(
+        self, wanted: np.ndarray, hole: range, frame: av.VideoFrame | None, holes: list[range] | None
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """The frame before, or at the beginning the next one, for each wanted frame in a hole that is short."""
+        if is_long(self.timeline, hole):
+            if holes is not None:
+                holes.append(hole)
+                return
+            start_s, stop_s = span_s(self.timeline, hole)
+            raise Rejection("unreadable", f"no frame can be decoded between {start_s:.2f} and {stop_s:.2f} s")
+        shown = frame if self.held is None else self.held
+        if shown is None:
+            raise Rejection("unreadable", f"no frame can be decoded from frame {wanted[0]} of {hole.stop} on")
+        for index in wanted:
+            yield int(index), shown
+
+    def _go_to(self, first: int) -> bool:
+        """Be where frame `first` is reached by decoding on; True if the decoder of the last call goes on."""
         reach = round(_FORWARD_S * self.timeline.info.fps) + 1
-        if self.decoder is None or not self.shown <= first <= self.shown + reach:
-            early = self.timeline.pts[first] - int(_PREROLL_S / self.timeline.time_base)
-            index = int(np.searchsorted(self.timeline.pts, early))
-            # The frame before belongs to what a deinterlaced frame is made of, however long it is shown.
-            self._seek(min(index, max(0, first - 1)) if self.deinterlace else index)
+        if self.decoder is not None and self.shown <= first <= self.shown + reach:
+            return True
+        self._seek_before(first)
+        return False
 
-    def _seek(self, index: int) -> None:
-        frames = _decoded(self.path, self.timeline, index)
-        self.decoder = deinterlaced(frames) if self.deinterlace else frames
-        self.held, self.shown, self.ahead = None, -1, None
+    def _seek_before(self, first: int) -> None:
+        early = self.timeline.pts[first] - int(_PREROLL_S / self.timeline.time_base)
+        begin = int(np.searchsorted(self.timeline.pts, early))
+        if self.deinterlace:  # the frame before belongs to what a frame is made of, however long it is shown
+            begin = min(begin, max(0, first - 1))
+        decoded = _decoded(self.path, self.timeline, begin, self.strict)
+        self.decoder = deinterlaced(decoded) if self.deinterlace else decoded
+        self.held, self.shown, self.ahead = None, begin - 1, None
 
-    def _following(self) -> tuple[int, av.VideoFrame] | None:
+    def _following(self) -> Numbered | None:
         if self.ahead is not None:
             following, self.ahead = self.ahead, None
             return following
         assert self.decoder is not None
         following = next(self.decoder, None)
-        self.damaged |= following is not None and following[1].is_corrupt
+        self.damaged |= following is not None and (following[1] is None or following[1].is_corrupt)
         return following
 
-
-def _check_hole(found: Timeline, shown: int, index: int) -> None:
-    """Frames shown + 1 to index - 1 have no frame: reject the source if that lasts too long."""
-    if index - shown < 2:
-        return
-    start_s, stop_s = (
-        float((int(p) - int(found.pts[0])) * found.time_base)
-        for p in (found.pts[shown + 1], found.pts[index] if index < len(found.pts) else found.end_pts)
-    )
-    if stop_s - start_s > _HOLD_S:
-        raise Rejection("unreadable", f"no frame can be decoded between {start_s:.2f} and {stop_s:.2f} s")
+    def _drained(self) -> Numbered | None:
+        assert self.decoder is not None
+        try:
+            return self.decoder.send(True)
+        except StopIteration:
+            return None
 
 
-def _decoded(path: Path, found: Timeline, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Frames from a key frame at or before `first` on, each with its index in presentation order."""
+def _decoded(path: Path, found: Timeline, first: int, strict: bool, back_s: float = _FORWARD_S) -> Decoder:
+    """Frames from a key frame at or before `first` on, each with its index in presentation order; None: it is lost.
+
+    A lost frame is reported as soon as its packet fails, which may be some frames early. Answered with True, the
+    decoder only gives the frames that it holds back. `back_s`: how much earlier to try next if no key frame is found.
+    """
+    if found.counted or len(found.parts) > 1:  # the same time may come several times
+        first = 0
     with opened(path) as container:
         video = container.streams[found.stream]
+        assert isinstance(video, av.VideoStream)
         video.codec_context.thread_count = 1
         video.codec_context.thread_type = "AUTO"
-        if found.counted or len(found.parts) > 1:  # the same time may come several times
-            first = 0
+        video.codec_context.copy_opaque = found.counted
         raw = found.raw(first)
         if first > 0:
             container.seek(raw, stream=video)
@@ -188,30 +221,49 @@ def _decoded(path: Path, found: Timeline, first: int) -> Iterator[tuple[int, av.
         head = next(packets)
         leads = head.is_keyframe and head.pts is not None and head.pts <= raw
         if first == 0 or leads:
-            yield from _numbered(chain([head], packets), found)
+            yield from _numbered(chain([head], packets), found, strict)
             return
-    yield from _decoded(path, found, 0)  # seeking led nowhere useful: decode from the start
+    # No key frame is marked there, or it is broken: further back, and at last from the start.
+    earlier = found.pts[first] - int(back_s / found.time_base)
+    yield from _decoded(path, found, int(np.searchsorted(found.pts, earlier)), strict, 2 * back_s)
 
 
-def _numbered(packets: Iterable[av.Packet], found: Timeline) -> Iterator[tuple[int, av.VideoFrame]]:
-    last, part = -1, 0
-    for packet in packets:
-        for frame in _decode(packet, found):
+def _numbered(packets: Iterator[av.Packet], found: Timeline, strict: bool) -> Decoder:
+    last, part, spoiled, damaged, ending = -1, 0, Spoiled(found, strict), False, False
+    for number, packet in enumerate(packets):
+        if found.counted:
+            packet.opaque = number
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            if not packet.size:
+                continue
+            index = last + 1 if found.counted else found.number(packet.pts, part, last)[0]
+            last, damaged = (index, True) if found.counted else (last, damaged)
+            if index < 0:
+                continue
+            spoiled.lost(index, packet.is_keyframe)
+            ending = bool((yield index, None))
+            if not ending:
+                continue
+            frames = packet.stream.codec_context.decode(None)
+        for frame in frames:
             if found.counted:
-                index = last + 1
+                # One packet, one frame. Of what a decoder drops after an error, a key frame is the first to tell.
+                told = frame.opaque if damaged and frame.key_frame else None
+                index = max(last + 1, told) if isinstance(told, int) else last + 1
             else:
                 index, part = found.number(frame.pts, part, last)
-            if index > last:
-                yield index, frame
-                last = index
-
-
-def _decode(packet: av.Packet, found: Timeline) -> list[av.VideoFrame]:
-    try:
-        return packet.decode()
-    except av.error.FFmpegError as error:
-        at_s = float(packet.pts * packet.time_base - found.zero_s) if packet.pts is not None else float("nan")
-        raise Rejection("unreadable", f"decoding fails at {at_s:.2f} s: {error.strerror}") from error
+            if index <= last:
+                continue
+            if last >= 0 and found.info.video_codec in FRAME_EACH:
+                for gone in range(last + 1, index):
+                    spoiled.lost(gone, False)
+                    yield gone, None
+            yield index, None if spoiled.spoils(index, frame) else frame
+            last = index
+        if ending:
+            return
 
 
 def read_clip(path: Path, start: int = 0, stop: int | None = None) -> np.ndarray:

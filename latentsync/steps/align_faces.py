@@ -45,8 +45,8 @@ def run(cfg: AlignFaces, inputs: dict[str, list[Path]], outputs: dict[str, Path]
     """Ledger of segments -> ledger of clips, crops and geometry in the folder media beside it."""
     [ledger] = inputs["segment"]
     root = run_dir(outputs["ledger"])
-    # segments come in the order of their sources and times
-    open_reader = functools.lru_cache(1)(functools.partial(Reader, deinterlace=cfg.deinterlace))
+    # Segments come in the order of their sources and times.
+    open_reader = functools.lru_cache(1)(functools.partial(Reader, strict=True, deinterlace=cfg.deinterlace))
     with open_detector(cfg.backend, cfg.max_faces) as detector:
 
         def work(row: Segment, key: str) -> list[Row]:
@@ -60,7 +60,7 @@ def align_segment(row: Segment, key: str, cfg: AlignFaces, detector: Detector, v
     """The clips of one segment.
 
     Raises:
-        Rejection: no_face.
+        Rejection: no_face; unreadable, frames of it are lost.
     """
     shown = np.load(root / row["ticks_file"])[row["start_tick"] : row["end_tick"]]
     indices, first_tick, repeats = np.unique(shown, return_index=True, return_counts=True)

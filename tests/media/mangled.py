@@ -1,6 +1,6 @@
 """Files that something went wrong with: packets lost, repeated or out of order, clocks that jump, flipped bytes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import av
 import numpy as np
 
-Packet = dict[str, Any]  # kind ("video" or "audio"), pts, dts, data
+Packet = dict[str, Any]  # kind ("video" or "audio"), pts, dts, packet; data, if it is not that of the packet
 
 
 def packets_of(path: Path) -> list[Packet]:
@@ -31,7 +31,7 @@ def remuxed(source: Path, out: Path, change: Callable[[list[Packet]], list[Packe
         for stream in container.streams.video + container.streams.audio:
             streams[stream.type] = target.add_stream_from_template(stream)
         for entry in change(packets_of(source)):
-            packet = av.Packet(bytes(entry["packet"]))
+            packet = av.Packet(entry.get("data", bytes(entry["packet"])))
             packet.stream, packet.time_base = streams[entry["kind"]], entry["packet"].time_base
             packet.is_keyframe = entry["packet"].is_keyframe
             packet.duration = entry["packet"].duration or 0
@@ -50,6 +50,20 @@ def moved(kind: str, from_s: float, by_s: float) -> Callable[[list[Packet]], lis
         for one in packets:
             if one["kind"] == kind and one["pts"] >= from_s:
                 one["pts"], one["dts"] = one["pts"] + by_s, one["dts"] + by_s
+        return packets
+
+    return change
+
+
+def overwritten(numbers: Iterable[int], kept: float = 0.0) -> Callable[[list[Packet]], list[Packet]]:
+    """Bytes of 255 in these packets of the video, numbered in the order of the file; `kept`: a share that is whole."""
+
+    def change(packets: list[Packet]) -> list[Packet]:
+        videos = [one for one in packets if one["kind"] == "video"]
+        for number in numbers:
+            data = bytes(videos[number]["packet"])
+            whole = int(kept * len(data))
+            videos[number]["data"] = data[:whole] + b"\xff" * (len(data) - whole)
         return packets
 
     return change

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from latentsync.config import AlignFaces
+from latentsync.config import AlignFaces, DetectScenes
 from latentsync.faces.alignment import apply, crop_size, invert, similarity
 from latentsync.faces.backends import IBUG_68, open_detector
 from latentsync.faces.crop import align_face
@@ -22,11 +22,13 @@ from latentsync.media.frames import DisplayedFrame
 from latentsync.media.read import Reader, frame_times, read_clip
 from latentsync.media.write import VideoWriter
 from latentsync.steps import align_faces
+from latentsync.steps.detect_scenes import find_cuts
 from latentsync.synthetic import render, scene
 from latentsync.synthetic.look import looks
 from latentsync.synthetic.plan import Take
 from latentsync.timing import ticks_to_frames
 from tests.fixtures import faults, segment
+from tests.media.mangled import overwritten, remuxed
 from tests.videos import woven, write_two_sizes, write_video
 
 PORTRAIT = data.astronaut()[:250, 150:300]
@@ -320,3 +322,20 @@ def test_a_still_head_does_not_tremble(tmp_path, monkeypatch):
         print(f"{name} filtering: corners of the crop {corner_px:.3f} px, anchors {anchor_px:.3f} px, rms at 256")
     assert trembling["after"][1] < 0.25
     assert trembling["after"][0] < trembling["before"][0] and trembling["after"][1] < trembling["before"][1]
+
+
+def test_damage_costs_the_segments_that_it_touches(tmp_path):
+    """A key frame of three is broken: the second between them is a scene of its own, and the others are whole."""
+    steady = {"codec": "mpeg4", "b_frames": 0, "gop": 25, "codec_options": {"sc_threshold": "1000000000"}}
+    film = write_video(tmp_path / "film.mp4", 75, size=(480, 260), images=lambda n, *_: heads(n), **steady)
+    (tmp_path / "in").mkdir()
+    path = remuxed(film, tmp_path / "in" / "film.mp4", overwritten([25]))
+    cuts, repairs = find_cuts(path, ticks_to_frames(*frame_times(path)), DetectScenes())
+    assert cuts == [25, 50] and repairs == {"lost_frames": 25}
+    rows = {}
+    for span in ((0, 25), (25, 50), (50, 75), (10, 30), (45, 75)):
+        root = tmp_path / "results" / f"run{span[0]}"
+        [rows[span]] = run(root, tmp_path / "in", prepare(root, tmp_path / "in", ["film.mp4"], {"film.mp4": span}))
+    assert [row["status"] for row in rows.values()] == ["ok", "error", "ok", "error", "error"]
+    detail = "no frame can be decoded between 1.00 and 2.00 s"
+    assert {(row["reason"], row["detail"]) for row in rows.values()} == {(None, ""), ("unreadable", detail)}

@@ -35,7 +35,7 @@ STUDIO = ((150, 140, 120), (240, 200, 180))
 
 def cuts_of(path):
     times, end_s = frame_times(path)
-    return detect_scenes.find_cuts(path, ticks_to_frames(times, end_s), DetectScenes()), times
+    return detect_scenes.find_cuts(path, ticks_to_frames(times, end_s), DetectScenes())[0], times
 
 
 @pytest.mark.parametrize("fps", [12, 24, 25, 30, 60])
@@ -95,7 +95,7 @@ def test_the_step_adds_cuts_and_passes_faults_through(tmp_path):
     write_video(tmp_path / "a.mp4", 60, size=SIZE, images=lambda i, w, h: head(i, w, h, *([STUDIO] * (i >= 30))))
     rows = []
     for name, status in (("a.mp4", "ok"), ("c.mp4", "error")):
-        rows.append(source(name, status=status, ticks_file="resample/media/a.npy", n_ticks=60))
+        rows.append(source(name, status=status, ticks_file="resample/media/a.npy", n_ticks=60, repairs={}))
     (run_dir / "resample" / "media").mkdir(parents=True)
     np.save(run_dir / "resample" / "media" / "a.npy", np.arange(60, dtype=np.int32))
     write_ledger(run_dir / "resample" / "00000.jsonl", rows)
