@@ -32,7 +32,8 @@ _ON_GPU = re.compile(r"CUDA|HIP")
 def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
     """Give errors of the system, while this file is written, its name: they may have none, or a temporary one.
 
-    Where the disk is full, the size that the temporary file reached is remembered as `written_bytes`.
+    Where the disk is full, the size that the temporary file reached is remembered as `written_bytes`. An error without
+    a name that reading provokes as well is remembered as `unsure`.
     """
     try:
         yield
@@ -44,6 +45,7 @@ def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
         if number not in _FULL | _DISK:
             raise
         fault = OSError(number, os.strerror(number), str(path))
+        fault.__dict__["unsure"] = named is None and number not in _FULL | {errno.EROFS}
         if temporary is not None and temporary.is_file():
             fault.__dict__["written_bytes"] = temporary.stat().st_size
         raise fault from error
@@ -76,6 +78,7 @@ def _disk(error: BaseException, folder: Path) -> str | None:
     named = getattr(error, "filename", None)
     place = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else folder
     what = f"{place} could not be written" if named else f"a file in {folder} could not be written"
+    where = f"{place} or a file that is read for it" if getattr(error, "unsure", False) else f"{place}"
     if number in _FULL or _FULL_TEXT.search(text):
         full = "the quota of the disk is used up" if number == errno.EDQUOT else "the disk is full"
         written = getattr(error, "written_bytes", 0)
@@ -86,12 +89,12 @@ def _disk(error: BaseException, folder: Path) -> str | None:
     if number == errno.EROFS:
         return f"{what}: its disk is mounted read-only. Mount it writable, or use another folder; {CARRY_ON}."
     if number in (errno.EACCES, errno.EPERM):
-        return f"There is no permission for {place if named else folder}; change its owner or its mode; {CARRY_ON}."
+        return f"There is no permission for {where}; change its owner or its mode; {CARRY_ON}."
     if number in (errno.EMFILE, errno.ENFILE):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return f"Too many files are open (the limit is {limit}); raise it with `ulimit -n`; {CARRY_ON}."
     if number in (errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO):
-        return f"The drive of {place} fails ({os.strerror(number)}); check it and its connection; {CARRY_ON}."
+        return f"The drive of {where} fails ({os.strerror(number)}); check it and its connection; {CARRY_ON}."
     return None
 
 

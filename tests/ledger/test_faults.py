@@ -101,6 +101,18 @@ def test_the_file_of_another_error_keeps_its_name(tmp_path):
     assert fault.value.filename == str(tmp_path / "missing.txt") and faults.sentence(fault.value, tmp_path) is None
 
 
+@pytest.mark.parametrize("number, words", [(errno.EIO, "The drive of"), (errno.EACCES, "There is no permission for")])
+def test_an_error_without_a_name_may_be_of_a_file_that_is_read(tmp_path, number, words):
+    """Libraries leave the name out, so only a full or read-only disk is surely that of the file being written."""
+    with pytest.raises(OSError) as fault, replacing(tmp_path / "a.txt"):
+        raise OSError(number, "reading a video failed")
+    assert f"{words} {tmp_path}/a.txt or a file that is read for it" in faults.sentence(fault.value, tmp_path)
+    with pytest.raises(OSError) as fault, replacing(tmp_path / "a.txt") as temporary:
+        raise OSError(number, "writing failed", str(temporary))
+    said = faults.sentence(fault.value, tmp_path)
+    assert f"{words} {tmp_path}/a.txt" in said and "is read" not in said
+
+
 @pytest.mark.parametrize(
     "error, words",
     [
