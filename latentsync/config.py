@@ -725,6 +725,23 @@ def require_choice(option: str, value: str, literal: Any) -> None:
         raise ValueError(f"{option} {value} is not known; choose {', '.join(known[:-1])} or {known[-1]}.")
 
 
+def refuse_in_run(generate: Generate) -> None:
+    """Refuse what `latentsync generate` understands and a run cannot do.
+
+    Raises:
+        ValueError: one sentence with what to set instead.
+    """
+    if generate.audio_track is not None:
+        raise ValueError(
+            f"generate.audio_track is {generate.audio_track}, but a run hears the track that curation read; set "
+            "resample.audio_track instead."
+        )
+    if generate.codec == "prores":
+        raise ValueError(
+            "generate.codec is prores, which browsers do not play in the report; set h264, hevc10 or lossless."
+        )
+
+
 def section_json(cfg: Config, step: str) -> str:
     """What a step is given, as canonical JSON: its section, and for generate what it takes from others."""
     values = getattr(cfg, step).model_dump(mode="json")

@@ -42,11 +42,7 @@ def prepare(values: dict[str, Any], main_process: bool) -> tuple[config.Config, 
     cfg = config.validate(values)
     _refuse_no_videos(cfg)
     _refuse_braces(cfg)
-    if cfg.generate.audio_track is not None:
-        raise ValueError(
-            f"generate.audio_track is {cfg.generate.audio_track}, but a run hears the track that curation read; set "
-            "resample.audio_track instead."
-        )
+    config.refuse_in_run(cfg.generate)
     if cfg.select_clips.speakers is not None:
         if not Path(cfg.select_clips.speakers).is_file():
             raise ValueError(f"select_clips.speakers is {cfg.select_clips.speakers!r}, which is not a file.")

@@ -100,6 +100,14 @@ def test_a_key_that_a_run_would_ignore_is_refused_with_the_one_to_set(tmp_path, 
         prepare({"input_dir": "in", "generate": {"audio_track": 2}}, main_process=True)
 
 
+def test_a_codec_that_the_report_cannot_play_is_refused_before_any_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "in", "a.mp4")
+    with pytest.raises(ValueError, match=r"^generate.codec is prores, .* set h264, hevc10 or lossless\.$"):
+        prepare({"input_dir": "in", "generate": {"codec": "prores"}}, main_process=True)
+    prepare({"input_dir": "in", "generate": {"codec": "lossless"}}, main_process=True)
+
+
 def test_a_change_is_newer_than_a_file_that_a_server_dated_a_little_ahead(tmp_path, monkeypatch):
     """Snakemake compares times: the list of an added video must not look older than the list without it."""
     monkeypatch.chdir(tmp_path)

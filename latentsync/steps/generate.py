@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latentsync.config import VERSIONS, Enhance, GenerateInRun
+from latentsync.config import VERSIONS, Enhance, GenerateInRun, refuse_in_run
 from latentsync.curation.pairs import videos
 from latentsync.ledger import consent
 from latentsync.ledger.columns import Clip, Render, Video, columns
@@ -41,10 +41,7 @@ RENDER = tuple(columns(Render))
 def run(cfg: GenerateInRun, inputs: dict[str, list[Path]], outputs: dict[str, Path], sources: Path) -> None:
     """Pairs of one shard -> videos in the folder media beside the ledger. Without pairs, torch is not imported."""
     ledger = outputs["ledger"]
-    if cfg.codec == "prores":
-        raise ValueError(
-            "generate.codec is prores, which browsers do not play in the report; set h264, hevc10 or lossless."
-        )
+    refuse_in_run(cfg)
     restorer = cfg.enhance.method
     if restorer:
         registry.find(restorer, cfg.enhance.weights, f"enhance.method: {restorer}")
