@@ -102,9 +102,14 @@ def divided(packets: Packets, other: Packets | None) -> np.ndarray:
             part[i : i + 1 + int(goes_on[0])] = -1
             i += 1 + int(goes_on[0])
             continue
-        number, high = number + 1, int(keys[i])
+        number += 1
         part[i] = number
-        i += 1
+        # Where demuxers derive decoding times, the first frames after a jump bear those from before it.
+        for late in range(max(0, i - _REORDERED), i):
+            time = packets.pts[late]
+            if time != UNKNOWN and part[late] == number - 1 and abs(time - keys[i]) < abs(time - high):
+                part[late] = number
+        high, i = int(keys[i]), i + 1
     return part
 
 

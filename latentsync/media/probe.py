@@ -238,7 +238,7 @@ def _demux(
     track = preferred(path, list(tracks.values()))
     ordered = sorted(tracks.values(), key=lambda one: one is not track)
     n_here = len(packets.pts) + hidden[video.index] + n_held
-    complaint = _missing(container, video, n_here, end_s, cut)
+    complaint = _missing(container, video, n_here, end_s if divided.n_breaks == 0 else None, cut)
     turns, mirrored = orientation(display_matrix(first))
     aspect = pixel_aspect(video, first)
     size = displayed_size(first.width, first.height, aspect)
@@ -363,15 +363,19 @@ def _rate(video: av.VideoStream, mean: float | None) -> float:
 
 
 def _missing(
-    container: av.container.InputContainer, video: av.VideoStream, n_packets: int, end_s: float, cut: bool
+    container: av.container.InputContainer, video: av.VideoStream, n_packets: int, end_s: float | None, cut: bool
 ) -> str:
-    """A sentence on what the container declares and the file does not hold; empty if all is there."""
+    """A sentence on what the container declares and the file does not hold; empty if all is there.
+
+    `end_s`: when the last packet ends; None: the clock breaks, so that it says nothing.
+    """
     # An mp4's count of frames includes those that an edit list trims away; its index, as FFmpeg keeps it, does not.
     declared = len(video.index_entries) if "mp4" in container.format.name else video.frames
     if n_packets < declared:
         return f"cut off: {n_packets} of {declared} frames"
-    if container.duration:
-        declared_s = (container.duration + (container.start_time or 0)) / av.time_base
+    if container.duration and end_s is not None:
+        begins = 0 if "matroska" in container.format.name else container.start_time or 0  # Matroska counts from 0
+        declared_s = (container.duration + begins) / av.time_base
         if end_s < declared_s - max(_MISSING_S, 0.02 * declared_s):
             return f"cut off: {end_s:.1f} of {declared_s:.1f} s"
     return "cut off: the last packet is not whole" if cut else ""

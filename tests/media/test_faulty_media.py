@@ -48,6 +48,25 @@ def test_a_jump_of_ten_hours_costs_no_memory_and_no_audio(tmp_path):
     assert probe.probe_media(jump).repairs == {"clock_breaks": 1}
 
 
+def test_a_jump_of_a_video_that_reorders_frames_is_closed(tmp_path):
+    """Matroska stores no decoding times, and those that FFmpeg derives jump two frames late."""
+    plain = write_video(tmp_path / "a.mp4", 75, audio=clicks(3, [0.5], RATE_HZ))
+    jump = remuxed(plain, tmp_path / "jump.mkv", moved("video", 1.0, 5_000))
+    info = probe.probe_media(jump)
+    assert info.duration_s == pytest.approx(3, abs=0.1) and info.repairs == {"clock_breaks": 1}
+    assert numbers(jump) == list(range(75))
+
+
+def test_a_matroska_file_that_begins_late_is_whole(tmp_path):
+    """The duration that it declares counts from 0, as in a recording that was cut into pieces."""
+    late = write_video(tmp_path / "late.mkv", 50, start_s=5_000, audio_start_s=5_000, audio=clicks(2, [0.5], RATE_HZ))
+    assert probe.probe_media(late).duration_s == pytest.approx(2, abs=0.05)
+    whole, half = write_video(tmp_path / "whole.mkv", 200).read_bytes(), tmp_path / "half.mkv"
+    half.write_bytes(whole[: len(whole) * 6 // 10])
+    with pytest.raises(Rejection, match=r"cut off: \d\.\d of 8\.\d s"):
+        probe.probe_media(half)
+
+
 def test_joined_recordings_keep_every_frame_and_their_sync(tmp_path):
     sound = clicks(1, [0.5], RATE_HZ)
     parts = [
