@@ -23,7 +23,7 @@ VERSIONS = {
     "align_faces": 6,
     "score_sync": 2,
     "score_quality": 4,
-    "select_clips": 4,
+    "select_clips": 5,
     "describe_clips": 3,
     "export_clips": 1,
     "export_webdataset": 1,
@@ -177,7 +177,7 @@ class SelectClips(Section):
     max_duplicate_bits: int | None = key(
         8,
         "clips whose two 64-bit hashes both differ in at most this many bits are near duplicates; "
-        "the one of better quality is kept; published: no such step",
+        "the better one is kept, by quality, size of the face and length; published: no such step",
         ge=0,
         le=16,
     )

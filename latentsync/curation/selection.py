@@ -7,6 +7,7 @@ and a short or bad clip cannot score well in sync. Reasons of earlier steps (unr
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -100,6 +101,7 @@ LIMITS = (
           "offset small enough", signed=True),
 )
 # fmt: on
+WORTH_OF_TWICE = 10.0  # points of quality, see `worth`
 COLUMNS = tuple(dict.fromkeys(limit.column for limit in LIMITS))
 _REASONS = tuple(dict.fromkeys(limit.reason for limit in LIMITS))
 _SYNC = _REASONS.index("low_sync")
@@ -158,16 +160,26 @@ def silent_faces(rows: Iterable[Clip], cfg: SelectClips) -> dict[str, str]:
     return result
 
 
+def worth(row: Row) -> float:
+    """By which of two clips that show the same one is kept: quality, and WORTH_OF_TWICE for each doubling of the size
+    of the face, up to the size of the crop, and of the length.
+
+    The metric of quality sees the crop, where a smaller copy is enlarged: it may score better by its smoothness.
+    """
+    face_px, length = min(row["face_px"], row["resolution"]), row["end_tick"] - row["start_tick"]
+    return row["quality"] + WORTH_OF_TWICE * (math.log2(max(face_px, 1)) + math.log2(max(length, 1)))
+
+
 def near_duplicates(
     rows: Iterable[Row], max_bits: int | None, matches: Sequence[Match] = ()
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Id of every near duplicate -> id of the clip that is kept instead; and all pairs of clips with near hashes.
 
-    The clip of better quality is kept, ties by id. A clip goes if clips that are kept show more than half of it: by
+    The clip of more `worth` is kept, ties by id. A clip goes if clips that are kept show more than half of it: by
     image and motion hashes that both differ in at most `max_bits` (None: no hash counts) all of it, by `matches` of
     faces the part in which the two overlap. A clip without a motion hash has no near hashes.
     """
-    ranked = sorted(rows, key=lambda row: (-row["quality"], row["id"]))
+    ranked = sorted(rows, key=lambda row: (-worth(row), row["id"]))
     shown: dict[str, list[tuple[str, int, int]]] = {row["id"]: [] for row in ranked}  # by better clips, in own ticks
     hashed = [row for row in ranked if row.get("motion_hash")] if max_bits is not None else []
     pairs = []

@@ -117,7 +117,7 @@ def judge_all(
     by_id = {row["id"]: row for row in sound if not verdicts[row["id"]]}
     gone, pairs = selection.near_duplicates(by_id.values(), cfg.max_duplicate_bits, matches)
     for ident, kept in gone.items():
-        text = f"shows what {kept} of {by_id[kept]['path']} shows, which has the better quality"
+        text = f"shows what {kept} of {by_id[kept]['path']} shows, which is the better copy"
         verdicts[ident].append(("near_duplicate", text))
     dropped = [row for row in rows if row["status"] != "ok"]
     for row in sound:

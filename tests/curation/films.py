@@ -64,7 +64,8 @@ class Film:
         )
         shift = np.array([width, height]) / 2 - np.einsum("nij,nj->ni", linear, scale * np.stack([x, y], 1))
         matrices = np.concatenate([linear, shift[..., None]], 2)
-        values = columns | {"quality": columns.get("quality", 50.0), "face_signature": None, "audio_signature": None}
+        values = {"quality": 50.0, "face_px": 120.0, "resolution": 64} | columns
+        values |= {"face_signature": None, "audio_signature": None}
         if face:
             pose = np.stack([yaw, pitch], 1)
             found = signature.face_signature(matrices, pose, self.opening[at], 64, first_tick)

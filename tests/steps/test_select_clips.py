@@ -39,6 +39,7 @@ CFG = SelectClips(
 )
 GOOD = {
     "face_px": 120.0,
+    "resolution": 256,
     "face_share": 1.0,
     "n_faces": 1,
     "quality": 60.0,
@@ -280,6 +281,19 @@ def test_of_near_duplicates_the_better_stays_and_they_share_a_group(tmp_path):
     strict, off = (CFG.model_copy(update={"max_duplicate_bits": bits}) for bits in (7, None))
     assert not select(tmp_path / "strict", rows, strict)["rejected"]
     assert not select(tmp_path / "off", rows, off)["rejected"]
+
+
+def test_of_scaled_copies_of_like_quality_the_larger_face_stays(tmp_path):
+    """Enlarged into the crop, a small copy is smooth, which a metric may take for quality."""
+    rows = [hashed("small.mp4", 0, face_px=118.0, quality=61.5), hashed("film.mp4", 1, face_px=236.0), *clips(3)]
+    result = select(tmp_path, rows)
+    assert reasons(result) == {"small.mp4": "near_duplicate"} and "film.mp4" in result["rejected"][0]["detail"]
+    huge = [hashed("huge.mp4", 0, face_px=900.0, quality=59.0), hashed("film.mp4", 1, face_px=256.0), *clips(3)]
+    assert reasons(select(tmp_path / "huge", huge)) == {"huge.mp4": "near_duplicate"}  # the crop has no more pixels
+    far = [hashed("blurred.mp4", 0, face_px=236.0, quality=45.0), hashed("sharp.mp4", 1, face_px=118.0), *clips(3)]
+    assert reasons(select(tmp_path / "far", far)) == {"blurred.mp4": "near_duplicate"}
+    long = [hashed("short.mp4", 0, end=60, quality=62.0), hashed("long.mp4", 1, end=100), *clips(3)]
+    assert reasons(select(tmp_path / "long", long)) == {"short.mp4": "near_duplicate"}
 
 
 def test_a_clip_that_another_threshold_refuses_takes_no_duplicate_with_it(tmp_path):
