@@ -24,7 +24,7 @@ VERSIONS = {
     "score_sync": 2,
     "score_quality": 4,
     "select_clips": 5,
-    "describe_clips": 3,
+    "describe_clips": 4,
     "export_clips": 1,
     "export_webdataset": 1,
     "train_vae": 2,
@@ -34,7 +34,7 @@ VERSIONS = {
     "train_unet_stage2": 1,
     "generate": 10,
     "evaluate": 4,
-    "report": 6,
+    "report": 7,
     "estimate": 2,
 }
 

@@ -187,7 +187,7 @@ def _first_picture(container: av.container.InputContainer, video: av.VideoStream
         n_pixels += video.codec_context.width * video.codec_context.height
         try:
             frames = packet.decode()
-        except av.error.InvalidDataError:  # of this packet: the container could be read
+        except av.error.FFmpegError:  # of this packet: the container could be read
             damaged |= first is None
             continue
         for frame in frames:

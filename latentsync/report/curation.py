@@ -76,6 +76,7 @@ def summarise(selection: Mapping[str, Any], selected: list[Row], rejected: list[
         "splits": [_split(name, selection["splits"][name]) for name in SPLITS],
         "same_clips_in_all_splits": selection["same_clips_in_all_splits"],
         "offsets_applied": selection["offsets_applied"],
+        "sources_with_shared_footage": selection["sources_with_shared_footage"],
         "thresholds": selection["thresholds"],
         "histograms": [histogram(score, selection) for score in scores],
         "what_if": what_if(selected, rejected, selection["thresholds"]),

@@ -123,6 +123,28 @@ def test_reasons_and_measures_are_in_words_and_thresholds_that_are_off_say_so(ru
     assert text.count(": off</text>") == sum(len(chart["off"]) for chart in drawn)
 
 
+def test_what_rejects_nothing_is_folded(run):
+    text, summary, _, _ = parts(run)
+    folded = "".join(re.findall(r"<details>.*?</details>", text, re.DOTALL))
+    kept = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+    for chart in summary["curation"]["histograms"]:
+        heading, judges = f"<h4>{escape(chart['title'])}</h4>", bool(chart.get("marks"))
+        assert (heading in kept, heading in folded) == (judges, not judges), chart["score"]
+    for table in summary["curation"]["what_if"]:
+        cell = f"<br><code>{table['key']}</code>"
+        assert (cell in kept, cell in folded) == (not table["off"], table["off"]), table["key"]
+    assert "<summary>Measures of the selected clips" in folded
+
+
+def test_the_page_says_how_many_videos_share_footage(run):
+    _, summary, _, _ = parts(run)
+    images = dict.fromkeys(describe_clips.shown_ids(summary), "no image")
+    for number, said in ((0, False), (7, True)):
+        summary["curation"]["sources_with_shared_footage"] = number
+        seen = page.render_description(summary, images, {})
+        assert ('<data value="7">7</data> videos share footage with another one' in seen) == said
+
+
 def test_a_reader_can_click_and_watch_at_any_width(run):
     """In a browser, from the disk: the tile plays in a window with its name, and no table is cut off at 400 px."""
     with browser() as chromium:
@@ -315,6 +337,7 @@ def large(n: int) -> tuple[list[Row], list[Row], dict]:
         "stand_ins": [],
         "same_clips_in_all_splits": False,
         "speakers_without_source": 0,
+        "sources_with_shared_footage": 0,
         "scores": {
             group: {name: [row[name] for row in members] for name in names}
             for group, members in (("selected", kept), ("rejected", lost))
