@@ -5,13 +5,14 @@
 
 import json
 import os
+import subprocess
 import time
 
 import pytest
 
 from latentsync.ledger.files import read_ledger, read_ledgers
 from latentsync.ledger.rows import shard_of, source_id
-from tests.workflow.short import curate, heads, processed
+from tests.workflow.short import command, curate, heads, processed
 
 SHARDS = 2
 BEFORE, ADDED = (int(os.environ.get(name, default)) for name, default in (("BEFORE", 3), ("ADDED", 4)))
@@ -64,3 +65,18 @@ def test_only_added_sources_are_processed(tmp_path):
     clips = sum(item.count("-t") for item in again["score_sync"])
     figures = {"before": BEFORE, "added": ADDED, "clips": clips, "media_untouched": len(untouched)}
     print(json.dumps(figures | {"first_s": round(first_s, 1), "second_s": round(second_s, 1)}))
+
+
+@pytest.mark.slow
+def test_ledgers_of_an_older_version_without_checksums_plan_nothing(tmp_path):
+    """Checksums are not declared, so whether they are there or not runs nothing again, neither here nor in training."""
+    heads(tmp_path / "in", "a.mp4", "b.mp4", "c.mp4")
+    run = curate(tmp_path, 1)
+    checksums = list(run.glob("*/.*.sha256"))
+    assert {path.parent.name for path in checksums} >= {"probe", "align_faces", "select_clips"}
+    for change in (lambda path: path.unlink(), lambda path: path.write_text(f"{'0' * 64}  other\n")):
+        for path in checksums:
+            change(path)
+        dry = [*command(tmp_path, 1), "--dry-run"]
+        planned = subprocess.run(dry, capture_output=True, text=True, timeout=120, check=True)
+        assert "Nothing to be done" in planned.stdout + planned.stderr
