@@ -78,6 +78,22 @@ def usual_step(packets: Packets) -> int:
 
 def divided(packets: Packets, other: Packets | None) -> np.ndarray:
     """The part of each packet, int64 [n]; -1 for stray packets whose time is wrong while the clock goes on."""
+    part = _by_keys(packets, other)
+    ahead = packets.ticks(LONGEST_GAP_S)
+    for number in range(int(part.max(initial=0)) + 1):  # frames whose time the clock of decoding does not reach
+        inside = np.flatnonzero((part == number) & (packets.pts != UNKNOWN))
+        order = inside[np.argsort(packets.pts[inside], kind="stable")]
+        steps = np.diff(packets.pts[order])
+        for at in np.flatnonzero(steps > ahead):
+            few = len(steps) - at <= _REORDERED
+            advance = _advance(other) if few and other is not None else None
+            if few and not _believed(packets, int(order[at]), int(order[at + 1]), int(steps[at]), other, advance):
+                part[order[at + 1 :]] = -1
+                break
+    return part
+
+
+def _by_keys(packets: Packets, other: Packets | None) -> np.ndarray:
     keys = _keys(packets)
     part = np.zeros(len(keys), np.int64)
     if len(keys) < 2:
@@ -91,7 +107,7 @@ def divided(packets: Packets, other: Packets | None) -> np.ndarray:
     number, high, i = 0, int(keys[0]), 1
     while i < len(keys):
         if high - back <= keys[i] <= high + ahead or (
-            keys[i] > high and _believed(packets, i, int(keys[i]) - high, other, went_on)
+            keys[i] > high and _believed(packets, i - 1, i, int(keys[i]) - high, other, went_on)
         ):
             part[i], high = number, max(high, int(keys[i]))
             i += 1
@@ -183,18 +199,18 @@ def _advance(packets: Packets) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _believed(
-    packets: Packets, i: int, gap: int, other: Packets | None, went_on: tuple[np.ndarray, np.ndarray] | None
+    packets: Packets, last: int, i: int, gap: int, other: Packets | None, went_on: tuple[np.ndarray, np.ndarray] | None
 ) -> bool:
-    """Whether a long gap before packet i is one: see LONGEST_GAP_S."""
+    """Whether a long gap between two packets is one: see LONGEST_GAP_S."""
     gap_s = packets.seconds(gap)
     if other is not None and went_on is not None and len(went_on[0]):
         place, come = went_on
-        before, now = np.searchsorted(place, [packets.place[i - 1], packets.place[i]], side="right") - 1
+        before, now = np.searchsorted(place, [packets.place[last], packets.place[i]], side="right") - 1
         if come[max(now, 0)] - (come[before] if before >= 0 else 0.0) >= gap_s / 2:
             return True
-        if place[-1] > packets.place[i - 1]:
+        if place[-1] > packets.place[last]:
             return False
-    return gap_s <= LONGEST_SLIDE_S and packets.seconds(int(packets.duration[i - 1])) >= 0.9 * gap_s
+    return gap_s <= LONGEST_SLIDE_S and packets.seconds(int(packets.duration[last])) >= 0.9 * gap_s
 
 
 def _closed_up(packets: Packets, part: np.ndarray, step: int, first: int = 0) -> np.ndarray:

@@ -57,6 +57,15 @@ def test_a_jump_of_a_video_that_reorders_frames_is_closed(tmp_path):
     assert numbers(jump) == list(range(75))
 
 
+def test_a_last_frame_far_behind_is_stray(tmp_path):
+    """Its derived decoding time is that of the frames before it, so the clock itself does not jump."""
+    plain = write_video(tmp_path / "a.mp4", 50, audio=clicks(2, [0.5], RATE_HZ))
+    end = remuxed(plain, tmp_path / "end.mkv", moved("video", 1.95, 2_000))
+    info = probe.probe_media(end)
+    assert info.duration_s == pytest.approx(1.92, abs=0.05) and info.repairs == {"stray_times": 1}
+    assert numbers(end) == list(range(info.n_frames)) and info.n_frames in (48, 49)  # one has no place in the file
+
+
 def test_a_matroska_file_that_begins_late_is_whole(tmp_path):
     """The duration that it declares counts from 0, as in a recording that was cut into pieces."""
     late = write_video(tmp_path / "late.mkv", 50, start_s=5_000, audio_start_s=5_000, audio=clicks(2, [0.5], RATE_HZ))
