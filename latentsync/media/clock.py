@@ -72,7 +72,7 @@ def usual_step(packets: Packets) -> int:
     """The distance of two packets that is most usual, at least 1; a break is none."""
     steps = np.diff(np.sort(_keys(packets)))
     steps = steps[(steps > 0) & (steps <= packets.ticks(LONGEST_GAP_S))]
-    lasting = packets.duration[packets.duration > 0]
+    lasting = packets.duration[(packets.duration > 0) & (packets.duration <= packets.ticks(LONGEST_GAP_S))]
     return max(1, int(np.median(next((some for some in (steps, lasting) if len(some)), [packets.ticks(0.04)]))))
 
 

@@ -88,6 +88,14 @@ def test_where_all_steps_are_breaks_frames_follow_as_long_as_they_last():
     assert times.tolist() == [0, 40] and n_closed == 1
 
 
+def test_a_duration_that_spans_a_break_is_not_the_usual_one():
+    """An mp4 gives each frame the time up to the next one, so of two frames the first lasts as long as the jump."""
+    found = packets([0, 1_377_450], duration=40)
+    found.duration[0] = 1_377_450
+    parts = clock.video_parts(found, packets(steady(3, step=1_000_000), [0, 2, 3]))
+    assert placed(found, parts) == [0, 160]  # four times the usual step at most
+
+
 def test_a_single_wrong_time_costs_one_frame():
     times = steady(100)
     times[40] = 900_000
