@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latentsync.config import DetectScenes
+from latentsync.config import DetectScenes, Generate
 from latentsync.faces.backends import IBUG_68
 from latentsync.generation.notes import notes_of
 from latentsync.generation.speakers import track_video
@@ -197,5 +197,5 @@ def test_the_result_of_generation_says_what_was_lost(tmp_path, whole):
     counted: dict[str, int] = {}
     track_video(path, Blind(), damage=counted)
     assert counted == {"lost_frames": 2}
-    assert "damaged frames replaced by the frame before or left out: 2" in notes_of(path, "h264", False, counted)[0]
-    assert notes_of(whole["mpeg4.mp4"], "h264", False) == []
+    assert "damaged frames replaced by the frame before or left out: 2" in notes_of(path, Generate(), False, counted)[0]
+    assert notes_of(whole["mpeg4.mp4"], Generate(), False) == []

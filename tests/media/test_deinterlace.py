@@ -5,7 +5,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from latentsync.ledger.rows import Rejection
 from latentsync.media import probe, read, write
 from latentsync.media.deinterlace import deinterlaced, field_order
 from latentsync.media.frames import planes
@@ -97,7 +96,7 @@ def test_progressive_frames_are_not_touched(folder):
     before, after = everything(path, False), everything(path)
     assert list(before) == list(after) and all(same(before[index], after[index]) for index in before)
     frames = list(before.items())
-    assert all(one[1] is other[1] for one, other in zip(frames, deinterlaced(iter(frames)), strict=True))
+    assert all(one[1] is other[1] for one, other in zip(frames, deinterlaced(one for one in frames), strict=True))
 
 
 def mixed(folder):
@@ -154,19 +153,31 @@ def test_a_video_that_changes_its_size_keeps_all_frames(folder):
     assert max(combing(frame) for frame in after.values()) < 0.5
 
 
-def test_what_is_decoded_before_damage_is_given_first(folder):
-    frames = list(everything(interlaced(folder / "tff.mp4", 6, field_order="tff"), False).items())
+def test_a_lost_frame_is_no_neighbour_and_an_answer_reaches_the_decoder(folder):
+    frames = list(everything(interlaced(folder / "tff.mp4", 12, field_order="tff"), False).items())
+    answers = []
 
-    def damaged():
+    def decoder():
         yield from frames[:4]
-        raise Rejection("unreadable", "decoding fails")
+        answers.append((yield 5, None))  # told early
+        yield frames[4]
+        yield from frames[6:]
 
-    given = []
-    with pytest.raises(Rejection, match="decoding fails"):
-        for index, frame in deinterlaced(damaged()):
-            given.append(index)
-            assert combing(frame) < 0.5
-    assert given == [0, 1, 2, 3]
+    def alone(numbers):
+        return dict(deinterlaced(frames[number] for number in numbers))
+
+    given, decoded = {}, deinterlaced(decoder())
+    item = next(decoded)
+    try:
+        while True:
+            given[item[0]] = item[1]
+            item = decoded.send(True if item[1] is None else None)
+    except StopIteration:
+        pass
+    assert answers == [True] and given.pop(5) is None and list(given) == [0, 1, 2, 3, 4, *range(6, 12)]
+    assert all(combing(frame) < 0.5 for frame in given.values())
+    for part in (range(5), range(6, 12)):
+        assert all(same(given[number], frame) for number, frame in alone(part).items())
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("h264", ".mp4"), ("lossless", ".mp4"), ("prores", ".mov")])
