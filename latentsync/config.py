@@ -20,7 +20,7 @@ VERSIONS = {
     "resample": 3,
     "detect_scenes": 2,
     "segment": 1,
-    "align_faces": 6,
+    "align_faces": 7,
     "score_sync": 2,
     "score_quality": 4,
     "select_clips": 5,

@@ -5,9 +5,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from latentsync.ledger.rows import Rejection
 from latentsync.media import probe, read, write
 from latentsync.media.deinterlace import deinterlaced, field_order
 from latentsync.media.frames import planes
+from tests.media.mangled import overwritten, remuxed
 from tests.videos import woven, write_video
 
 SIZE = 160, 96
@@ -191,3 +193,24 @@ def test_a_writer_keeps_the_fields_of_its_source_in_their_order(folder, codec, s
     written = list(everything(out, False).values())
     assert [(frame.interlaced_frame, field_order(frame)) for frame in written] == [(True, order)] * 6
     assert np.mean([np.abs(luma(a) - luma(b)).mean() for a, b in zip(frames, written, strict=True)]) < 1.5
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_frames_beside_lost_ones_are_the_same_however_they_are_reached(tmp_path, strict):
+    film = interlaced(
+        tmp_path / "film.mp4", 300, field_order="tff", gop=25, codec_options={"x264-params": "scenecut=0"}
+    )
+    path = remuxed(film, tmp_path / "broken.mp4", overwritten([60, 110, 199, 200]))
+    holes: list[range] = []
+    whole = dict(read.Reader(path, deinterlace=True, strict=strict).frames(holes=holes))
+    assert len(holes) == (3 if strict else 0) and len(whole) == 300 - sum(map(len, holes))
+    going_on = read.Reader(path, deinterlace=True, strict=strict)
+    for span in np.array_split(np.arange(300), 9):
+        for reader in (going_on, read.Reader(path, deinterlace=True, strict=strict)):
+            if any(hole.start <= span[-1] and span[0] < hole.stop for hole in holes):
+                with pytest.raises(Rejection, match="no frame can be decoded"):
+                    list(reader.frames(span))
+            else:
+                found = dict(reader.frames(span))
+                assert list(found) == list(span)
+                assert not strict or all(same(found[i], whole[i]) for i in span)
