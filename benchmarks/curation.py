@@ -207,7 +207,7 @@ def floor(paths: list[Path]) -> dict[str, float]:
 
     from latentsync.faces.alignment import similarity
     from latentsync.faces.backends import open_detector
-    from latentsync.faces.crop import align_face
+    from latentsync.faces.crop import face_frame
     from latentsync.media.frames import DisplayedFrame
     from latentsync.media.read import Reader, frame_times
     from latentsync.media.write import VideoWriter
@@ -239,9 +239,9 @@ def floor(paths: list[Path]) -> dict[str, float]:
                 if faces:
                     matrix = similarity(faces[0].anchors, 256)
                 if matrix is not None:
-                    face = align_face(picture, matrix, 256)
+                    face = face_frame(picture, matrix, 256)
                     for _ in range(shown[index]):
-                        clocked("encode", writer.write, face)
+                        clocked("encode", writer.write_frame, face)
             if matrix is None:
                 writer.write(np.zeros((256, 256, 3), np.uint8))
             clocked("encode", writer.__exit__, None, None, None)
