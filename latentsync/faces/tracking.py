@@ -28,7 +28,7 @@ MIN_BROW_PX = 0.1  # between the brows; below, there is no alignment (the demo's
 OnAnchors = Callable[[int, int, Any, np.ndarray], None]
 Measure = Callable[[np.ndarray, Face], np.ndarray]  # (frame uint8 (h, w, 3), face) -> finite numbers of a fixed shape
 _ANCHORS, _BOX, _CENTRE, _OPENING, _KEPT = slice(6), slice(6, 10), slice(10, 12), 12, slice(13, None)  # of a row
-_TOGETHER = 8  # frames whose anchors are smoothed together: half of tracking's time goes into calls of numpy
+_TOGETHER = 4  # frames whose anchors are smoothed together: calls of numpy cost more than their work
 _AT_ONCE = 256  # frames whose gaps are filled at once, in double precision
 
 
