@@ -37,7 +37,7 @@ test: setup ## formatting, lint, spelling, types, and every test that needs no G
 	snakefmt --check Snakefile workflow
 	codespell latentsync tests docs config workflow README.md CONTRIBUTING.md CHANGELOG.md
 	basedpyright
-	CUDA_VISIBLE_DEVICES= pytest -n 2 --dist loadscope --no-loadscope-reorder
+	OPENBLAS_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 parity: setup-parity ## the gfpgan package and this project give the same pictures from one weights file
 	REQUIRE_PARITY=1 pytest -q -s tests/parity

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# As every step does, and before NumPy is imported: OpenBLAS called from two threads at once may spin for ever.
+# As every step does: OpenBLAS called from two threads at once may spin for ever. This limits SciPy's. NumPy has an
+# OpenBLAS of its own, which plugins of pytest have loaded before this file is read, so `make test` sets it, too.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
