@@ -72,7 +72,9 @@ def _fit(points: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
     target_mean, target_scale, b = _target(resolution)
     a = centred / source_scale
     cosine, sine = (a * b).sum((-2, -1)), (a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]).sum(-1)
-    factor = target_scale / source_scale[..., 0, 0] / np.hypot(cosine, sine)
+    length = np.hypot(cosine, sine)
+    cosine = np.where(length > 0, cosine, 1.0)  # all rotations fit alike: none is taken
+    factor = target_scale / source_scale[..., 0, 0] / np.where(length > 0, length, 1.0)
     row = np.stack([cosine, -sine], -1), np.stack([sine, cosine], -1)
     linear = np.stack(row, -2) * factor[..., None, None]
     moved = target_mean - (linear @ source_mean.swapaxes(-1, -2))[..., 0]
@@ -89,9 +91,15 @@ def _target(resolution: int) -> tuple[np.ndarray, float, np.ndarray]:
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
-    """The inverse [2, 3] of an affine matrix [2, 3], float64."""
+    """The inverse [2, 3] of an affine matrix [2, 3], float64.
+
+    Raises:
+        LinAlgError: there is none.
+    """
     (a, b, x), (c, d, y) = np.asarray(matrix, np.float64).tolist()  # LAPACK takes ten times as long
-    return np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / (a * d - b * c)
+    if (determinant := a * d - b * c) == 0:
+        raise np.linalg.LinAlgError(f"the matrix {matrix} has no inverse")
+    return np.array([[d, -b, b * y - d * x], [-c, a, c * x - a * y]]) / determinant
 
 
 def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

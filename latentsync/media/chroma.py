@@ -1,6 +1,6 @@
-"""Where the chroma samples of 4:2:0 video lie, which PyAV does not tell: read by FFmpeg's bitstream filters.
+"""The chroma location of 4:2:0 video, which PyAV does not expose, by FFmpeg's bitstream filters.
 
-A filter that sets the location leaves a stream as it is if that was its location. Nothing is decoded.
+A filter that sets the location leaves a stream unchanged if it had that location before. Nothing is decoded.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class _Filter(NamedTuple):
     """Value of the option -> the number of the location in H.264 and HEVC (E.2.1), x264 and x265."""
 
 
-_VUI = {str(number): number for number in range(1, 6)}  # 0, left, is what they mean if they say nothing
+_VUI = {str(number): number for number in range(1, 6)}  # 0, left, is the default
 _FILTERS = {
     "h264": _Filter("h264_mp4toannexb,h264_metadata", "chroma_sample_loc_type", _VUI),
     "hevc": _Filter("hevc_mp4toannexb,hevc_metadata", "chroma_sample_loc_type", _VUI),

@@ -44,12 +44,26 @@ class Codec:
 
 
 _8_10, _ALL = ("", "10le"), ("420", "422", "444")
+# fmt: off
 CODECS: dict[CodecName, Codec] = {
-    "h264": Codec("libx264", ".mp4", None, _8_10, _ALL, True, False, False, True, "plays everywhere, in its own depth"),
-    "hevc10": Codec("libx265", ".mp4", "hvc1", ("10le",), _ALL, False, False, False, False, "10 bits, HDR10"),
-    "prores": Codec("prores_ks", ".mov", None, ("10le",), _ALL[1:], False, True, True, True, "ProRes 422 HQ or 4444"),
-    "lossless": Codec("libx264", ".mp4", None, _8_10, _ALL, True, False, False, True, "H.264 without loss; large"),
+    "h264": Codec(
+        "libx264", ".mp4", None, _8_10, _ALL, full_range=True, limited=False, alpha=False, interlaced=True,
+        meaning="plays everywhere, in its own depth",
+    ),
+    "hevc10": Codec(
+        "libx265", ".mp4", "hvc1", ("10le",), _ALL, full_range=False, limited=False, alpha=False, interlaced=False,
+        meaning="10 bits, HDR10",
+    ),
+    "prores": Codec(
+        "prores_ks", ".mov", None, ("10le",), _ALL[1:], full_range=False, limited=True, alpha=True, interlaced=True,
+        meaning="ProRes 422 HQ or 4444",
+    ),
+    "lossless": Codec(
+        "libx264", ".mp4", None, _8_10, _ALL, full_range=True, limited=False, alpha=False, interlaced=True,
+        meaning="H.264 without loss; large",
+    ),
 }
+# fmt: on
 assert tuple(CODECS) == get_args(CodecName)
 
 

@@ -249,9 +249,9 @@ def _numbered(packets: Iterator[av.Packet], found: Timeline, strict: bool) -> De
             frames = packet.stream.codec_context.decode(None)
         for frame in frames:
             if found.counted:
-                # One packet, one frame. Of what a decoder drops after an error, a key frame is the first to tell.
-                told = frame.opaque if damaged and frame.key_frame else None
-                index = max(last + 1, told) if isinstance(told, int) else last + 1
+                # One packet, one frame. How many frames a decoder dropped after an error shows at the next key frame.
+                at = frame.opaque if damaged and frame.key_frame else None
+                index = max(last + 1, at) if isinstance(at, int) else last + 1
             else:
                 index, part = found.number(frame.pts, part, last)
             if index <= last:

@@ -2,7 +2,7 @@
 
 One decode, no copies. Every source frame is seen once, at the first tick that shows it: repeated frames (a source below
 25 fps) would score 0 and pull down the average that the detector compares with. A long hole (media/damage.py) is a
-scene of its own, so that what lies before and after it can be used.
+scene of its own, so that the video before and after it can be used.
 """
 
 from pathlib import Path

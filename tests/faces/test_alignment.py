@@ -190,6 +190,17 @@ def test_a_shrunk_small_crop_is_an_average_and_does_not_flicker():
     )  # averaging shifts nothing; the last rows lie at the picture's edge
 
 
+def test_a_matrix_without_an_inverse_is_an_error_and_no_shape_gives_a_matrix_that_is_not_finite():
+    with pytest.raises(np.linalg.LinAlgError, match="no inverse"):
+        alignment.invert(np.array([[1.0, 2, 0], [2, 4, 0]]))
+    # The shape that no rotation brings nearer to the template: sum(conj(a) b) is 0 but for rounding.
+    a, b, _ = alignment.TEMPLATE @ [1, 1j] - (alignment.TEMPLATE @ [1, 1j]).mean()
+    c = alignment.TEMPLATE[2] @ [1, 1j] - (alignment.TEMPLATE @ [1, 1j]).mean()
+    shape = np.conj([c - b, a - c, b - a])  # sums to 0, as does its product with (a, b, c)
+    matrix = alignment.similarity(np.stack([shape.real, shape.imag], -1), 256)
+    assert np.isfinite(matrix).all() and abs(np.linalg.det(matrix[:, :2])) > 1e-6
+
+
 def test_many_faces_at_once_get_the_matrices_of_each():
     points = np.random.default_rng(3).uniform(0, 500, (2, 5, 3, 2))
     for resolution in (64, 256):

@@ -77,7 +77,7 @@ def test_full_range_keeps_its_colours_and_files_that_cannot_say_so_are_limited(t
         frame.colorspace, frame.color_range = BT709, FULL
         frames.append(frame)
     source = written(tmp_path / "source.mp4", frames, codec="lossless")
-    frames = [frame for _, frame in read.read_video_frames(source)]  # decoders know where chroma lies
+    frames = [frame for _, frame in read.read_video_frames(source)]  # swscale uses the chroma location of the frame
     path = written(tmp_path / f"a{codecs.CODECS[codec].suffix}", frames, codec=codec, crf=4)
     found = [frame for _, frame in read.read_video_frames(path)]
     assert {frame.color_range for frame in found} == {LIMITED if codec == "prores" else FULL}

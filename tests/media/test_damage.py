@@ -136,7 +136,7 @@ def test_a_long_hole_is_not_read_to_its_end_for_every_segment(tmp_path, whole, m
 
 
 def test_frames_that_a_decoder_holds_back_are_not_lost_in_a_hole(tmp_path, whole):
-    """The last frames before the hole come out only when the decoder is told that nothing follows."""
+    """The decoder has to be flushed for the last frames before the hole."""
     path = broken(whole["x264.mp4"], tmp_path, range(keys_of(whole["x264.mp4"])[2], N - 1))
     assert shown(path, np.arange(30, 2 * GOP)) == {index: index for index in range(30, 2 * GOP)}
 

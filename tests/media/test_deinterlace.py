@@ -161,7 +161,7 @@ def test_a_lost_frame_is_no_neighbour_and_an_answer_reaches_the_decoder(folder):
 
     def decoder():
         yield from frames[:4]
-        answers.append((yield 5, None))  # told early
+        answers.append((yield 5, None))  # reported before its turn
         yield frames[4]
         yield from frames[6:]
 
