@@ -153,7 +153,9 @@ class SelectClips(Section):
     max_yaw_deg: float | None = key(None, "largest median yaw to either side, in degrees", ge=0)
     max_pitch_deg: float | None = key(None, "largest median pitch up or down, in degrees", ge=0)
     min_speech_share: Share | None = key(
-        None, "smallest share of the audio that is speech, 0 to 1; music and noise: 0 to 0.1, people: 0.6 to 1"
+        0.3,
+        "smallest share of the audio that is speech, 0 to 1; music and noise: 0 to 0.1, people: 0.6 to 1; "
+        "published: no such step",
     )
     min_aligned_share: Share | None = key(
         None,

@@ -9,7 +9,7 @@ from latentsync.ledger.columns import columns
 from latentsync.ledger.rows import Row, clip_id, segment_id, source_id
 
 # What score_quality measures of a person who talks; select_clips judges it by default.
-TALKING = {"motion": 0.004, "outside_share": 0.0, "upright_share": 1.0, "audio_peak": 0.4}
+TALKING = {"motion": 0.004, "outside_share": 0.0, "upright_share": 1.0, "audio_peak": 0.4, "speech_share": 0.9}
 STRICT = pydantic.ConfigDict(strict=True)
 
 

@@ -50,7 +50,6 @@ GOOD = {
     "aligned_share": 1.0,
     "yaw_deg": -3.0,
     "pitch_deg": 4.0,
-    "speech_share": 0.9,
     **fixtures.TALKING,
 }
 
