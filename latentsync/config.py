@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 # Raised by hand when a step gives other results for the same input. An edit that changes no result leaves its version
 # alone, so that it does not repeat a week of GPU time.
 VERSIONS = {
-    "make_talkers": 3,
+    "make_talkers": 4,
     "probe": 4,
     "resample": 3,
     "detect_scenes": 2,

@@ -141,11 +141,11 @@ def _shot(take: Take, seed: int, number: int, end_s: float) -> Shot:
     places = [0.735, 0.265] if take.other_left else [0.265, 0.735]
     if take.other is None:
         places = [float(rng.uniform(0.42, 0.58))]
-    people = tuple(
-        Person(look, motion(rng, end_s), (place * take.width, down), face_px, size)
-        for look, place in zip(looks, places, strict=True)
-    )
-    return Shot(background(rng, *size), people, light(rng, *size))
+    people = []
+    for look, place in zip(looks, places, strict=True):
+        moves = motion(rng, end_s, listens=take.kind == "other silent" and look is take.other)
+        people.append(Person(look, moves, (place * take.width, down), face_px, size))
+    return Shot(background(rng, *size), tuple(people), light(rng, *size))
 
 
 def _inset(take: Take, look: Look, seed: int, end_s: float) -> Shot:

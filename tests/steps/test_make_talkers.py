@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from latentsync.config import MakeTalkers
+from latentsync.config import MakeTalkers, SelectClips
 from latentsync.faces.alignment import crop, similarity, stretch
 from latentsync.faces.backends import open_detector
 from latentsync.faces.mask import keep_mask
+from latentsync.faces.measures import motion
 from latentsync.ledger.columns import REASONS
 from latentsync.ledger.rows import Rejection, source_id
 from latentsync.media.audio import read_audio
@@ -278,6 +279,8 @@ def test_of_two_people_only_one_speaks_the_audio(detector, tmp_path):
         assert np.corrcoef(right, commanded)[0, 1] > 0.9
         assert abs(np.corrcoef(left, commanded)[0, 1]) < 0.6
         assert (left.std() < 0.02) == (kind == "other silent")
+        listener = np.stack([found[0].landmarks for found in faces if len(found) == 2])
+        assert motion(listener, np.ones(len(listener), bool)) > 1.3 * SelectClips().min_motion  # not a photograph
 
 
 def test_unrelated_speech_does_not_match_at_any_shift():
