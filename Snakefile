@@ -28,28 +28,34 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/deliver.smk"
 
 
+# A target names every file on the way to it. Snakemake makes a missing file only for a job that runs: after a job that
+# was killed or failed, and so lost its outputs, whatever was made of the old ones would count as up to date.
 rule all:
     default_target: True
     input:
-        rules.report.output,
+        TRAINED,
         rules.describe_clips.output,
+        rules.evaluate.input.generate,
+        rules.evaluate.output,
+        rules.report.output,
 
 
 rule curate:
     input:
-        rules.select_clips.output,
+        SELECTED,
         rules.describe_clips.output,
 
 
 rule export:
     input:
+        SELECTED,
         rules.export_clips.output,
         rules.export_webdataset.output,
 
 
 rule train:
     input:
-        rules.train_unet_stage2.output,
+        TRAINED,
 
 
 # Only the parts that the steps of this call read; cluster jobs need not look again.

@@ -51,7 +51,7 @@ def finished(tmp_path_factory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             path.write_text("made")
-    touched = call(folder, "--touch", "--", "curate")
+    touched = call(folder, "--touch", "--forceall", "--", "curate")
     assert touched.returncode == 0, touched.stderr
     return folder
 
@@ -92,6 +92,20 @@ def test_a_dry_run_says_what_would_run(finished):
     assert {step: counts[step] for step in ["record_inputs", "probe", *AFTER_PROBE, "select_clips"]} == dict.fromkeys(
         ["record_inputs", "probe", *AFTER_PROBE, "select_clips"], 1
     )
+
+
+def test_a_lost_output_is_made_again_with_all_that_follows_from_it(finished):
+    """Snakemake deletes the outputs of a job that fails; what was made of the old ones must not count as up to date."""
+    lost = finished / "results/short/resample/00001.jsonl"
+    content, when = lost.read_text(), lost.stat()
+    lost.unlink()
+    try:
+        plan = jobs(call(finished, "-n", "--", "curate").stdout)
+    finally:
+        lost.write_text(content)
+        os.utime(lost, ns=(when.st_atime_ns, when.st_mtime_ns))
+    assert dict.fromkeys([*AFTER_PROBE, "select_clips", "describe_clips"], 1).items() <= plan.items()
+    assert "probe" not in plan
 
 
 def test_a_first_dry_run_makes_no_results(tmp_path):
@@ -193,6 +207,17 @@ ALL = FEATURES | {"describe_clips", "train_syncnet", "train_unet_stage1", "train
 def test_the_steps_of_a_command_line(demo_rules, targets, steps):
     assert requested(demo_rules, ["/usr/bin/snakemake", *targets.split()]) == steps
     assert requested(demo_rules, ["/usr/bin/pytest", *targets.split()]) is None
+
+
+@pytest.mark.parametrize("target", ["all", "curate", "export", "train"])
+def test_a_target_names_every_file_on_the_way_to_it(demo_rules, target):
+    by_name = {rule.name: rule for rule in demo_rules}
+    named = {str(path) for path in by_name[target].input}
+    needed = requested(demo_rules, ["snakemake", target])
+    assert needed is not None
+    made = {str(path) for name in needed - {"record_inputs"} for path in by_name[name].output}
+    assert len(made) > 12
+    assert {path.replace(r"{shard,\d{5}}", "00000") for path in made} <= named
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,9 @@ if DEMO:
             STEP
 
 
+# All files on the way to the selection; see the targets in the Snakefile.
+SELECTED = [*(rules.make_talkers.output if DEMO else []), *expand(SOURCES, shard=SHARDS)]
+
 # Each of these steps reads the ledger of a shard and writes the next one, which has all its rows. A step that opens the
 # raw videos is given VIDEOS, too.
 for step, previous, videos, message in (
@@ -84,6 +87,8 @@ for step, previous, videos, message in (
         shell:
             STEP
 
+    SELECTED += expand(f"{RUN}/{step}/{{shard}}.jsonl", shard=SHARDS)
+
 
 rule select_clips:
     input:
@@ -114,6 +119,7 @@ rule select_clips:
 
 
 SELECTION = rules.select_clips.output
+SELECTED += SELECTION
 SPLITS = {name: SELECTION[name] for name in ("train", "val", "test")}
 
 

@@ -132,3 +132,13 @@ rule train_unet_stage2:
         "train_unet_stage2: fine-tune the U-Net with four losses on decoded frames"
     shell:
         STEP
+
+
+TRAINED = [
+    *SELECTED,
+    *(rules.train_vae.output if EMBEDDED_VAE else []),
+    *rules.train_syncnet.output,
+    *rules.train_unet_stage1.input.features,
+    *rules.train_unet_stage1.output,
+    *rules.train_unet_stage2.output,
+]
