@@ -16,7 +16,8 @@ SECTIONS = {
     "score_sync": {"backend": "envelope"},
     "score_quality": {"backend": "piqe", "frames": 1},
     "select_clips": {
-        "min_s": None, "min_face_px": None, "min_sync_confidence": None, "max_offset_frames": None, "min_quality": None
+        "min_s": None, "min_face_px": None, "min_sync_confidence": None, "max_offset_frames": None,
+        "min_quality": None, "min_speech_share": None,
     },
     "extract_features": {"audio_encoder": "embedded", "vae": "embedded"},
     "train_unet_stage1": {"init": None},
