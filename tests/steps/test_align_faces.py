@@ -305,7 +305,7 @@ def test_crops_of_real_clips_are_sharp_enough_to_see_the_mouth(real):
 def test_a_still_head_does_not_tremble(tmp_path, monkeypatch):
     """A talker whose head is held still: whatever moves the crop is jitter of the landmarks. Mouth and eyes move."""
     still = scene.Motion(*[np.zeros((3, 3))] * 6, blinks_s=(1.0, 2.3))
-    monkeypatch.setattr(render, "motion", lambda rng, duration_s: still)
+    monkeypatch.setattr(render, "motion", lambda rng, duration_s, listens: still)
     take = Take("still.mp4", looks(1, 8)[2], duration_s=4.0, width=640, height=640, face_px=(230.0,))
     render.render(take, 1, tmp_path)
     images = (image for _, image in Reader(tmp_path / "still.mp4").displayed_frames())
