@@ -42,7 +42,7 @@ sentence) echo 'make: a/b.jsonl was edited. Delete it.'; exit 1 ;;
 long) for n in $(seq 500); do echo line $n; done; exit 1 ;;
 silent) exit 3 ;;
 latin) printf 'caf\351\n'; kill -9 $$ ;;
-slow) touch begun; sleep 60 ;;
+slow) : > begun; exec sleep 60 ;; # a signal while bash waits for `touch` would not end bash
 esac
 """
 
