@@ -29,7 +29,7 @@ include: "workflow/rules/deliver.smk"
 
 
 # A target names every file on the way to it. Snakemake makes a missing file only for a job that runs: after a job that
-# was killed or failed, and so lost its outputs, whatever was made of the old ones would count as up to date.
+# failed or was stopped, and so lost its outputs, whatever was made of the old ones would count as up to date.
 rule all:
     default_target: True
     input:

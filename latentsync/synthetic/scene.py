@@ -18,7 +18,7 @@ from latentsync.synthetic.paint import smoothstep
 
 BLINK_S = (0.0, 0.06, 0.12, 0.16, 0.26)  # closing, closed, opening
 BLINK_STAGE = (0, BLINKS - 1, BLINKS - 1, BLINKS - 1, 0)
-LIVELY = 3  # a listener turns and nods so much faster; else a closed mouth leaves it as still as a photograph
+LISTENER_SPEED = 3  # of turning and nodding; at 1, a face with a closed mouth is nearly as still as a photograph
 
 
 def _smooth(rng: np.random.Generator, size: float) -> np.ndarray:
@@ -45,11 +45,11 @@ class Motion:
 
 
 def motion(rng: np.random.Generator, duration_s: float, listens: bool = False) -> Motion:
-    """Draw a random movement; who listens turns and nods faster."""
+    """Draw a random movement; a person who listens turns and nods faster."""
     waves = [_smooth(rng, size) for size in (4.5, 2.4, 0.045, 0.02, 0.12, 0.07)]
     if listens:
         for wave in waves[-2:]:
-            wave[1] *= LIVELY
+            wave[1] *= LISTENER_SPEED
     blinks, at = [], rng.uniform(0.3, 3.0)
     while at < duration_s:
         blinks.append(float(at))

@@ -50,7 +50,7 @@ if DEMO:
 
 
 # All files on the way to the selection; see the targets in the Snakefile.
-SELECTED = [*(rules.make_talkers.output if DEMO else []), *expand(SOURCES, shard=SHARDS)]
+SELECTED = [*rules.make_talkers.output] if DEMO else expand(SOURCES, shard=SHARDS)
 
 # Each of these steps reads the ledger of a shard and writes the next one, which has all its rows. A step that opens the
 # raw videos is given VIDEOS, too.
