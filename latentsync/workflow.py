@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from latentsync import config, gpu_lease
-from latentsync.ledger import consent, sources
+from latentsync.ledger import consent, faults, sources
 from latentsync.ledger.files import write_json, write_text
 
 # Keys of the configuration that hold paths of this machine.
@@ -214,8 +214,16 @@ def gpus(cfg: config.Config) -> dict[str, int]:
 
 
 def record_run(run: Path, started_s: float, outcome: str) -> None:
-    """Add one session to results/<run>/run.json; `wall_s` there is the sum over all sessions of the run."""
+    """Add one session to results/<run>/run.json; `wall_s` there is the sum over all sessions of the run.
+
+    What goes wrong is said, and changes nothing about how the call ends: a full disk has failed a job before.
+    """
     path = run / "run.json"
-    sessions = json.loads(path.read_text())["sessions"] if path.exists() else []
-    sessions.append({"outcome": outcome, "wall_s": round(time.time() - started_s, 1)})
-    write_json(path, {"wall_s": round(sum(session["wall_s"] for session in sessions), 1), "sessions": sessions})
+    try:
+        sessions = json.loads(path.read_text())["sessions"] if path.exists() else []
+        sessions.append({"outcome": outcome, "wall_s": round(time.time() - started_s, 1)})
+        write_json(path, {"wall_s": round(sum(session["wall_s"] for session in sessions), 1), "sessions": sessions})
+    except OSError as error:
+        print(f"The time of this call was not recorded: {faults.sentence(error, run) or error}", file=sys.stderr)
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"The time of this call was not recorded: {path} is damaged ({error}); delete it.", file=sys.stderr)

@@ -1,7 +1,9 @@
 """What the Snakefile calls: the checked configuration, the arguments of steps, the record of a run, GPUs."""
 
+import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -167,6 +169,26 @@ def test_the_run_record_adds_up_sessions(tmp_path):
     workflow.record_run(tmp_path, time.time() - 7, "finished")
     record = json.loads((tmp_path / "run.json").read_text())
     assert 12 <= record["wall_s"] < 13 and [s["outcome"] for s in record["sessions"]] == ["failed", "finished"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_run_record_is_one_sentence_and_kept(tmp_path, capsys, content):
+    (tmp_path / "run.json").write_text(content)
+    workflow.record_run(tmp_path, time.time(), "finished")
+    assert re.fullmatch(r"The time of this call was not recorded: .*run\.json is damaged.*\n", capsys.readouterr().err)
+    assert (tmp_path / "run.json").read_text() == content
+
+
+def test_a_run_record_on_a_full_disk_is_one_sentence(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "run.json"))
+
+    monkeypatch.setattr(workflow, "write_json", full)
+    workflow.record_run(tmp_path, time.time(), "failed")
+    shown = capsys.readouterr().err
+    assert shown.startswith("The time of this call was not recorded: ")
+    assert "run.json could not be written: the disk is full" in shown
+    assert shown.count("\n") == 1
 
 
 def test_a_key_changes_the_arguments_of_its_own_step_only():
