@@ -30,7 +30,11 @@ _STOPPED = re.compile("Terminating processes on user request|Will exit after fin
 # What common.smk raises on purpose: a sentence, which Snakemake sets between two places in the code.
 _REFUSED = re.compile(r"WorkflowError in file \S*common\.smk\S*, line \d+:\n(.*?)(?:\n  File .*)?$", re.DOTALL)
 _FULL = re.compile(r"\[Errno 28\]|No space left on device")
-_KILLED = re.compile(r"status 137|SIGKILL")
+# How a command ended without a word of its own, and what mostly caused it.
+_CAUSES = (
+    (re.compile(r"status 137|SIGKILL"), " (by a user, or by the system because memory ran out)"),
+    (re.compile(r"status 134|SIGABRT"), " (a library gave up, mostly because memory ran out; see `ulimit -v`)"),
+)
 _STATUS = re.compile(r"returned non-zero exit status \d+|died with <Signals\.\w+: \d+>")
 
 
@@ -130,8 +134,8 @@ class JobLines(logging.Formatter):
         text = record.getMessage()
         if "CalledProcessError" in text and (ended := _STATUS.search(text)):
             # A job ended with an error: its log says why, and `_failed` shows it.
-            killed = " (by a user, or by the system because memory ran out)" if _KILLED.search(ended[0]) else ""
-            self.ended.append((text, f"The command {ended[0]}{killed}."))
+            cause = next((cause for signs, cause in _CAUSES if signs.search(ended[0])), "")
+            self.ended.append((text, f"The command {ended[0]}{cause}."))
             return ""
         if self.stopped and "At least one job did not complete" in text:
             return ""

@@ -23,7 +23,7 @@ shorten()
 
 rule all:
     input:
-        "good", "sentence", "long", "silent", "latin"
+        "good", "sentence", "long", "silent", "latin", "aborted"
 
 rule make:
     output:
@@ -41,6 +41,7 @@ good) touch $2 ;;
 sentence) echo 'make: a/b.jsonl was edited. Delete it.'; exit 1 ;;
 long) for n in $(seq 500); do echo line $n; done; exit 1 ;;
 silent) exit 3 ;;
+aborted) exit 134 ;;
 latin) printf 'caf\351\n'; kill -9 $$ ;;
 slow) : > begun; exec sleep 60 ;; # a signal while bash waits for `touch` would not end bash
 esac
@@ -55,7 +56,7 @@ def folder(tmp_path):
 
 
 def start(folder: Path, *args: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "snakemake", "--cores", "5", "--profile", str(ROOT / "profiles/default"), *args]
+    command = [sys.executable, "-m", "snakemake", "--cores", "6", "--profile", str(ROOT / "profiles/default"), *args]
     return subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -66,15 +67,16 @@ def test_every_failing_job_shows_why_also_of_several_at_once(folder):
     shown = process.communicate(timeout=60)[0]
     assert process.returncode == 1
     blocks = {block.split("\n")[0].split()[0]: block for block in re.split(r"\d\d:\d\d:\d\d FAILED make ", shown)[1:]}
-    assert {name.strip(":") for name in blocks} == {"sentence", "long", "silent", "latin"}
+    assert {name.strip(":") for name in blocks} == {"sentence", "long", "silent", "latin", "aborted"}
     assert blocks["sentence:"].startswith(
         "sentence: work on it\n  make: a/b.jsonl was edited. Delete it.\n  (log: logs/sentence.log)\n"
     )
     assert "line 500" in blocks["long:"] and "line 400\n" not in blocks["long:"] and "(log: logs/long.log)" in shown
     assert "returned non-zero exit status 3. Its log is empty." in blocks["silent:"]
+    assert "status 134 (a library gave up, mostly because memory ran out; see `ulimit -v`)." in blocks["aborted:"]
     assert r"caf\xe9" in blocks["latin:"]
-    assert "4 failed: " in shown and "The same command carries on" in shown
-    assert re.search(r"\d\d:\d\d:\d\d \[0/6 done\] make good: work on it\n", shown)
+    assert "5 failed: " in shown and "The same command carries on" in shown
+    assert re.search(r"\d\d:\d\d:\d\d \[0/7 done\] make good: work on it\n", shown)
     for noise in ("CalledProcessError", "jobid", "Select jobs", "Execute", "Traceback", "set -euo"):
         assert noise not in shown
     complete = "".join(path.read_text() for path in (folder / ".snakemake/log").iterdir())
